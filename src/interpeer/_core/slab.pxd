@@ -1,0 +1,58 @@
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+cdef enum:
+    MAX_UDP_PAYLOAD = 65507         # what one IPv4 datagram, or one super-datagram of GSO and GRO, can carry
+    SLOT_BYTES = 65536              # room for one of those
+    RECV_SLOTS = 16                 # super-datagrams taken by one system call; 1 MiB, so that a batch stays in cache
+    SEND_ENTRIES = 64               # messages given to one system call
+    SEND_BATCH_BYTES = 262144       # bytes of packets built before they are sent; stays in cache too
+    MAX_SEGMENTS = 64               # packets in one super-datagram (Linux: UDP_MAX_SEGMENTS is 64 before 6.9)
+
+cdef struct Endpoint:               # a socket address; 24 bytes, compared and hashed as bytes, so no padding
+    uint8_t address[16]             # IPv6, or IPv4 as ::ffff:a.b.c.d
+    uint16_t port                   # in the order of the machine
+    uint16_t zero
+    uint32_t scope                  # interface of a link-local address, otherwise 0
+
+cdef struct Datagrams:              # one message of the kernel: one packet, or several glued together by GRO or for GSO
+    uint8_t *data                   # in the batch's buffer; not owned
+    uint32_t bytes                  # of all segments
+    uint32_t segment                # bytes of each segment; only the last may be shorter
+    Endpoint remote                 # where it came from, or goes to
+    uint8_t local[16]               # our address that it came to, or leaves from; zeros: not known, or the system chooses
+    uint32_t interface              # index of the interface for `local`; 0: not known
+    uint8_t ecn                     # ECN field: 0 not-ECT, 1 ECT(1), 2 ECT(0), 3 CE
+
+cdef struct RecvBatch:
+    uint8_t *buffer                 # RECV_SLOTS x SLOT_BYTES; owned
+    uint32_t count                  # slots filled
+    Datagrams slots[16]
+
+cdef struct SendBatch:
+    uint8_t *buffer                 # SEND_BATCH_BYTES + SLOT_BYTES; owned
+    uint32_t used                   # bytes of it in use
+    uint32_t count                  # entries filled
+    uint32_t sent                   # entries already given to the kernel
+    Datagrams entries[64]
+
+cdef struct Pool:                   # a free list of equal blocks
+    void *free_list                 # each free block's first word points to the next
+    uint32_t block_bytes
+    uint32_t kept                   # blocks on the free list
+    uint32_t keep                   # at most so many are kept; the rest goes back to the system
+    uint32_t live                   # blocks handed out and not returned
+
+cdef int recv_batch_init(RecvBatch *batch) noexcept nogil
+cdef void recv_batch_free(RecvBatch *batch) noexcept nogil
+cdef int send_batch_init(SendBatch *batch) noexcept nogil
+cdef void send_batch_free(SendBatch *batch) noexcept nogil
+cdef void send_batch_clear(SendBatch *batch) noexcept nogil
+
+cdef void pool_init(Pool *pool, uint32_t block_bytes, uint32_t keep) noexcept nogil
+cdef void *pool_take(Pool *pool) noexcept nogil
+cdef void pool_give(Pool *pool, void *block) noexcept nogil
+cdef void pool_free(Pool *pool) noexcept nogil
+
+cdef inline bint endpoint_is_ipv4(const Endpoint *e) noexcept nogil:
+    return ((<const uint32_t *>e.address)[0] == 0 and (<const uint32_t *>e.address)[1] == 0
+            and e.address[8] == 0 and e.address[9] == 0 and e.address[10] == 0xFF and e.address[11] == 0xFF)
