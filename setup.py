@@ -15,7 +15,7 @@ from pathlib import Path
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
-MODULES = ("rangeset", "replay", "slab")
+MODULES = ("rangeset", "replay", "slab", "crypto", "noise", "probe")
 
 CORE = Path("src/_core")
 INTERFACE = Path("src/interpeer/_core")
@@ -31,7 +31,7 @@ def flags() -> tuple[list[str], list[str], list[tuple[str, str]]]:
     if sys.platform == "win32":
         return ["/O2", "/std:c11"], ["ws2_32.lib"], macros
     compile_args = ["-O0", "-g"] if DEBUG or TRACE else ["-O2", "-g0"]
-    compile_args += ["-std=c11", "-fvisibility=hidden", "-Wall", "-Wno-unused-function"]
+    compile_args += ["-std=c11", "-fvisibility=hidden", "-Wall", "-Wno-unused-function", "-Wno-sign-compare"]
     link_args: list[str] = []
     if sys.platform == "linux":
         macros += [("_GNU_SOURCE", "1")]
