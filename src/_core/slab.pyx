@@ -42,6 +42,7 @@ cdef void send_batch_clear(SendBatch *batch) noexcept nogil:
     batch.used = 0
     batch.count = 0
     batch.sent = 0
+    batch.run = 0
 
 
 cdef void pool_init(Pool *pool, uint32_t block_bytes, uint32_t keep) noexcept nogil:

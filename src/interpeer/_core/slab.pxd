@@ -18,6 +18,7 @@ cdef struct Datagrams:              # one message of the kernel: one packet, or 
     uint8_t *data                   # in the batch's buffer; not owned
     uint32_t bytes                  # of all segments
     uint32_t segment                # bytes of each segment; only the last may be shorter
+    void *owner                     # sending: whose packets they are, so that only one owner's are glued together
     Endpoint remote                 # where it came from, or goes to
     uint8_t local[16]               # our address that it came to, or leaves from; zeros: not known, or the system chooses
     uint32_t interface              # index of the interface for `local`; 0: not known
@@ -33,6 +34,7 @@ cdef struct SendBatch:
     uint32_t used                   # bytes of it in use
     uint32_t count                  # entries filled
     uint32_t sent                   # entries already given to the kernel
+    uint32_t run                    # packets in the last entry, if another may be glued to it; otherwise 0
     Datagrams entries[64]
 
 cdef struct Pool:                   # a free list of equal blocks

@@ -1,0 +1,281 @@
+"""The bytes of a stream while they wait: to be acknowledged on one side, to be read on the other.
+
+Both are addressed by stream offset. What is to be sent is a queue of chunks, copied from the application or lent by it
+(send_array). What has been received lies in equal blocks at its own offset, so that a fragment costs one copy wherever
+it belongs, memory never exceeds the window the peer was given, and of overlapping fragments the first one stays.
+"""
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcpy, memset
+
+from interpeer._core.rangeset cimport (
+    RANGES_FULL, RANGES_OK, ranges_add, ranges_drop_lowest, ranges_free, ranges_init, ranges_search)
+from interpeer._core.slab cimport Pool, pool_give, pool_take
+
+cdef enum:
+    FIRST_CHUNKS = 4
+    FIRST_SLOTS = 4
+
+
+# --- sending ---
+
+cdef void send_buffer_init(SendBuffer *b, BlockPools *pools) noexcept nogil:
+    memset(b, 0, sizeof(SendBuffer))
+    b.pools = pools
+
+
+cdef inline Chunk *chunk_at(const SendBuffer *b, uint32_t i) noexcept nogil:
+    return &b.chunks[(b.first + i) & (b.capacity - 1)]
+
+
+cdef inline Pool *pool_of(const SendBuffer *b, const Chunk *c) noexcept nogil:
+    return &b.pools.large if c.capacity == LARGE_BLOCK else &b.pools.small
+
+
+cdef void send_buffer_clear(SendBuffer *b) noexcept nogil:
+    """Forget everything that is kept; offsets stay."""
+    send_buffer_release(b, b.end)
+    free(b.chunks)
+    b.chunks = NULL
+    b.capacity = 0
+    b.first = 0
+
+
+cdef Chunk *add_chunk(SendBuffer *b) noexcept nogil:
+    cdef uint32_t capacity, i
+    cdef Chunk *grown
+    if b.count == b.capacity:
+        capacity = b.capacity * 2 if b.capacity else FIRST_CHUNKS
+        grown = <Chunk *>malloc(capacity * sizeof(Chunk))
+        if grown == NULL:
+            return NULL
+        for i in range(b.count):
+            grown[i] = chunk_at(b, i)[0]
+        free(b.chunks)
+        b.chunks = grown
+        b.capacity = capacity
+        b.first = 0
+    b.count += 1
+    return chunk_at(b, b.count - 1)
+
+
+cdef uint64_t send_buffer_append(SendBuffer *b, const uint8_t *data, uint64_t n) noexcept nogil:
+    """Copy `n` bytes behind what is there. Return how many were taken: all, or fewer without memory."""
+    cdef uint64_t taken = 0, room
+    cdef Chunk *c = chunk_at(b, b.count - 1) if b.count else NULL
+    cdef uint8_t *block
+    cdef uint32_t capacity
+    while taken < n:
+        if c == NULL or c.bytes >= c.capacity:
+            capacity = LARGE_BLOCK if n - taken > SMALL_BLOCK else SMALL_BLOCK
+            block = <uint8_t *>pool_take(&b.pools.large if capacity == LARGE_BLOCK else &b.pools.small)
+            if block == NULL:
+                break
+            c = add_chunk(b)
+            if c == NULL:
+                pool_give(&b.pools.large if capacity == LARGE_BLOCK else &b.pools.small, block)
+                break
+            c.offset = b.end
+            c.bytes = 0
+            c.data = block
+            c.capacity = capacity
+        room = c.capacity - c.bytes
+        if room > n - taken:
+            room = n - taken
+        memcpy(c.data + c.bytes, data + taken, room)
+        c.bytes += room
+        b.end += room
+        taken += room
+    return taken
+
+
+cdef int send_buffer_lend(SendBuffer *b, const uint8_t *data, uint64_t n) noexcept nogil:
+    """Queue memory of the application without a copy; it must stay as it is until `start` has passed it."""
+    cdef Chunk *c = add_chunk(b)
+    if c == NULL:
+        return BUFFER_NO_MEMORY
+    c.offset = b.end
+    c.bytes = n
+    c.data = <uint8_t *>data
+    c.capacity = 0
+    b.end += n
+    return BUFFER_OK
+
+
+cdef uint64_t send_buffer_at(SendBuffer *b, uint64_t offset, const uint8_t **data) noexcept nogil:
+    """Point `data` at the byte at `offset` and return how many follow in one piece; 0 past the end."""
+    cdef uint32_t i = b.hint, low, high
+    cdef Chunk *c
+    if offset < b.start or offset >= b.end:
+        return 0
+    if i < b.count:
+        c = chunk_at(b, i)
+        if offset >= c.offset + c.bytes and i + 1 < b.count:
+            i += 1
+            c = chunk_at(b, i)
+    if i >= b.count or not c.offset <= offset < c.offset + c.bytes:
+        low, high = 0, b.count - 1
+        while low < high:
+            i = (low + high + 1) >> 1
+            if chunk_at(b, i).offset <= offset:
+                low = i
+            else:
+                high = i - 1
+        i = low
+        c = chunk_at(b, i)
+    b.hint = i
+    data[0] = c.data + (offset - c.offset)
+    return c.offset + c.bytes - offset
+
+
+cdef void send_buffer_release(SendBuffer *b, uint64_t offset) noexcept nogil:
+    """Let go of the chunks that lie wholly below `offset`: everything there is acknowledged."""
+    cdef Chunk *c
+    if offset <= b.start:
+        return
+    b.start = offset
+    while b.count:
+        c = chunk_at(b, 0)
+        if c.offset + c.bytes > offset:
+            return
+        if c.capacity:
+            pool_give(pool_of(b, c), c.data)
+        b.first = (b.first + 1) & (b.capacity - 1)
+        b.count -= 1
+        if b.hint:
+            b.hint -= 1
+
+
+# --- receiving ---
+
+cdef void recv_buffer_init(RecvBuffer *b, BlockPools *pools, uint32_t max_gaps) noexcept nogil:
+    memset(b, 0, sizeof(RecvBuffer))
+    b.pools = pools
+    ranges_init(&b.beyond, max_gaps)
+
+
+cdef void recv_buffer_clear(RecvBuffer *b) noexcept nogil:
+    """Forget everything that has not been read."""
+    drop_slots(b)
+    ranges_free(&b.beyond)
+
+
+cdef void drop_slots(RecvBuffer *b) noexcept nogil:
+    cdef uint32_t i
+    for i in range(b.slots):
+        pool_give(&b.pools.small, b.blocks[i])
+    free(b.blocks)
+    b.blocks = NULL
+    b.slots = 0
+
+
+cdef int grow_slots(RecvBuffer *b, uint64_t blocks) noexcept nogil:
+    """Make the ring hold `blocks` blocks from the one that is being read."""
+    cdef uint32_t slots = b.slots if b.slots else FIRST_SLOTS
+    cdef uint64_t first = b.read // SMALL_BLOCK, i
+    cdef uint8_t **grown
+    while slots < blocks:
+        slots *= 2
+    if slots == b.slots:
+        return BUFFER_OK
+    grown = <uint8_t **>calloc(slots, sizeof(uint8_t *))
+    if grown == NULL:
+        return BUFFER_NO_MEMORY
+    for i in range(first, first + b.slots):
+        grown[i & (slots - 1)] = b.blocks[i & (b.slots - 1)]
+    free(b.blocks)
+    b.blocks = grown
+    b.slots = slots
+    return BUFFER_OK
+
+
+cdef int copy_in(RecvBuffer *b, uint64_t offset, const uint8_t *data, uint64_t n) noexcept nogil:
+    """Copy to where the bytes belong; the ring is large enough."""
+    cdef uint64_t within, step
+    cdef uint8_t **block
+    while n:
+        block = &b.blocks[(offset // SMALL_BLOCK) & (b.slots - 1)]
+        if block[0] == NULL:
+            block[0] = <uint8_t *>pool_take(&b.pools.small)
+            if block[0] == NULL:
+                return BUFFER_NO_MEMORY
+        within = offset % SMALL_BLOCK
+        step = SMALL_BLOCK - within
+        if step > n:
+            step = n
+        memcpy(block[0] + within, data, step)
+        offset += step
+        data += step
+        n -= step
+    return BUFFER_OK
+
+
+cdef int recv_buffer_write(RecvBuffer *b, uint64_t offset, const uint8_t *data, uint64_t n) noexcept nogil:
+    """Keep a fragment; what has been received before stays as it is. The caller has checked the window.
+
+    Return BUFFER_OK, BUFFER_GAPS (nothing kept) or BUFFER_NO_MEMORY (the fragment counts as not received)."""
+    cdef uint64_t end = offset + n, blocks, at, stop
+    cdef uint32_t i
+    cdef int result
+    if end <= b.ready:
+        return BUFFER_OK
+    if offset < b.ready:
+        data += b.ready - offset
+        offset = b.ready
+    blocks = (end - 1) // SMALL_BLOCK - b.read // SMALL_BLOCK + 1
+    if blocks > b.slots and grow_slots(b, blocks) != BUFFER_OK:
+        return BUFFER_NO_MEMORY
+    if b.beyond.count == 0 and offset == b.ready:
+        if copy_in(b, offset, data, end - offset) != BUFFER_OK:
+            return BUFFER_NO_MEMORY
+        b.ready = end
+        return BUFFER_OK
+    # copy what lies between the ranges that are there already
+    at = offset
+    i = ranges_search(&b.beyond, at)
+    while at < end:
+        if i < b.beyond.count and b.beyond.ranges[i].start <= at:
+            at = b.beyond.ranges[i].end
+            i += 1
+            continue
+        stop = b.beyond.ranges[i].start if i < b.beyond.count and b.beyond.ranges[i].start < end else end
+        if copy_in(b, at, data + (at - offset), stop - at) != BUFFER_OK:
+            return BUFFER_NO_MEMORY
+        at = stop
+    if offset == b.ready:
+        b.ready = end
+    else:
+        result = ranges_add(&b.beyond, offset, end)
+        if result != RANGES_OK:
+            return BUFFER_GAPS if result == RANGES_FULL else BUFFER_NO_MEMORY
+    while b.beyond.count and b.beyond.ranges[0].start <= b.ready:
+        if b.beyond.ranges[0].end > b.ready:
+            b.ready = b.beyond.ranges[0].end
+        ranges_drop_lowest(&b.beyond)
+    return BUFFER_OK
+
+
+cdef uint64_t recv_buffer_read(RecvBuffer *b, uint8_t *out, uint64_t n) noexcept nogil:
+    """Copy up to `n` bytes in order to `out` (NULL: only step over them). Return how many; emptied blocks are freed."""
+    cdef uint64_t done = 0, within, step
+    cdef uint8_t **block
+    if n > b.ready - b.read:
+        n = b.ready - b.read
+    while done < n:
+        block = &b.blocks[(b.read // SMALL_BLOCK) & (b.slots - 1)]
+        within = b.read % SMALL_BLOCK
+        step = SMALL_BLOCK - within
+        if step > n - done:
+            step = n - done
+        if out != NULL:
+            memcpy(out + done, block[0] + within, step)
+        b.read += step
+        done += step
+        if b.read % SMALL_BLOCK == 0 or (b.read == b.ready and b.beyond.count == 0):
+            # an empty buffer keeps no block; what comes next takes one again at the same offset
+            pool_give(&b.pools.small, block[0])
+            block[0] = NULL
+    if b.read == b.ready and b.beyond.count == 0 and b.slots > FIRST_SLOTS:
+        drop_slots(b)
+    return done

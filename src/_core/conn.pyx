@@ -1,0 +1,583 @@
+"""The connection: one state machine, its streams, its flow control and its deadlines (docs/spec, chapter 5).
+
+What arrives is read by ingress, what goes out is built by egress, and how a connection comes about is the handshake's
+business; all three act on the Conn defined here. Nothing here sends, reads a clock or calls Python: whatever happened
+is noted in `pending` (for egress) and `events` (for the application), and the connection is put on the engine's lists.
+"""
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcpy, memset, strlen
+
+from interpeer._core.context cimport Context
+from interpeer._core.datagram cimport messages_free, messages_init, messages_trim
+from interpeer._core.links cimport link_init, link_last, unlink
+from interpeer._core.loss cimport (
+    RECORD_MAX_STREAM_DATA, RECORD_RESET_STREAM, RECORD_STOP_SENDING, RECORD_STREAM, SENT_FIN, SENT_MAX_DATA,
+    SENT_MAX_STREAMS, SENT_STREAM, AckOutcome, FrameRecord, SentPacket, recovery_deadline, recovery_handle_timeout,
+    recovery_oldest, recovery_pto_ns)
+from interpeer._core.path cimport ECN_FAILED, ECN_TESTING, Path, path_free, path_handle_ack_acked
+from interpeer._core.cc cimport cc_handle_congestion
+from interpeer._core.protection cimport (
+    recv_keys_forget_previous, recv_keys_init, recv_keys_wipe, send_keys_init, send_keys_wipe)
+from interpeer._core.slab cimport pool_give, pool_take
+from interpeer._core.stream cimport (
+    PENDING_ANNOUNCE, PENDING_MAX_DATA, PENDING_RESET, PENDING_STOP, RECV_OPEN, RECV_SIZE_KNOWN, SEND_DONE,
+    SEND_FINISHING, SEND_IN_RESET_ACKED, SEND_OPEN, SEND_RESETTING, STREAM_EVENT_ACKED, STREAM_EVENT_READABLE,
+    STREAM_EVENT_WRITABLE, Stream, send_input, stream_clear, stream_finish, stream_handle_acked, stream_handle_lost,
+    stream_has_data, stream_init, stream_is_over, stream_readable, stream_reset, stream_stop)
+from interpeer._core.table cimport table_find, table_free, table_init, table_put, table_remove
+from interpeer._core.wire cimport CODE_INTERNAL, CODE_STREAM_LIMIT, CODE_STREAM_STATE, MAX_REASON_BYTES, Parameters
+
+cdef enum:
+    NOT_ALLOWED = 0xFF
+    IDLE_PTOS = 3                   # the idle time-out is never shorter than so many probe time-outs (RFC 9000, 10.1)
+    CLOSE_PTOS = 3                  # closing and draining last so long (RFC 9000, 10.2)
+    PROBES = 2                      # packets sent for each probe time-out (RFC 9002, 6.2.4)
+    ECN_BLACK_HOLE_PTOS = 3         # probe time-outs in a row before ECN is blamed
+
+cdef enum:                          # actions
+    DO_NOTHING = 0
+    DO_OPEN = 1
+    DO_CLOSE = 2                    # tell the peer, and keep answering for a while
+    DO_DRAIN = 3                    # say nothing more, and wait until stray packets are gone
+    DO_END = 4
+
+
+# [state][input] -> (next state, action)
+cdef uint8_t[5][8][2] TABLE = [
+    [  # DIALING
+        [CONN_OPEN, DO_OPEN],               # ANSWERED
+        [CONN_CLOSED, DO_END],              # FAILED
+        [CONN_CLOSED, DO_END],              # CLOSE
+        [NOT_ALLOWED, DO_NOTHING],          # VIOLATION: nothing of the peer is read before it has answered
+        [NOT_ALLOWED, DO_NOTHING],          # PEER_CLOSE
+        [NOT_ALLOWED, DO_NOTHING],          # RESET
+        [NOT_ALLOWED, DO_NOTHING],          # SILENCE: the handshake has its own time-out
+        [NOT_ALLOWED, DO_NOTHING],          # DRAINED
+    ],
+    [  # OPEN
+        [NOT_ALLOWED, DO_NOTHING],
+        [NOT_ALLOWED, DO_NOTHING],
+        [CONN_CLOSING, DO_CLOSE],
+        [CONN_CLOSING, DO_CLOSE],
+        [CONN_DRAINING, DO_DRAIN],
+        [CONN_CLOSED, DO_END],
+        [CONN_CLOSED, DO_END],
+        [NOT_ALLOWED, DO_NOTHING],
+    ],
+    [  # CLOSING
+        [NOT_ALLOWED, DO_NOTHING],
+        [NOT_ALLOWED, DO_NOTHING],
+        [CONN_CLOSING, DO_NOTHING],
+        [CONN_CLOSING, DO_NOTHING],
+        [CONN_DRAINING, DO_NOTHING],
+        [CONN_CLOSED, DO_END],
+        [CONN_CLOSED, DO_END],
+        [CONN_CLOSED, DO_END],
+    ],
+    [  # DRAINING
+        [NOT_ALLOWED, DO_NOTHING],
+        [NOT_ALLOWED, DO_NOTHING],
+        [CONN_DRAINING, DO_NOTHING],
+        [CONN_DRAINING, DO_NOTHING],
+        [CONN_DRAINING, DO_NOTHING],
+        [CONN_DRAINING, DO_NOTHING],
+        [CONN_CLOSED, DO_END],
+        [CONN_CLOSED, DO_END],
+    ],
+    [  # CLOSED
+        [NOT_ALLOWED, DO_NOTHING],
+        [CONN_CLOSED, DO_NOTHING],
+        [CONN_CLOSED, DO_NOTHING],
+        [CONN_CLOSED, DO_NOTHING],
+        [CONN_CLOSED, DO_NOTHING],
+        [CONN_CLOSED, DO_NOTHING],
+        [CONN_CLOSED, DO_NOTHING],
+        [CONN_CLOSED, DO_NOTHING],
+    ],
+]
+
+
+cdef int conn_input(Conn *c, int event) noexcept nogil:
+    """Move the machine and do what the table says. Return 0, or -1 and no change where it has NOT_ALLOWED."""
+    cdef uint8_t action = TABLE[c.state][event][1]
+    if TABLE[c.state][event][0] == NOT_ALLOWED:
+        return -1
+    c.state = TABLE[c.state][event][0]
+    if action == DO_OPEN:
+        conn_notify(c, CONN_EVENT_OPEN)
+    elif action == DO_CLOSE:
+        c.pending = CONN_PENDING_CLOSE
+        stop_sending(c)
+    elif action == DO_DRAIN:
+        c.pending = 0
+        stop_sending(c)
+    elif action == DO_END:
+        c.pending = 0
+        stop_sending(c)
+    conn_wake(c)
+    return 0
+
+
+cdef Conn *conn_new(Context *x) noexcept nogil:
+    """Return a connection in CONN_DIALING that has no path and no keys yet, or NULL without memory."""
+    cdef Conn *c = <Conn *>calloc(1, sizeof(Conn))
+    if c == NULL:
+        x.counters.no_memory += 1
+        return NULL
+    c.context = x
+    link_init(&c.ready, c)
+    link_init(&c.eventful, c)
+    link_init(&c.sendable, NULL)
+    link_init(&c.eventful_streams, NULL)
+    table_init(&c.streams)
+    messages_init(&c.messages_out, x.limits.datagram_queue_bytes)
+    messages_init(&c.messages_in, x.limits.datagram_queue_bytes)
+    return c
+
+
+cdef void conn_free(Conn *c) noexcept nogil:
+    """Release everything. It is in none of the engine's tables any more."""
+    cdef uint32_t i
+    c.state = CONN_CLOSED
+    path_free(&c.path)
+    for i in range(c.streams.capacity):
+        if c.streams.keys[i]:
+            stream_clear(<Stream *>c.streams.values[i])
+            pool_give(&c.context.streams, c.streams.values[i])
+    table_free(&c.streams)
+    messages_free(&c.messages_out)
+    messages_free(&c.messages_in)
+    send_keys_wipe(&c.send)
+    recv_keys_wipe(&c.recv)
+    unlink(&c.ready)
+    unlink(&c.eventful)
+    free(c.close_reason)
+    free(c)
+
+
+cdef int conn_start(Conn *c, int suite, const uint8_t *send_secret, const uint8_t *recv_secret,
+                    const Parameters *peer, uint64_t now_ns) noexcept nogil:
+    """Take keys and the peer's parameters; the path is set. Return 0, or -1 when the keys cannot be made."""
+    cdef Context *x = c.context
+    c.suite = suite
+    if send_keys_init(&c.send, suite, send_secret) != 0 or recv_keys_init(&c.recv, suite, recv_secret) != 0:
+        return -1
+    c.data_limit = peer.max_data
+    c.first_stream_limit = peer.max_stream_data
+    c.open_limit = peer.max_streams
+    c.max_datagram_peer = peer.max_datagram
+    c.has_reset_token = peer.has_reset_token
+    memcpy(c.reset_token, peer.reset_token, sizeof(c.reset_token))
+    c.peer_ack_delay_ns = peer.max_ack_delay_us * 1000
+    if peer.max_udp_payload < c.path.packet_bytes:
+        c.path.packet_bytes = peer.max_udp_payload
+    c.idle_timeout_ns = x.limits.idle_timeout_ns
+    if peer.idle_timeout_ms and (c.idle_timeout_ns == 0 or peer.idle_timeout_ms * 1000000 < c.idle_timeout_ns):
+        c.idle_timeout_ns = peer.idle_timeout_ms * 1000000
+    c.peer_open_limit = x.limits.max_streams
+    c.data_window = x.limits.connection_window
+    c.data_allowed = c.data_window
+    c.last_received_ns = now_ns
+    c.last_sent_ns = now_ns
+    return 0
+
+
+cdef void stop_sending(Conn *c) noexcept nogil:
+    """Forget what was to be sent, and tell everybody who waits. What was received can still be read."""
+    cdef uint32_t i
+    cdef Stream *s
+    path_free(&c.path)
+    messages_free(&c.messages_out)
+    for i in range(c.streams.capacity):
+        if c.streams.keys[i]:
+            s = <Stream *>c.streams.values[i]
+            unlink(&s.sendable)
+            s.pending = 0
+            stream_reset(s, 0)
+            s.pending = 0
+            conn_notify_stream(c, s)
+    conn_notify(c, CONN_EVENT_CLOSED)
+    conn_notify(c, c.wanted)
+
+
+cdef void conn_wake(Conn *c) noexcept nogil:
+    """Let the engine look at it: it may have something to send, or another deadline."""
+    link_last(&c.context.ready, &c.ready)
+
+
+cdef void conn_notify(Conn *c, int events) noexcept nogil:
+    """Tell the application, if it waits for any of these."""
+    events &= c.wanted | CONN_EVENT_ALWAYS
+    if events:
+        c.events |= events
+        c.wanted &= ~events
+        link_last(&c.context.eventful, &c.eventful)
+
+
+cdef void conn_notify_stream(Conn *c, Stream *s) noexcept nogil:
+    """Tell the application what it waits for on a stream, as far as it has come true."""
+    cdef uint8_t events = 0
+    if s.wanted == 0:
+        return
+    if s.wanted & STREAM_EVENT_READABLE and (stream_readable(s) >= s.read_mark or c.state > CONN_OPEN
+                                             or (s.recv_state != RECV_OPEN and s.recv_state != RECV_SIZE_KNOWN)):
+        events |= STREAM_EVENT_READABLE
+    if s.wanted & STREAM_EVENT_WRITABLE and (s.out.end - s.out.start <= c.context.limits.send_buffer_bytes // 2
+                                             or s.send_state != SEND_OPEN):
+        events |= STREAM_EVENT_WRITABLE
+    if s.wanted & STREAM_EVENT_ACKED and (s.out.start >= s.acked_mark and s.send_state != SEND_FINISHING
+                                          or s.send_state > SEND_FINISHING):
+        events |= STREAM_EVENT_ACKED
+    if events:
+        s.events |= events
+        s.wanted &= ~events
+        link_last(&c.eventful_streams, &s.eventful)
+        link_last(&c.context.eventful, &c.eventful)
+
+
+cdef void conn_fail(Conn *c, uint64_t code, const char *reason) noexcept nogil:
+    """Close because the peer broke a rule."""
+    if c.state == CONN_OPEN:
+        conn_close_info(c, CLOSED_BY_ERROR, code, False, <const uint8_t *>reason, <uint32_t>strlen(reason))
+        conn_input(c, CONN_IN_VIOLATION)
+
+
+cdef void conn_close_info(Conn *c, int closed_by, uint64_t code, bint is_app, const uint8_t *reason,
+                          uint32_t n) noexcept nogil:
+    """Keep why it ended; the first reason stays."""
+    if c.closed_by != CLOSED_NOT:
+        return
+    c.closed_by = closed_by
+    c.close_code = code
+    c.close_is_app = is_app
+    if n > MAX_REASON_BYTES:
+        n = MAX_REASON_BYTES
+    if n:
+        c.close_reason = <uint8_t *>malloc(n)
+        if c.close_reason != NULL:
+            memcpy(c.close_reason, reason, n)
+            c.close_reason_bytes = n
+
+
+# --- streams ---
+
+cdef Stream *conn_find_stream(Conn *c, uint64_t id) noexcept nogil:
+    cdef Stream *s = c.last_stream
+    if s == NULL or s.id != id:
+        s = <Stream *>table_find(&c.streams, id + 1)
+        c.last_stream = s
+    return s
+
+
+cdef Stream *add_stream(Conn *c, uint64_t id) noexcept nogil:
+    cdef Stream *s = <Stream *>pool_take(&c.context.streams)
+    if s == NULL or table_put(&c.streams, id + 1, s) != 0:
+        pool_give(&c.context.streams, s)
+        c.context.counters.no_memory += 1
+        return NULL
+    stream_init(s, id, &c.context.blocks, c.first_stream_limit, c.context.limits.stream_window)
+    return s
+
+
+cdef Stream *conn_open_stream(Conn *c) noexcept nogil:
+    """Open a stream and announce it; NULL while the peer allows no more of them."""
+    cdef Stream *s
+    if c.opened >= c.open_limit:
+        return NULL
+    s = add_stream(c, c.opened * 2 + (0 if c.is_initiator else 1))
+    if s == NULL:
+        return NULL
+    c.opened += 1
+    s.pending |= PENDING_ANNOUNCE
+    conn_stream_changed(c, s)
+    return s
+
+
+cdef int conn_peer_stream(Conn *c, uint64_t id, Stream **out) noexcept nogil:
+    """Find the stream that a frame of the peer names, opening it and those below it if they are new.
+
+    Return 0 with NULL for a stream that is over, or the code of the rule that the peer has broken."""
+    cdef bint is_ours = (id & 1) == (0 if c.is_initiator else 1)
+    cdef uint64_t number = id >> 1
+    out[0] = conn_find_stream(c, id)
+    if out[0] != NULL:
+        return 0
+    if is_ours:
+        return 0 if number < c.opened else CODE_STREAM_STATE
+    if number < c.peer_opened:
+        return 0
+    if number >= c.peer_open_limit:
+        return CODE_STREAM_LIMIT
+    while c.peer_opened <= number:
+        out[0] = add_stream(c, c.peer_opened * 2 + (id & 1))
+        if out[0] == NULL:
+            return CODE_INTERNAL
+        c.peer_opened += 1
+    c.last_stream = out[0]
+    conn_notify(c, CONN_EVENT_STREAM)
+    return 0
+
+
+cdef Stream *conn_accept_stream(Conn *c) noexcept nogil:
+    """Hand the peer's next stream to the application, in the order in which they were opened; NULL: none yet."""
+    cdef Stream *s
+    if c.accepted == c.peer_opened:
+        return NULL
+    s = conn_find_stream(c, c.accepted * 2 + (1 if c.is_initiator else 0))
+    c.accepted += 1
+    return s
+
+
+cdef void conn_stream_changed(Conn *c, Stream *s) noexcept nogil:
+    """Queue a stream that has something to send."""
+    if c.state == CONN_OPEN and (s.pending or stream_has_data(s)):
+        link_last(&c.sendable, &s.sendable)
+        conn_wake(c)
+
+
+cdef void conn_finish_stream(Conn *c, Stream *s) noexcept nogil:
+    if s.send_state == SEND_OPEN:
+        stream_finish(s)
+        c.finishing += 1
+        conn_stream_changed(c, s)
+
+
+cdef void settle(Conn *c, Stream *s, uint8_t before) noexcept nogil:
+    """After the sending side has moved: keep the count of what is promised, tell, and forget what is over."""
+    if before == SEND_FINISHING and s.send_state != SEND_FINISHING:
+        c.finishing -= 1
+        if c.finishing == 0:
+            conn_notify(c, CONN_EVENT_FLUSHED)
+    conn_notify_stream(c, s)
+    conn_reap_stream(c, s)
+
+
+cdef void conn_reset_stream(Conn *c, Stream *s, uint64_t code) noexcept nogil:
+    cdef uint8_t before = s.send_state
+    stream_reset(s, code)
+    conn_stream_changed(c, s)
+    settle(c, s, before)
+
+
+cdef void conn_stop_stream(Conn *c, Stream *s, uint64_t code) noexcept nogil:
+    conn_consumed(c, stream_stop(s, code))
+    conn_stream_changed(c, s)
+    conn_notify_stream(c, s)
+    conn_reap_stream(c, s)
+
+
+cdef void conn_release_stream(Conn *c, Stream *s) noexcept nogil:
+    """The application has let go: finish our side if it is open, and read no more."""
+    s.is_released = True
+    s.wanted = 0
+    if c.state == CONN_OPEN:
+        conn_finish_stream(c, s)
+        conn_stop_stream(c, s, 0)       # this may free it
+    else:
+        conn_reap_stream(c, s)
+
+
+cdef void conn_reap_stream(Conn *c, Stream *s) noexcept nogil:
+    """Free a stream that is over on both sides and that the application has let go of."""
+    if not s.is_released or not (stream_is_over(s) or c.state > CONN_OPEN):
+        return
+    if (s.id & 1) != (0 if c.is_initiator else 1):
+        c.peer_done += 1
+        if c.peer_done + c.context.limits.max_streams - c.peer_open_limit >= (c.context.limits.max_streams + 1) // 2:
+            c.pending |= CONN_PENDING_MAX_STREAMS
+            conn_wake(c)
+    if c.last_stream == s:
+        c.last_stream = NULL
+    unlink(&s.sendable)
+    unlink(&s.eventful)
+    table_remove(&c.streams, s.id + 1)
+    stream_clear(s)
+    pool_give(&c.context.streams, s)
+
+
+cdef void conn_consumed(Conn *c, uint64_t n) noexcept nogil:
+    """Count bytes that the application has read or never will; the peer may send as many more."""
+    c.data_consumed += n
+    if n and c.data_allowed - c.data_consumed <= c.data_window // 2:
+        c.pending |= CONN_PENDING_MAX_DATA
+        conn_wake(c)
+
+
+# --- the fate of packets ---
+
+cdef void conn_on_acked(void *owner, uint64_t number, const SentPacket *p) noexcept nogil:
+    cdef Conn *c = <Conn *>owner
+    cdef FrameRecord *record = p.more
+    cdef FrameRecord *following
+    if number >= c.epoch_first:
+        c.epoch_confirmed = True
+    if p.ack_largest:
+        path_handle_ack_acked(&c.path, p.ack_largest)
+    if p.flags & SENT_STREAM:
+        stream_frame_acked(c, p.stream, p.offset, p.stream_bytes, (p.flags & SENT_FIN) != 0)
+    while record != NULL:
+        if record.kind == RECORD_STREAM:
+            stream_frame_acked(c, record.stream, record.offset, record.bytes, record.fin)
+        elif record.kind == RECORD_RESET_STREAM:
+            reset_acked(c, record.stream)
+        following = record.next
+        pool_give(&c.context.records, record)
+        record = following
+
+
+cdef void stream_frame_acked(Conn *c, uint64_t id, uint64_t offset, uint64_t n, bint fin) noexcept nogil:
+    cdef Stream *s = conn_find_stream(c, id)
+    cdef uint8_t before
+    if s != NULL:
+        before = s.send_state
+        stream_handle_acked(s, offset, n, fin)
+        settle(c, s, before)
+
+
+cdef void reset_acked(Conn *c, uint64_t id) noexcept nogil:
+    cdef Stream *s = conn_find_stream(c, id)
+    if s != NULL:
+        send_input(s, SEND_IN_RESET_ACKED)
+        settle(c, s, SEND_RESETTING)
+
+
+cdef void conn_on_lost(void *owner, uint64_t number, const SentPacket *p) noexcept nogil:
+    cdef Conn *c = <Conn *>owner
+    cdef FrameRecord *record = p.more
+    cdef FrameRecord *following
+    requeue(c, p)
+    while record != NULL:
+        following = record.next
+        pool_give(&c.context.records, record)
+        record = following
+
+
+cdef void requeue(Conn *c, const SentPacket *p) noexcept nogil:
+    """See that everything a packet carried that still matters is sent again."""
+    cdef FrameRecord *record = p.more
+    if c.state != CONN_OPEN:
+        return
+    if p.flags & SENT_STREAM:
+        requeue_frame(c, RECORD_STREAM, p.stream, p.offset, p.stream_bytes, (p.flags & SENT_FIN) != 0)
+    while record != NULL:
+        requeue_frame(c, record.kind, record.stream, record.offset, record.bytes, record.fin)
+        record = record.next
+    if p.flags & SENT_MAX_DATA:
+        c.pending |= CONN_PENDING_MAX_DATA
+    if p.flags & SENT_MAX_STREAMS:
+        c.pending |= CONN_PENDING_MAX_STREAMS
+    conn_wake(c)
+
+
+cdef void requeue_frame(Conn *c, uint8_t kind, uint64_t id, uint64_t offset, uint64_t n, bint fin) noexcept nogil:
+    cdef Stream *s = conn_find_stream(c, id)
+    if s == NULL:
+        return
+    if kind == RECORD_STREAM:
+        stream_handle_lost(s, offset, n, fin)
+    elif kind == RECORD_MAX_STREAM_DATA and s.recv_state == RECV_OPEN and not s.is_stopped:
+        s.pending |= PENDING_MAX_DATA
+    elif kind == RECORD_RESET_STREAM and s.send_state == SEND_RESETTING:
+        s.pending |= PENDING_RESET
+    elif kind == RECORD_STOP_SENDING and s.recv_state == RECV_OPEN:
+        s.pending |= PENDING_STOP
+    conn_stream_changed(c, s)
+
+
+cdef void conn_requeue_oldest(Conn *c) noexcept nogil:
+    """Queue what the oldest packet in flight carried, so that a probe has something useful to say."""
+    cdef const SentPacket *p = recovery_oldest(&c.path.recovery)
+    if p != NULL:
+        requeue(c, p)
+
+
+# --- time ---
+
+cdef inline uint64_t earlier(uint64_t a, uint64_t b) noexcept nogil:
+    """Return the earlier of two deadlines, 0 being never."""
+    return b if a == 0 or (b and b < a) else a
+
+
+cdef uint64_t idle_deadline_ns(const Conn *c) noexcept nogil:
+    cdef uint64_t since = c.last_received_ns, timeout = c.idle_timeout_ns
+    cdef uint64_t least = IDLE_PTOS * recovery_pto_ns(&c.path.recovery, c.peer_ack_delay_ns)
+    if timeout == 0:
+        return 0
+    if c.waiting_since_ns > since:
+        since = c.waiting_since_ns
+    return since + (timeout if timeout > least else least)
+
+
+cdef uint64_t keep_alive_ns(const Conn *c) noexcept nogil:
+    cdef uint64_t since = c.last_received_ns if c.last_received_ns > c.last_sent_ns else c.last_sent_ns
+    if c.context.limits.keep_alive_ns == 0 or c.pending & CONN_PENDING_PING:
+        return 0
+    return since + c.context.limits.keep_alive_ns
+
+
+cdef uint64_t conn_deadline_ns(const Conn *c) noexcept nogil:
+    """Return when conn_handle_timeout is due; 0: never. A dialling connection's is the handshake's business."""
+    cdef uint64_t deadline
+    if c.state == CONN_CLOSING or c.state == CONN_DRAINING:
+        return c.close_deadline_ns
+    if c.state != CONN_OPEN:
+        return 0
+    deadline = earlier(idle_deadline_ns(c), keep_alive_ns(c))
+    deadline = earlier(deadline, c.path.ack_deadline_ns)
+    if c.pto_probes == 0:
+        deadline = earlier(deadline, recovery_deadline(&c.path.recovery, c.peer_ack_delay_ns))
+    deadline = earlier(deadline, c.paced_until_ns)
+    return earlier(deadline, c.previous_until_ns)
+
+
+cdef void conn_handle_timeout(Conn *c, uint64_t now_ns) noexcept nogil:
+    """Do whatever is due by now."""
+    cdef Path *p = &c.path
+    cdef uint64_t deadline
+    if c.state == CONN_CLOSING or c.state == CONN_DRAINING:
+        if c.close_deadline_ns and c.close_deadline_ns <= now_ns:
+            conn_input(c, CONN_IN_DRAINED)
+        return
+    if c.state != CONN_OPEN:
+        return
+    conn_wake(c)
+    deadline = idle_deadline_ns(c)
+    if deadline and deadline <= now_ns:
+        conn_close_info(c, CLOSED_BY_SILENCE, 0, False, NULL, 0)
+        conn_input(c, CONN_IN_SILENCE)
+        return
+    if c.previous_until_ns and c.previous_until_ns <= now_ns:
+        recv_keys_forget_previous(&c.recv)
+        c.previous_until_ns = 0
+    if p.ack_deadline_ns and p.ack_deadline_ns <= now_ns:
+        p.ack_now = True
+    deadline = recovery_deadline(&p.recovery, c.peer_ack_delay_ns)
+    if deadline and deadline <= now_ns:
+        handle_recovery_timeout(c, now_ns)
+    deadline = keep_alive_ns(c)
+    if deadline and deadline <= now_ns:
+        c.pending |= CONN_PENDING_PING
+        messages_trim(&c.messages_out)
+        messages_trim(&c.messages_in)
+
+
+cdef void conn_count_lost(Conn *c, uint64_t packets) noexcept nogil:
+    c.path.packets_lost += packets
+    c.context.counters.packets_lost += packets
+
+
+cdef void handle_recovery_timeout(Conn *c, uint64_t now_ns) noexcept nogil:
+    cdef Path *p = &c.path
+    cdef AckOutcome outcome
+    recovery_handle_timeout(&p.recovery, now_ns, &outcome)
+    if outcome.lost_packets:
+        conn_count_lost(c, outcome.lost_packets)
+        cc_handle_congestion(&p.cc, now_ns, outcome.newest_lost_sent_ns, outcome.is_persistent)
+        return
+    if p.recovery.loss_time_ns == 0:
+        c.pto_probes = PROBES
+        conn_requeue_oldest(c)
+        if p.ecn_state == ECN_TESTING and p.recovery.pto_count >= ECN_BLACK_HOLE_PTOS:
+            p.ecn_state = ECN_FAILED

@@ -1,0 +1,265 @@
+"""What arrives on a connection: opening packets, reading their frames, acting on each (docs/spec, chapters 3 and 6).
+
+A packet that does not open is dropped and counted. Inside one that does, the peer is authentic, and whatever breaks a
+rule closes the connection with the code of that rule. Nothing here is sent: handlers note what is to be done.
+"""
+
+from libc.stdint cimport uint8_t, uint64_t
+from libc.string cimport memset
+
+from interpeer._core.cc cimport AckSample, cc_handle_ack, cc_handle_congestion
+from interpeer._core.conn cimport (
+    CLOSED_BY_PEER, CLOSED_BY_PEER_ERROR, CONN_CLOSING, CONN_EVENT_DATAGRAM,
+    CONN_EVENT_STREAM_ROOM, CONN_IN_PEER_CLOSE, CONN_OPEN, CONN_PENDING_CLOSE, Conn,
+    conn_close_info, conn_consumed, conn_count_lost, conn_fail, conn_input, conn_notify, conn_notify_stream,
+    conn_peer_stream, conn_reap_stream, conn_reset_stream, conn_stream_changed, conn_wake)
+from interpeer._core.datagram cimport messages_push_dropping
+from interpeer._core.loss cimport LOSS_OK, AckOutcome, recovery_handle_ack, recovery_pto_ns
+from interpeer._core.path cimport Path, path_handle_ecn, path_handle_number
+from interpeer._core.protection cimport (
+    UNPROTECT_FORGED, UNPROTECT_REPLAY, UNPROTECT_SHORT, recv_keys_update, unprotect)
+from interpeer._core.stream cimport (
+    SEND_FINISHING, SEND_OPEN, STREAM_OK, Stream, stream_handle_data, stream_handle_reset)
+from interpeer._core.wire cimport (
+    CODE_AEAD_LIMIT, CODE_FINAL_SIZE, CODE_FLOW_CONTROL, CODE_FRAME_ENCODING, CODE_GAPS, CODE_INTERNAL, CODE_PROTOCOL,
+    CODE_STREAM_LIMIT, CODE_STREAM_STATE, FRAME_ACK, FRAME_ACK_ECN, FRAME_CLOSE, FRAME_CLOSE_APP, FRAME_DATAGRAM,
+    FRAME_DATAGRAM_LEN, FRAME_IGNORABLE, FRAME_MAX_DATA, FRAME_MAX_STREAMS, FRAME_MAX_STREAM_DATA, FRAME_PING,
+    FRAME_RESET_STREAM, FRAME_STOP_SENDING, FRAME_STREAM, HEADER_BYTES, PARSE_END, PARSE_OK, Frame, Reader, parse_frame)
+
+cdef enum:
+    PREVIOUS_KEY_PTOS = 3           # how long packets of the last epoch are still read
+    COMPLETE = 0                    # results of reading a packet's frames
+    FAILED = -1                     # the connection is closing, or closed
+
+
+cdef int conn_handle_packet(Conn *c, uint8_t *packet, size_t bytes, uint8_t ecn, uint64_t now_ns) noexcept nogil:
+    """Take a packet that carries one of our connection ids. Return 0 if it was authentic, otherwise UNPROTECT_*."""
+    cdef uint64_t number
+    cdef bint is_update, eliciting
+    cdef Path *p = &c.path
+    cdef Py_ssize_t n = unprotect(&c.recv, &p.window, packet, bytes, p.id, &number, &is_update)
+    if n < 0:
+        count_dropped(c, n)
+        return <int>n
+    p.packets_received += 1
+    p.bytes_received += bytes
+    c.last_received_ns = now_ns
+    c.waiting_since_ns = 0
+    c.is_confirmed = True
+    if c.state != CONN_OPEN:
+        handle_while_closing(c, packet + HEADER_BYTES, n, now_ns)
+        return 0
+    if is_update:
+        if recv_keys_update(&c.recv) != 0:
+            conn_fail(c, CODE_INTERNAL, b"out of memory")
+            return 0
+        c.previous_until_ns = now_ns + PREVIOUS_KEY_PTOS * recovery_pto_ns(&p.recovery, c.peer_ack_delay_ns)
+    conn_wake(c)
+    if handle_frames(c, packet + HEADER_BYTES, n, now_ns, &eliciting) == COMPLETE:
+        path_handle_number(p, number, eliciting, ecn, now_ns, c.context.limits.max_ack_delay_ns)
+    return 0
+
+
+cdef void count_dropped(Conn *c, Py_ssize_t why) noexcept nogil:
+    if why == UNPROTECT_SHORT:
+        c.context.counters.dropped_short += 1
+    elif why == UNPROTECT_REPLAY:
+        c.context.counters.dropped_replayed += 1
+    elif why == UNPROTECT_FORGED:
+        c.context.counters.dropped_forged += 1
+        if c.recv.forged >= c.context.limits.forgery_limit:
+            conn_fail(c, CODE_AEAD_LIMIT, b"too many forged packets under one key")
+    else:
+        c.context.counters.dropped_reserved += 1
+
+
+cdef void handle_while_closing(Conn *c, const uint8_t *payload, Py_ssize_t n, uint64_t now_ns) noexcept nogil:
+    """Answer with our CLOSE at the 1st, 2nd, 4th, 8th ... packet, and look for the peer's."""
+    cdef Reader r
+    cdef Frame f
+    if c.state != CONN_CLOSING:
+        return
+    r.p = payload
+    r.end = payload + n
+    while parse_frame(&r, &f) == PARSE_OK:
+        if f.type == FRAME_CLOSE or f.type == FRAME_CLOSE_APP:
+            conn_input(c, CONN_IN_PEER_CLOSE)
+            return
+    c.close_packets += 1
+    if c.close_packets & (c.close_packets - 1) == 0:
+        c.pending |= CONN_PENDING_CLOSE
+        conn_wake(c)
+
+
+cdef int handle_frames(Conn *c, const uint8_t *payload, Py_ssize_t n, uint64_t now_ns, bint *eliciting) noexcept nogil:
+    """Act on each frame. Return COMPLETE, or FAILED as soon as the connection is not open any more."""
+    cdef Reader r
+    cdef Frame f
+    cdef int result
+    cdef uint64_t code
+    r.p = payload
+    r.end = payload + n
+    eliciting[0] = False
+    while True:
+        result = parse_frame(&r, &f)
+        if result == PARSE_END:
+            return COMPLETE
+        if result != PARSE_OK:
+            conn_fail(c, CODE_FRAME_ENCODING, b"a frame cannot be read")
+            return FAILED
+        if f.type != FRAME_ACK and f.type != FRAME_ACK_ECN:
+            eliciting[0] = True
+        code = handle_frame(c, &f, now_ns)
+        if code:
+            conn_fail(c, code, reason_of(code))
+        if c.state != CONN_OPEN:
+            return FAILED
+
+
+cdef const char *reason_of(uint64_t code) noexcept nogil:
+    if code == CODE_FLOW_CONTROL:
+        return b"more data than was allowed"
+    if code == CODE_STREAM_LIMIT:
+        return b"more streams than were allowed"
+    if code == CODE_STREAM_STATE:
+        return b"a frame for a stream that cannot have it"
+    if code == CODE_FINAL_SIZE:
+        return b"a stream with two sizes"
+    if code == CODE_GAPS:
+        return b"too many gaps in a stream"
+    if code == CODE_INTERNAL:
+        return b"out of memory"
+    return b"a rule of the protocol is broken"
+
+
+cdef uint64_t handle_frame(Conn *c, Frame *f, uint64_t now_ns) noexcept nogil:
+    """Return 0, or the code of the rule that the frame breaks."""
+    if f.type & ~<uint64_t>7 == FRAME_STREAM:
+        return handle_stream(c, f)
+    if f.type == FRAME_DATAGRAM or f.type == FRAME_DATAGRAM_LEN:
+        return handle_datagram(c, f)
+    if f.type == FRAME_ACK or f.type == FRAME_ACK_ECN:
+        return handle_ack(c, f, now_ns)
+    if f.type == FRAME_MAX_DATA:
+        if f.value > c.data_limit:
+            c.data_limit = f.value
+        return 0
+    if f.type == FRAME_MAX_STREAM_DATA:
+        return handle_max_stream_data(c, f)
+    if f.type == FRAME_MAX_STREAMS:
+        if f.value > c.open_limit:
+            c.open_limit = f.value
+            conn_notify(c, CONN_EVENT_STREAM_ROOM)
+        return 0
+    if f.type == FRAME_RESET_STREAM:
+        return handle_reset_stream(c, f)
+    if f.type == FRAME_STOP_SENDING:
+        return handle_stop_sending(c, f)
+    if f.type == FRAME_CLOSE or f.type == FRAME_CLOSE_APP:
+        conn_close_info(c, CLOSED_BY_PEER if f.type == FRAME_CLOSE_APP else CLOSED_BY_PEER_ERROR, f.value,
+                        f.type == FRAME_CLOSE_APP, f.data, f.bytes)
+        conn_input(c, CONN_IN_PEER_CLOSE)
+        return 0
+    # PING asks for nothing but an acknowledgement, and so does an ignorable frame that we do not know
+    return 0 if f.type == FRAME_PING or f.type >= FRAME_IGNORABLE else CODE_FRAME_ENCODING
+
+
+cdef uint64_t handle_stream(Conn *c, const Frame *f) noexcept nogil:
+    cdef Stream *s
+    cdef uint64_t grown
+    cdef int code = conn_peer_stream(c, f.id, &s)
+    if code or s == NULL:
+        return code
+    code = stream_handle_data(s, f.offset, f.data, f.bytes, f.fin, c.data_allowed - c.data_received, &grown)
+    if code != STREAM_OK:
+        return code
+    c.data_received += grown
+    if s.is_stopped:
+        conn_consumed(c, grown)
+        conn_reap_stream(c, s)
+    elif s.wanted:
+        conn_notify_stream(c, s)
+    return 0
+
+
+cdef uint64_t handle_datagram(Conn *c, const Frame *f) noexcept nogil:
+    cdef uint64_t before = c.messages_in.dropped
+    if f.bytes > c.context.limits.max_datagram:
+        return CODE_PROTOCOL
+    messages_push_dropping(&c.messages_in, f.data, <unsigned int>f.bytes)
+    c.context.counters.datagrams_dropped += c.messages_in.dropped - before
+    if c.wanted & CONN_EVENT_DATAGRAM:
+        conn_notify(c, CONN_EVENT_DATAGRAM)
+    return 0
+
+
+cdef uint64_t handle_ack(Conn *c, Frame *f, uint64_t now_ns) noexcept nogil:
+    """RFC 9002: settle packets, and let congestion control know, once for the frame."""
+    cdef Path *p = &c.path
+    cdef AckOutcome outcome
+    cdef AckSample sample
+    cdef uint64_t in_flight = p.recovery.bytes_in_flight
+    cdef uint64_t used
+    if f.path != p.id:
+        return CODE_PROTOCOL
+    if recovery_handle_ack(&p.recovery, f, now_ns, c.peer_ack_delay_ns, &outcome) != LOSS_OK:
+        return CODE_PROTOCOL
+    if outcome.largest_moved and path_handle_ecn(p, f, outcome.acked_packets):
+        cc_handle_congestion(&p.cc, now_ns, outcome.newest_acked_sent_ns, False)
+    if outcome.lost_packets:
+        conn_count_lost(c, outcome.lost_packets)
+        cc_handle_congestion(&p.cc, now_ns, outcome.newest_lost_sent_ns, outcome.is_persistent)
+    if outcome.acked_bytes:
+        memset(&sample, 0, sizeof(AckSample))
+        sample.now_ns = now_ns
+        sample.acked_bytes = outcome.acked_bytes
+        sample.newest_sent_ns = outcome.newest_acked_sent_ns
+        sample.rtt_ns = p.recovery.rtt.latest_ns if outcome.has_rtt else 0
+        sample.min_rtt_ns = p.recovery.rtt.min_ns
+        sample.smoothed_rtt_ns = p.recovery.rtt.smoothed_ns
+        # a window that is not nearly full is not what holds the sender back (RFC 9002, 7.8)
+        used = in_flight * 2 if p.cc.window < p.cc.threshold else in_flight + in_flight // 4
+        sample.app_limited = used < p.cc.window
+        cc_handle_ack(&p.cc, &sample)
+        c.pto_probes = 0
+    return 0
+
+
+cdef uint64_t handle_max_stream_data(Conn *c, const Frame *f) noexcept nogil:
+    cdef Stream *s
+    cdef int code = conn_peer_stream(c, f.id, &s)
+    if code or s == NULL:
+        return code
+    if f.value > s.send_limit:
+        s.send_limit = f.value
+        conn_stream_changed(c, s)
+    return 0
+
+
+cdef uint64_t handle_reset_stream(Conn *c, const Frame *f) noexcept nogil:
+    cdef Stream *s
+    cdef uint64_t grown, dropped
+    cdef int code = conn_peer_stream(c, f.id, &s)
+    if code or s == NULL:
+        return code
+    code = stream_handle_reset(s, f.value, f.offset, c.data_allowed - c.data_received, &grown, &dropped)
+    if code != STREAM_OK:
+        return code
+    c.data_received += grown
+    conn_consumed(c, dropped)
+    conn_notify_stream(c, s)
+    conn_reap_stream(c, s)
+    return 0
+
+
+cdef uint64_t handle_stop_sending(Conn *c, const Frame *f) noexcept nogil:
+    """The peer reads no more: give the sending side up, with the code it gave (RFC 9000, 3.5)."""
+    cdef Stream *s
+    cdef int code = conn_peer_stream(c, f.id, &s)
+    if code or s == NULL:
+        return code
+    if s.send_state == SEND_OPEN or s.send_state == SEND_FINISHING:
+        s.peer_stop_code = f.value
+        s.was_stopped = True
+        conn_reset_stream(c, s, f.value)
+    return 0

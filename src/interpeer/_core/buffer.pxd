@@ -1,0 +1,51 @@
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+from interpeer._core.rangeset cimport RangeSet
+from interpeer._core.slab cimport Pool
+
+cdef enum:
+    SMALL_BLOCK = 4096              # received data, and small writes
+    LARGE_BLOCK = 65536             # writes of more than a few packets
+    BUFFER_OK = 0
+    BUFFER_NO_MEMORY = -1
+    BUFFER_GAPS = -2                # more gaps than are kept
+
+cdef struct BlockPools:             # of an engine; shared by all its buffers
+    Pool small
+    Pool large
+
+cdef struct Chunk:                  # a piece of what is to be sent
+    uint64_t offset                 # of its first byte in the stream
+    uint64_t bytes
+    uint8_t *data
+    uint32_t capacity               # SMALL_BLOCK or LARGE_BLOCK; 0: lent by the application, not ours to free
+
+cdef struct SendBuffer:             # bytes written and not yet acknowledged
+    BlockPools *pools               # not owned
+    Chunk *chunks                   # ring, oldest at `first`; owned
+    uint32_t first
+    uint32_t count
+    uint32_t capacity               # a power of two, or 0
+    uint32_t hint                   # chunk (counted from `first`) of the last look-up
+    uint64_t start                  # offset of the first byte still kept
+    uint64_t end                    # offset after the last byte written
+
+cdef struct RecvBuffer:             # bytes received and not yet read
+    BlockPools *pools               # not owned
+    uint8_t **blocks                # ring of SMALL_BLOCKs by offset, NULL where nothing has come yet; owned
+    uint32_t slots                  # a power of two, or 0
+    uint64_t read                   # offset of the first byte not yet read
+    uint64_t ready                  # everything below has been received
+    RangeSet beyond                 # received past `ready`
+
+cdef void send_buffer_init(SendBuffer *b, BlockPools *pools) noexcept nogil
+cdef void send_buffer_clear(SendBuffer *b) noexcept nogil
+cdef uint64_t send_buffer_append(SendBuffer *b, const uint8_t *data, uint64_t n) noexcept nogil
+cdef int send_buffer_lend(SendBuffer *b, const uint8_t *data, uint64_t n) noexcept nogil
+cdef uint64_t send_buffer_at(SendBuffer *b, uint64_t offset, const uint8_t **data) noexcept nogil
+cdef void send_buffer_release(SendBuffer *b, uint64_t offset) noexcept nogil
+
+cdef void recv_buffer_init(RecvBuffer *b, BlockPools *pools, uint32_t max_gaps) noexcept nogil
+cdef void recv_buffer_clear(RecvBuffer *b) noexcept nogil
+cdef int recv_buffer_write(RecvBuffer *b, uint64_t offset, const uint8_t *data, uint64_t n) noexcept nogil
+cdef uint64_t recv_buffer_read(RecvBuffer *b, uint8_t *out, uint64_t n) noexcept nogil

@@ -1,0 +1,163 @@
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+from interpeer._core.context cimport Context
+from interpeer._core.datagram cimport Messages
+from interpeer._core.links cimport Link
+from interpeer._core.loss cimport SentPacket
+from interpeer._core.path cimport Path
+from interpeer._core.protection cimport RecvKeys, SendKeys
+from interpeer._core.stream cimport Stream
+from interpeer._core.table cimport Table
+from interpeer._core.timers cimport Timer
+from interpeer._core.wire cimport Parameters
+
+cdef enum:                          # states (docs/spec, chapter 5)
+    CONN_DIALING = 0                # we called; the handshake machine is at work
+    CONN_OPEN = 1
+    CONN_CLOSING = 2                # we closed: what still comes is answered by our CLOSE
+    CONN_DRAINING = 3               # the peer closed: nothing is sent any more
+    CONN_CLOSED = 4                 # kept until the application lets go of it
+    CONN_STATES = 5
+
+cdef enum:                          # inputs
+    CONN_IN_ANSWERED = 0            # the handshake is done
+    CONN_IN_FAILED = 1              # the handshake has failed
+    CONN_IN_CLOSE = 2               # the application closes
+    CONN_IN_VIOLATION = 3           # the peer broke a rule
+    CONN_IN_PEER_CLOSE = 4          # a CLOSE frame came
+    CONN_IN_RESET = 5               # a stateless reset came
+    CONN_IN_SILENCE = 6             # nothing came for the idle time-out
+    CONN_IN_DRAINED = 7             # three probe time-outs have passed since we closed
+    CONN_INPUTS = 8
+
+cdef enum:                          # Conn.closed_by
+    CLOSED_NOT = 0
+    CLOSED_LOCALLY = 1              # by our application
+    CLOSED_BY_PEER = 2              # by the peer's application
+    CLOSED_BY_ERROR = 3             # we found the peer breaking a rule
+    CLOSED_BY_PEER_ERROR = 4        # the peer says that we broke a rule
+    CLOSED_BY_RESET = 5             # the peer has lost the connection: "connection reset by peer"
+    CLOSED_BY_SILENCE = 6
+    CLOSED_BY_REFUSAL = 7           # the peer did not let us in
+    CLOSED_BY_VERSION = 8           # the peer speaks no version that we speak
+    CLOSED_UNREACHABLE = 9          # no address answered in time
+
+cdef enum:                          # Conn.pending: control frames to be sent
+    CONN_PENDING_PING = 0x01
+    CONN_PENDING_MAX_DATA = 0x02
+    CONN_PENDING_MAX_STREAMS = 0x04
+    CONN_PENDING_CLOSE = 0x08
+
+cdef enum:                          # Conn.events and Conn.wanted
+    CONN_EVENT_OPEN = 0x01
+    CONN_EVENT_CLOSED = 0x02
+    CONN_EVENT_STREAM = 0x04        # the peer has opened a stream
+    CONN_EVENT_STREAM_ROOM = 0x08   # we may open another stream
+    CONN_EVENT_DATAGRAM = 0x10
+    CONN_EVENT_DATAGRAM_ROOM = 0x20
+    CONN_EVENT_FLUSHED = 0x40       # everything that was finished is acknowledged
+    CONN_EVENT_ALWAYS = 0x03        # told whether or not anybody waits
+
+cdef struct Conn:
+    Context *context                # of the engine; not owned
+    Link ready                      # in context.ready
+    Link eventful                   # in context.eventful
+    Timer timer
+    void *handle                    # the application's object for it; borrowed, NULL when it has none
+    void *next_released             # in the engine's list of what the application has let go of
+    bint is_released
+    bint is_registered              # its connection ids are in the engine's table
+    uint8_t state
+    bint is_initiator
+    bint is_confirmed               # the peer has proved that it has the keys
+    uint8_t peer_identity[32]       # Ed25519
+    uint8_t peer_key[32]            # X25519
+    void *dial                      # the handshake while CONN_DIALING; owned by the handshake machine
+    uint16_t protocol               # index in the node's list, or of the name that was asked for
+    uint8_t suite
+    SendKeys send
+    RecvKeys recv
+    uint64_t epoch_first            # first packet number sealed in this epoch
+    bint epoch_confirmed            # one of them was acknowledged
+    uint64_t previous_until_ns      # when the last receiving key is forgotten; 0: there is none
+    bint has_reset_token
+    uint8_t reset_token[16]         # what the peer would send
+    Path path
+    uint64_t pto_probes             # packets that may be sent whatever the window says
+    uint64_t paced_until_ns         # 0: pacing does not hold anything back
+    # streams
+    Table streams                   # by id + 1
+    Stream *last_stream             # found by the last look-up
+    Link sendable                   # streams with something to send
+    Link eventful_streams
+    uint64_t opened                 # streams we have opened
+    uint64_t open_limit             # the peer's MAX_STREAMS
+    uint64_t peer_opened            # streams the peer has opened
+    uint64_t peer_open_limit        # our MAX_STREAMS
+    uint64_t peer_done              # of the peer's streams, over and released
+    uint64_t accepted               # of the peer's streams, handed to the application
+    uint64_t finishing              # streams finished and not wholly acknowledged
+    uint64_t first_stream_limit     # the peer's MAX_STREAM_DATA for every new stream
+    # flow control of the connection
+    uint64_t data_sent
+    uint64_t data_limit             # the peer's MAX_DATA
+    uint64_t data_received          # sum of the highest offsets
+    uint64_t data_consumed          # read, or dropped unread
+    uint64_t data_allowed           # our MAX_DATA
+    uint64_t data_window
+    uint64_t data_window_ns         # when data_allowed was last raised
+    # datagrams
+    Messages messages_out
+    Messages messages_in
+    uint64_t max_datagram_peer      # largest payload the peer takes; 0: none
+    bint streams_first              # whose turn it is to fill the next packet first
+    uint32_t stream_turn            # packets that the first stream in line has filled
+    uint32_t skip_countdown         # packets until a number is left out
+    # times
+    uint64_t idle_timeout_ns        # of both ends the smaller; 0: never
+    uint64_t peer_ack_delay_ns
+    uint64_t last_received_ns
+    uint64_t last_sent_ns
+    uint64_t waiting_since_ns       # first packet that asks for an answer since something came; 0: none
+    uint64_t close_deadline_ns
+    uint64_t close_packets          # received while closing: answered at 1, 2, 4, 8, ...
+    # what the application is told
+    uint16_t pending
+    uint16_t events
+    uint16_t wanted
+    uint8_t closed_by
+    uint64_t close_code
+    bint close_is_app
+    uint8_t *close_reason           # owned
+    uint32_t close_reason_bytes
+
+cdef Conn *conn_new(Context *x) noexcept nogil
+cdef void conn_free(Conn *c) noexcept nogil
+cdef int conn_input(Conn *c, int event) noexcept nogil
+cdef int conn_start(Conn *c, int suite, const uint8_t *send_secret, const uint8_t *recv_secret,
+                    const Parameters *peer, uint64_t now_ns) noexcept nogil
+cdef void conn_wake(Conn *c) noexcept nogil
+cdef void conn_notify(Conn *c, int events) noexcept nogil
+cdef void conn_notify_stream(Conn *c, Stream *s) noexcept nogil
+cdef void conn_fail(Conn *c, uint64_t code, const char *reason) noexcept nogil
+cdef void conn_close_info(Conn *c, int closed_by, uint64_t code, bint is_app, const uint8_t *reason,
+                          uint32_t n) noexcept nogil
+
+cdef Stream *conn_find_stream(Conn *c, uint64_t id) noexcept nogil
+cdef Stream *conn_open_stream(Conn *c) noexcept nogil
+cdef int conn_peer_stream(Conn *c, uint64_t id, Stream **out) noexcept nogil
+cdef Stream *conn_accept_stream(Conn *c) noexcept nogil
+cdef void conn_stream_changed(Conn *c, Stream *s) noexcept nogil
+cdef void conn_finish_stream(Conn *c, Stream *s) noexcept nogil
+cdef void conn_reset_stream(Conn *c, Stream *s, uint64_t code) noexcept nogil
+cdef void conn_stop_stream(Conn *c, Stream *s, uint64_t code) noexcept nogil
+cdef void conn_release_stream(Conn *c, Stream *s) noexcept nogil
+cdef void conn_consumed(Conn *c, uint64_t n) noexcept nogil
+cdef void conn_requeue_oldest(Conn *c) noexcept nogil
+cdef void conn_count_lost(Conn *c, uint64_t packets) noexcept nogil
+cdef void conn_reap_stream(Conn *c, Stream *s) noexcept nogil
+cdef void conn_on_acked(void *owner, uint64_t number, const SentPacket *p) noexcept nogil
+cdef void conn_on_lost(void *owner, uint64_t number, const SentPacket *p) noexcept nogil
+
+cdef uint64_t conn_deadline_ns(const Conn *c) noexcept nogil
+cdef void conn_handle_timeout(Conn *c, uint64_t now_ns) noexcept nogil

@@ -1,0 +1,77 @@
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+from interpeer._core.buffer cimport BlockPools
+from interpeer._core.links cimport Link
+from interpeer._core.slab cimport Pool
+
+cdef enum:
+    ENTROPY_BYTES = 4096            # enough for the busiest turn: a handshake takes 100 bytes
+
+cdef struct Entropy:                # random bytes from outside; each is used once
+    uint8_t bytes[4096]
+    uint32_t left                   # the last `left` bytes have not been used
+
+cdef struct Limits:                 # settings of a node; times in ns. Defaults and reasons are in interpeer.Config
+    uint64_t idle_timeout_ns
+    uint64_t keep_alive_ns          # 0: none
+    uint64_t connect_timeout_ns
+    uint64_t max_ack_delay_ns
+    uint64_t stream_window          # first window of a stream
+    uint64_t max_stream_window
+    uint64_t connection_window
+    uint64_t max_connection_window
+    uint64_t send_buffer_bytes      # of a stream, written and not acknowledged
+    uint64_t max_streams            # that the peer may have open at once
+    uint64_t datagram_queue_bytes   # each way
+    uint64_t max_datagram           # largest payload accepted
+    uint64_t key_update_packets     # sealed under one key before the next is used
+    uint64_t key_limit_packets      # sealed under one key at the most, if the peer never acknowledges
+    uint64_t forgery_limit          # forged packets before the connection is given up
+    uint64_t max_connections
+    uint64_t max_half_open
+    uint32_t packet_bytes           # of the largest packet sent
+    uint32_t skip_every             # one packet number in about so many is left out; 0: none
+    int controller
+    bint bundle                     # several messages may share a packet
+
+cdef struct Counters:               # since the node was made
+    uint64_t packets_received
+    uint64_t packets_sent
+    uint64_t bytes_received
+    uint64_t bytes_sent
+    uint64_t connections_opened
+    uint64_t connections_accepted
+    uint64_t dropped_short          # too short, or not of any kind we know
+    uint64_t dropped_unknown        # for a connection id we do not have
+    uint64_t dropped_replayed
+    uint64_t dropped_forged
+    uint64_t dropped_reserved       # reserved bits set, or an impossible epoch
+    uint64_t dropped_mac            # a first message whose mac1 is wrong
+    uint64_t dropped_handshake      # a handshake message that cannot be opened or understood
+    uint64_t dropped_identity       # a handshake whose identity does not match its key
+    uint64_t dropped_limited        # over a rate or a table's size
+    uint64_t dropped_stun           # no STUN is spoken yet
+    uint64_t cookies_sent
+    uint64_t versions_sent
+    uint64_t refusals_sent
+    uint64_t resets_sent
+    uint64_t resets_received
+    uint64_t key_updates
+    uint64_t datagrams_dropped      # received, and given up for newer ones before they were read
+    uint64_t packets_lost
+    uint64_t no_memory              # times an allocation failed
+
+cdef struct Context:                # what every connection of an engine shares
+    Limits limits
+    Counters counters
+    Entropy entropy
+    BlockPools blocks
+    Pool streams
+    Pool records
+    Link ready                      # connections that may have something to send
+    Link eventful                   # connections with events for the application
+
+cdef void context_init(Context *x) noexcept nogil
+cdef void context_free(Context *x) noexcept nogil
+cdef int entropy_take(Entropy *e, uint8_t *out, uint32_t n) noexcept nogil
+cdef uint32_t entropy_add(Entropy *e, const uint8_t *bytes, uint32_t n) noexcept nogil

@@ -1,0 +1,96 @@
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+from interpeer._core.wire cimport Frame
+
+cdef enum:                          # RFC 9002; times in nanoseconds
+    PACKET_THRESHOLD = 3            # 6.1.1
+    INITIAL_RTT_NS = 333000000      # 6.2.2
+    GRANULARITY_NS = 1000000        # 6.1.2, the least variance that is allowed for
+    MAX_PTO_NS = 2000000000         # a black hole that ends is noticed after this at the latest
+
+cdef enum:                          # SentPacket.flags
+    SENT_OUTSTANDING = 0x0001       # neither acknowledged nor lost
+    SENT_ELICITING = 0x0002         # asks for an acknowledgement, and counts as in flight
+    SENT_SKIPPED = 0x0004           # a number never sent: whoever acknowledges it lies
+    SENT_FIN = 0x0008               # its STREAM frame ends the stream
+    SENT_STREAM = 0x0010            # has a STREAM frame in `stream`, `offset`, `stream_bytes`
+    SENT_MAX_DATA = 0x0020          # has such a frame; when lost, the present value is sent
+    SENT_MAX_STREAMS = 0x0040
+    SENT_PING = 0x0080
+
+cdef enum:                          # FrameRecord.kind: further frames that matter when a packet is lost
+    RECORD_STREAM = 1
+    RECORD_MAX_STREAM_DATA = 2
+    RECORD_RESET_STREAM = 3
+    RECORD_STOP_SENDING = 4
+
+cdef enum:
+    LOSS_OK = 0
+    LOSS_PROTOCOL = -1              # an acknowledgement of something never sent
+    LOSS_NO_MEMORY = -2
+
+cdef struct FrameRecord:
+    FrameRecord *next
+    uint64_t stream
+    uint64_t offset
+    uint32_t bytes
+    uint8_t kind
+    bint fin
+
+cdef struct SentPacket:
+    uint64_t sent_ns
+    uint64_t stream
+    uint64_t offset
+    uint64_t ack_largest            # one past the largest number acknowledged in it; 0: it has no ACK frame
+    FrameRecord *more               # further frames; owned
+    uint16_t bytes                  # of the whole packet
+    uint16_t stream_bytes
+    uint16_t flags
+
+cdef struct Rtt:
+    uint64_t latest_ns
+    uint64_t smoothed_ns
+    uint64_t variance_ns
+    uint64_t min_ns                 # 0: no sample yet
+
+ctypedef void (*packet_fate)(void *owner, uint64_t number, const SentPacket *packet) noexcept nogil
+
+cdef struct Recovery:               # what was sent on one path and is not settled yet
+    SentPacket *ring                # by packet number; owned
+    uint32_t capacity               # a power of two, or 0
+    uint64_t base                   # the oldest number kept
+    uint64_t next                   # the next number to be sent
+    uint64_t largest_acked          # one past it; 0: none
+    uint64_t bytes_in_flight
+    uint64_t eliciting_in_flight    # packets
+    uint64_t last_eliciting_ns
+    uint64_t loss_time_ns           # when the next packet counts as lost by time; 0: none
+    uint32_t pto_count
+    Rtt rtt
+    void *owner                     # handed to the two functions below
+    packet_fate on_acked
+    packet_fate on_lost
+
+cdef struct AckOutcome:             # of one ACK frame, or of a timer
+    uint64_t acked_bytes            # in flight before
+    uint64_t acked_packets
+    bint largest_moved              # the frame acknowledges a greater number than any before
+    uint64_t newest_acked_sent_ns
+    bint has_rtt
+    uint64_t lost_bytes
+    uint64_t lost_packets
+    uint64_t newest_lost_sent_ns
+    uint64_t oldest_lost_sent_ns
+    bint is_persistent              # persistent congestion (RFC 9002, 7.6)
+
+cdef void recovery_init(Recovery *r, void *owner, packet_fate on_acked, packet_fate on_lost) noexcept nogil
+cdef void recovery_free(Recovery *r) noexcept nogil
+cdef SentPacket *recovery_add(Recovery *r, uint64_t now_ns) noexcept nogil
+cdef int recovery_skip(Recovery *r) noexcept nogil
+cdef void recovery_sent(Recovery *r, SentPacket *p) noexcept nogil
+cdef int recovery_handle_ack(Recovery *r, Frame *ack, uint64_t now_ns, uint64_t max_ack_delay_ns,
+                             AckOutcome *out) noexcept nogil
+cdef void recovery_handle_timeout(Recovery *r, uint64_t now_ns, AckOutcome *out) noexcept nogil
+cdef uint64_t recovery_deadline(const Recovery *r, uint64_t max_ack_delay_ns) noexcept nogil
+cdef uint64_t recovery_pto_ns(const Recovery *r, uint64_t max_ack_delay_ns) noexcept nogil
+cdef const SentPacket *recovery_oldest(const Recovery *r) noexcept nogil
