@@ -9,6 +9,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset, strlen
 
+from interpeer._core.buffer cimport BUFFER_OK, send_buffer_append, send_buffer_lend
 from interpeer._core.context cimport Context
 from interpeer._core.datagram cimport messages_free, messages_init, messages_trim
 from interpeer._core.links cimport link_init, link_last, unlink
@@ -25,9 +26,9 @@ from interpeer._core.stream cimport (
     PENDING_ANNOUNCE, PENDING_MAX_DATA, PENDING_RESET, PENDING_STOP, RECV_OPEN, RECV_SIZE_KNOWN, SEND_DONE,
     SEND_FINISHING, SEND_IN_RESET_ACKED, SEND_OPEN, SEND_RESETTING, STREAM_EVENT_ACKED, STREAM_EVENT_READABLE,
     STREAM_EVENT_WRITABLE, Stream, send_input, stream_clear, stream_finish, stream_handle_acked, stream_handle_lost,
-    stream_has_data, stream_init, stream_is_over, stream_readable, stream_reset, stream_stop)
+    stream_has_data, stream_init, stream_is_over, stream_read, stream_readable, stream_reset, stream_stop)
 from interpeer._core.table cimport table_find, table_free, table_init, table_put, table_remove
-from interpeer._core.wire cimport CODE_INTERNAL, CODE_STREAM_LIMIT, CODE_STREAM_STATE, MAX_REASON_BYTES, Parameters
+from interpeer._core.wire cimport CODE_INTERNAL, CODE_STREAM_LIMIT, CODE_STREAM_STATE, HEADER_BYTES, MAX_REASON_BYTES, Parameters
 
 cdef enum:
     NOT_ALLOWED = 0xFF
@@ -129,6 +130,8 @@ cdef Conn *conn_new(Context *x) noexcept nogil:
     c.context = x
     link_init(&c.ready, c)
     link_init(&c.eventful, c)
+    link_init(&c.member, c)
+    c.timer.owner = c
     link_init(&c.sendable, NULL)
     link_init(&c.eventful_streams, NULL)
     table_init(&c.streams)
@@ -153,6 +156,7 @@ cdef void conn_free(Conn *c) noexcept nogil:
     recv_keys_wipe(&c.recv)
     unlink(&c.ready)
     unlink(&c.eventful)
+    unlink(&c.member)
     free(c.close_reason)
     free(c)
 
@@ -278,6 +282,7 @@ cdef Stream *add_stream(Conn *c, uint64_t id) noexcept nogil:
         c.context.counters.no_memory += 1
         return NULL
     stream_init(s, id, &c.context.blocks, c.first_stream_limit, c.context.limits.stream_window)
+    s.conn = c
     return s
 
 
@@ -335,6 +340,35 @@ cdef void conn_stream_changed(Conn *c, Stream *s) noexcept nogil:
     if c.state == CONN_OPEN and (s.pending or stream_has_data(s)):
         link_last(&c.sendable, &s.sendable)
         conn_wake(c)
+
+
+cdef uint64_t conn_write_stream(Conn *c, Stream *s, const uint8_t *data, uint64_t n) noexcept nogil:
+    """Take bytes of the application, as many as the stream's buffer has room for. Return how many."""
+    cdef uint64_t waiting = s.out.end - s.out.start, room = c.context.limits.send_buffer_bytes
+    if s.send_state != SEND_OPEN or c.state != CONN_OPEN or waiting >= room:
+        return 0
+    n = send_buffer_append(&s.out, data, n if n < room - waiting else room - waiting)
+    conn_stream_changed(c, s)
+    return n
+
+
+cdef bint conn_lend_stream(Conn *c, Stream *s, const uint8_t *data, uint64_t n) noexcept nogil:
+    """Send memory of the application without a copy; it stays lent until acknowledged or reset. Tell if it is taken."""
+    if s.send_state != SEND_OPEN or c.state != CONN_OPEN or send_buffer_lend(&s.out, data, n) != BUFFER_OK:
+        return False
+    conn_stream_changed(c, s)
+    return True
+
+
+cdef uint64_t conn_read_stream(Conn *c, Stream *s, uint8_t *out, uint64_t n) noexcept nogil:
+    """Copy what has arrived to the application, and allow the peer as much more. Return how many bytes."""
+    n = stream_read(s, out, n)
+    if n:
+        if s.recv_state == RECV_OPEN and s.recv_limit - s.in_.read <= s.window // 2:
+            s.pending |= PENDING_MAX_DATA
+            conn_stream_changed(c, s)
+        conn_consumed(c, n)
+    return n
 
 
 cdef void conn_finish_stream(Conn *c, Stream *s) noexcept nogil:
@@ -403,6 +437,14 @@ cdef void conn_consumed(Conn *c, uint64_t n) noexcept nogil:
     if n and c.data_allowed - c.data_consumed <= c.data_window // 2:
         c.pending |= CONN_PENDING_MAX_DATA
         conn_wake(c)
+
+
+cdef uint32_t conn_max_datagram(const Conn *c) noexcept nogil:
+    """Return the largest datagram that fits in a packet and that the peer takes."""
+    cdef uint64_t room = c.path.packet_bytes - HEADER_BYTES - 1 - c.send.aead.tag_bytes
+    if c.state != CONN_OPEN:
+        return 0
+    return <uint32_t>(room if room < c.max_datagram_peer else c.max_datagram_peer)
 
 
 # --- the fate of packets ---

@@ -4,7 +4,7 @@ One first message serves every candidate address and every retransmission, so wh
 answer. The machine ends in one of four ways; the connection that dials learns which.
 """
 
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy
 
@@ -38,20 +38,23 @@ cdef bint dial_is_over(const Dial *d) noexcept nogil:
     return d.state > DIAL_DOUBTFUL
 
 
-cdef Dial *dial_new(const NodeKeys *k, const uint8_t *peer_key, uint64_t cid, const Parameters *parameters,
-                    const uint8_t *ephemeral) noexcept nogil:
-    """Prepare a call to the owner of an X25519 key; NULL without memory, or for a key that is no good."""
+cdef Dial *dial_new() noexcept nogil:
+    """Return a machine with no candidates and no init yet; NULL without memory."""
     cdef Dial *d = <Dial *>calloc(1, sizeof(Dial))
-    if d == NULL:
-        return NULL
-    d.cid = cid
+    if d != NULL:
+        d.retry_ns = FIRST_RETRY_NS
+    return d
+
+
+cdef int dial_prepare(Dial *d, const NodeKeys *k, const uint8_t *peer_key, uint64_t cid, const Parameters *parameters,
+                      const uint8_t *ephemeral) noexcept nogil:
+    """Write the init for the owner of an X25519 key. Return 0, or -1 for a key that is no good."""
     mac1_key_of(k, peer_key, d.mac1_key)
     sealing_key_of(k, peer_key, d.sealing_key)
     if write_init(k, &d.noise, d.init, peer_key, cid, parameters, ephemeral) != 0:
-        dial_free(d)
-        return NULL
-    d.retry_ns = FIRST_RETRY_NS
-    return d
+        return -1
+    d.cid = cid
+    return 0
 
 
 cdef void dial_free(Dial *d) noexcept nogil:
@@ -92,11 +95,10 @@ cdef Candidate *dial_poll(Dial *d, uint64_t now_ns) noexcept nogil:
         d.turn = 0
         d.next_ns = now_ns + d.retry_ns
         d.retry_ns = d.retry_ns * 2 if d.retry_ns * 2 < MAX_RETRY_NS else MAX_RETRY_NS
-    d.last_sent_ns = now_ns
     return candidate
 
 
-cdef void dial_stamp(Dial *d, Candidate *candidate) noexcept nogil:
+cdef void dial_stamp(Dial *d, Candidate *candidate, uint64_t now_ns) noexcept nogil:
     """Make `init` ready for a candidate: with the cookie it asked for, if it has."""
     cdef const uint8_t *cookie = NULL
     if candidate.has_cookie:
@@ -104,6 +106,7 @@ cdef void dial_stamp(Dial *d, Candidate *candidate) noexcept nogil:
     stamp_init(d.init, d.mac1_key, cookie)
     candidate.sent += 1
     d.sent += 1
+    d.last_sent_ns = now_ns
 
 
 cdef void dial_hold(Dial *d, uint64_t now_ns) noexcept nogil:
@@ -126,6 +129,7 @@ cdef int dial_handle_response(Dial *d, const uint8_t *message, size_t bytes, con
             result = HANDSHAKE_PARAMETER
         if result != HANDSHAKE_OK:
             d.noise = before
+            d.problem = result
         else:
             dial_input(d, DIAL_IN_REFUSAL if out.parameters.refusal else DIAL_IN_ANSWER)
     wipe(&before, sizeof(Noise))

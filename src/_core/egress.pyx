@@ -11,7 +11,7 @@ from libc.string cimport memcpy, memset
 
 from interpeer._core.cc cimport cc_release_ns, cc_spend
 from interpeer._core.conn cimport (
-    CONN_CLOSING, CONN_EVENT_DATAGRAM_ROOM, CONN_OPEN, CONN_PENDING_CLOSE, CONN_PENDING_MAX_DATA,
+    CONN_CLOSING, CONN_DRAINING, CONN_EVENT_DATAGRAM_ROOM, CONN_OPEN, CONN_PENDING_CLOSE, CONN_PENDING_MAX_DATA,
     CONN_PENDING_MAX_STREAMS, CONN_PENDING_PING, Conn, conn_fail, conn_notify)
 from interpeer._core.context cimport entropy_take
 from interpeer._core.datagram cimport messages_next_bytes, messages_pop
@@ -53,7 +53,7 @@ cdef int conn_transmit(Conn *c, SendBatch *batch, uint64_t now_ns) noexcept nogi
     """Build as many packets as may be sent now and as fit in the batch."""
     cdef bint may_send_data
     c.paced_until_ns = 0
-    if c.state == CONN_CLOSING:
+    if c.state == CONN_CLOSING or c.state == CONN_DRAINING:
         return transmit_close(c, batch, now_ns)
     raise_limits(c, now_ns)
     while c.state == CONN_OPEN:
@@ -427,7 +427,7 @@ cdef bint write_stream_data(Builder *b, Stream *s) noexcept nogil:
 # --- closing ---
 
 cdef int transmit_close(Conn *c, SendBatch *batch, uint64_t now_ns) noexcept nogil:
-    """Send the CLOSE frame that is due, alone in a packet of its own."""
+    """Set how long closing lasts, and send the CLOSE frame if one is due, alone in a packet of its own."""
     cdef Builder b
     cdef Path *p = &c.path
     cdef Py_ssize_t bytes

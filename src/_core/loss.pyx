@@ -37,6 +37,11 @@ cdef void recovery_free(Recovery *r) noexcept nogil:
     r.eliciting_in_flight = 0
 
 
+cdef void recovery_seed_rtt(Recovery *r, uint64_t sample_ns) noexcept nogil:
+    """Take the handshake's round trip as the first sample."""
+    take_rtt_sample(&r.rtt, sample_ns, 0)
+
+
 cdef inline SentPacket *packet(const Recovery *r, uint64_t number) noexcept nogil:
     return &r.ring[number & (r.capacity - 1)]
 

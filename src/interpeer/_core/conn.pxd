@@ -11,6 +11,7 @@ from interpeer._core.table cimport Table
 from interpeer._core.timers cimport Timer
 from interpeer._core.wire cimport Parameters
 
+cdef struct Conn
 cdef enum:                          # states (docs/spec, chapter 5)
     CONN_DIALING = 0                # we called; the handshake machine is at work
     CONN_OPEN = 1
@@ -58,21 +59,26 @@ cdef enum:                          # Conn.events and Conn.wanted
     CONN_EVENT_FLUSHED = 0x40       # everything that was finished is acknowledged
     CONN_EVENT_ALWAYS = 0x03        # told whether or not anybody waits
 
+cdef struct Handle:                 # what an object of the application holds on to; owned by that object
+    Conn *conn                      # NULL: gone
+    void *object                    # the Python object; borrowed
+    Handle *next_released           # in the engine's stack of handles that were let go of
+
 cdef struct Conn:
     Context *context                # of the engine; not owned
     Link ready                      # in context.ready
     Link eventful                   # in context.eventful
     Timer timer
-    void *handle                    # the application's object for it; borrowed, NULL when it has none
-    void *next_released             # in the engine's list of what the application has let go of
-    bint is_released
-    bint is_registered              # its connection ids are in the engine's table
+    Link member                     # in one of the engine's lists: dialling, or live
+    Handle *handle                  # the application's; not owned; NULL: it has none (any more)
+    bint is_released                # the application has let go of it
+    bint in_backlog                 # a peer opened it, and the application has not taken it yet
     uint8_t state
     bint is_initiator
     bint is_confirmed               # the peer has proved that it has the keys
     uint8_t peer_identity[32]       # Ed25519
     uint8_t peer_key[32]            # X25519
-    void *dial                      # the handshake while CONN_DIALING; owned by the handshake machine
+    void *dial                      # a Dial, while CONN_DIALING and after it has failed; the engine's
     uint16_t protocol               # index in the node's list, or of the name that was asked for
     uint8_t suite
     SendKeys send
@@ -148,6 +154,9 @@ cdef Stream *conn_open_stream(Conn *c) noexcept nogil
 cdef int conn_peer_stream(Conn *c, uint64_t id, Stream **out) noexcept nogil
 cdef Stream *conn_accept_stream(Conn *c) noexcept nogil
 cdef void conn_stream_changed(Conn *c, Stream *s) noexcept nogil
+cdef uint64_t conn_write_stream(Conn *c, Stream *s, const uint8_t *data, uint64_t n) noexcept nogil
+cdef bint conn_lend_stream(Conn *c, Stream *s, const uint8_t *data, uint64_t n) noexcept nogil
+cdef uint64_t conn_read_stream(Conn *c, Stream *s, uint8_t *out, uint64_t n) noexcept nogil
 cdef void conn_finish_stream(Conn *c, Stream *s) noexcept nogil
 cdef void conn_reset_stream(Conn *c, Stream *s, uint64_t code) noexcept nogil
 cdef void conn_stop_stream(Conn *c, Stream *s, uint64_t code) noexcept nogil
@@ -159,5 +168,6 @@ cdef void conn_reap_stream(Conn *c, Stream *s) noexcept nogil
 cdef void conn_on_acked(void *owner, uint64_t number, const SentPacket *p) noexcept nogil
 cdef void conn_on_lost(void *owner, uint64_t number, const SentPacket *p) noexcept nogil
 
+cdef uint32_t conn_max_datagram(const Conn *c) noexcept nogil
 cdef uint64_t conn_deadline_ns(const Conn *c) noexcept nogil
 cdef void conn_handle_timeout(Conn *c, uint64_t now_ns) noexcept nogil

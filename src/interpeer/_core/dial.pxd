@@ -1,4 +1,4 @@
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int8_t, uint8_t, uint32_t, uint64_t
 
 from interpeer._core.handshake cimport NodeKeys, ResponseMessage
 from interpeer._core.noise cimport Noise
@@ -43,11 +43,15 @@ cdef struct Dial:
     uint8_t init[1200]
     uint8_t mac1_key[32]
     uint8_t sealing_key[32]
-    uint64_t cid                    # ours, in the init
+    uint64_t cid                    # ours, in the init; 0: the init is not written yet
+    uint8_t protocol[64]            # name of the application's protocol
+    uint32_t protocol_bytes
+    int8_t problem                  # HANDSHAKE_* of the last response that could not be used
     Candidate candidates[16]
     uint8_t count
     uint8_t turn                    # the candidate that is next
     uint32_t sent
+    Candidate *urgent               # to be called at once, out of turn; one of the above, or NULL
     uint64_t next_ns                # when the next init is due
     uint64_t retry_ns               # pause before the next round
     uint64_t deadline_ns
@@ -55,15 +59,16 @@ cdef struct Dial:
     uint64_t hold_until_ns          # answers are set aside until then; 0: not (glare)
     bint was_held                   # once is enough: a replayed init must not hold it again and again
 
-cdef Dial *dial_new(const NodeKeys *k, const uint8_t *peer_key, uint64_t cid, const Parameters *parameters,
-                    const uint8_t *ephemeral) noexcept nogil
+cdef Dial *dial_new() noexcept nogil
+cdef int dial_prepare(Dial *d, const NodeKeys *k, const uint8_t *peer_key, uint64_t cid, const Parameters *parameters,
+                      const uint8_t *ephemeral) noexcept nogil
 cdef void dial_free(Dial *d) noexcept nogil
 cdef int dial_input(Dial *d, int event) noexcept nogil
 cdef bint dial_is_over(const Dial *d) noexcept nogil
 cdef void dial_begin(Dial *d, uint64_t now_ns, uint64_t timeout_ns) noexcept nogil
 cdef Candidate *dial_add_candidate(Dial *d, const Endpoint *address) noexcept nogil
 cdef Candidate *dial_poll(Dial *d, uint64_t now_ns) noexcept nogil
-cdef void dial_stamp(Dial *d, Candidate *candidate) noexcept nogil
+cdef void dial_stamp(Dial *d, Candidate *candidate, uint64_t now_ns) noexcept nogil
 cdef void dial_hold(Dial *d, uint64_t now_ns) noexcept nogil
 cdef int dial_handle_response(Dial *d, const uint8_t *message, size_t bytes, const uint8_t *identity,
                               ResponseMessage *out, uint64_t now_ns) noexcept nogil

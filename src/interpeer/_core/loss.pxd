@@ -85,6 +85,7 @@ cdef struct AckOutcome:             # of one ACK frame, or of a timer
 
 cdef void recovery_init(Recovery *r, void *owner, packet_fate on_acked, packet_fate on_lost) noexcept nogil
 cdef void recovery_free(Recovery *r) noexcept nogil
+cdef void recovery_seed_rtt(Recovery *r, uint64_t sample_ns) noexcept nogil
 cdef SentPacket *recovery_add(Recovery *r, uint64_t now_ns) noexcept nogil
 cdef int recovery_skip(Recovery *r) noexcept nogil
 cdef void recovery_sent(Recovery *r, SentPacket *p) noexcept nogil

@@ -54,6 +54,7 @@ cdef enum:                          # Stream.events, and what the application wa
 
 cdef struct Stream:
     uint64_t id
+    void *conn                      # the Conn it belongs to
     Link sendable                   # in the connection's list of streams with something to send
     Link eventful                   # in the connection's list of streams with events
     uint8_t send_state
@@ -62,6 +63,7 @@ cdef struct Stream:
     uint8_t events
     uint8_t wanted
     bint is_released                # the application has let go of it
+    Stream *next_released           # in the engine's stack of streams that were let go of
     bint is_stopped                 # the application reads no more: data are dropped as they come
     bint was_stopped                # the peer reads no more; its code is in peer_stop_code
 

@@ -3,6 +3,7 @@ from libc.stdint cimport uint32_t, uint64_t
 cdef struct Timer:                  # inside the object that is to be woken
     uint64_t deadline_ns            # 0: not set
     uint32_t place                  # in the heap, counted from 1; 0: not in it
+    void *owner                     # the object to be woken
 
 cdef struct Timers:
     Timer **heap                    # owned (the array)

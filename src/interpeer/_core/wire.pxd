@@ -10,7 +10,8 @@ cdef enum:                          # packets
     MASK_SAMPLE_BYTES = 16          # ciphertext that the header mask is computed from; every tag is that long
     MIN_PACKET_BYTES = 32           # a header and an empty ChaCha20-Poly1305 payload
     BASE_DATAGRAM_BYTES = 1200      # what every path must carry (RFC 9000, 14)
-    RESET_BYTES = 40                # of a stateless reset at the least; only longer packets are answered by one
+    RESET_BYTES = 40                # of a stateless reset; only longer packets are answered by one
+    MAX_UDP_PAYLOAD_ACCEPTED = 65507
     EPOCH_MASK = 0x03               # bits of the flags byte; the others must be zero
     CID_FLAG = 0x80                 # first bit of every connection id; handshake messages have 01, STUN has 00
 

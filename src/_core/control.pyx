@@ -1,0 +1,335 @@
+"""What Python does with an engine as a whole: set it up, call a peer, collect events, exchange datagrams by hand.
+
+The last is for the simulator and for event loops that cannot watch a socket: they hand datagrams over as bytes, and
+the engine sees the same batches as from the system calls.
+"""
+
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
+
+from interpeer._core.answer cimport HALF_OPEN_BYTES, answering_init
+from interpeer._core.cc cimport CONTROLLER_CUBIC
+from interpeer._core.context cimport ENTROPY_BYTES, Counters, entropy_add
+from interpeer._core.crypto cimport SUITES, suite_is_available, x25519_of_identity
+from interpeer._core.dial cimport MAX_CANDIDATES
+from interpeer._core.engine cimport EVENT_ASK, EVENT_CONNECTION, EVENT_INCOMING, EVENT_STREAM, Engine, Event
+from interpeer._core.handles cimport ConnectionHandle
+from interpeer._core.handshake cimport MAX_NETWORK_BYTES, node_keys_init
+from interpeer._core.reception cimport reception_decide
+from interpeer._core.registry cimport (
+    ALLOW_ANYBODY, ALLOW_ASK, ALLOW_LISTED, MAX_PROTOCOLS, Registry, registry_allow)
+from interpeer._core.slab cimport (
+    MAX_UDP_PAYLOAD, RECV_SLOTS, Datagrams, Endpoint, RecvBatch, SendBatch, recv_batch_free, recv_batch_init,
+    send_batch_clear, send_batch_free, send_batch_init)
+from interpeer._core.wire cimport MAX_PROTOCOL_BYTES
+
+ASK, CONNECTION, INCOMING, STREAM = EVENT_ASK, EVENT_CONNECTION, EVENT_INCOMING, EVENT_STREAM
+ENTROPY = ENTROPY_BYTES
+SUITE_NAMES = {1: "chacha20-poly1305", 2: "aes-256-gcm", 3: "aegis-128l", 4: "aegis-256"}
+
+cdef enum:
+    EVENTS_AT_A_TIME = 128
+
+
+def available_suites():
+    """Return the names of the ciphers that this machine and its libsodium offer."""
+    return [SUITE_NAMES[i] for i in range(1, SUITES) if suite_is_available(i)]
+
+
+def identity_of(bytes seed not None):
+    """Return the Ed25519 public key of a 32-byte seed: the peer id."""
+    cdef Engine engine = Engine()
+    if len(seed) != 32:
+        raise ValueError(f"a seed has 32 bytes, not {len(seed)}")
+    if node_keys_init(&engine.registry.keys, <uint8_t *>PyBytes_AS_STRING(seed), NULL, 0, False) != 0:
+        raise RuntimeError("libsodium cannot derive a key from this seed")
+    return <bytes>engine.registry.keys.identity[:32]
+
+
+def is_usable_identity(bytes identity not None):
+    """Tell whether 32 bytes are an Ed25519 key that can be dialled: on the curve, and of the main subgroup."""
+    cdef uint8_t key[32]
+    return len(identity) == 32 and x25519_of_identity(key, <uint8_t *>PyBytes_AS_STRING(identity)) == 0
+
+
+def configure(Engine engine not None, bytes seed not None, bytes network not None, bint is_stored, list protocols not None,
+              list suites not None, int backlog, dict limits not None):
+    """Give an engine its keys, network, protocols (bytes), suites (names, preferred first) and limits.
+
+    `is_stored` says that the seed outlives the process, so that the next one can tell the peers of this one that their
+    connections are lost. `limits` has every field of the core's Limits by name. Raises ValueError."""
+    cdef Registry *r = &engine.registry
+    cdef uint32_t i
+    if len(seed) != 32 or len(network) > MAX_NETWORK_BYTES:
+        raise ValueError(f"a seed has 32 bytes, a network's name at most {MAX_NETWORK_BYTES}")
+    if not 0 < len(protocols) <= MAX_PROTOCOLS:
+        raise ValueError(f"a node offers between 1 and {MAX_PROTOCOLS} protocols, not {len(protocols)}")
+    if node_keys_init(&r.keys, <uint8_t *>PyBytes_AS_STRING(seed), <uint8_t *>PyBytes_AS_STRING(network),
+                      <uint8_t>len(network), is_stored) != 0:
+        raise RuntimeError("libsodium cannot derive the node's keys")
+    for i, name in enumerate(protocols):
+        if not 0 < len(name) <= MAX_PROTOCOL_BYTES:
+            raise ValueError(f"a protocol's name has between 1 and {MAX_PROTOCOL_BYTES} bytes: {name!r}")
+        memcpy(r.protocols[i].name, <uint8_t *>PyBytes_AS_STRING(name), len(name))
+        r.protocols[i].bytes = <uint32_t>len(name)
+    r.protocol_count = <uint32_t>len(protocols)
+    numbers = {name: number for number, name in SUITE_NAMES.items()}
+    memset(r.suites, 0, sizeof(r.suites))
+    usable = [numbers[name] for name in suites if suite_is_available(numbers[name])]
+    if not usable:
+        raise ValueError(f"none of these ciphers is available here: {', '.join(suites)}")
+    for i, number in enumerate(usable):
+        r.suites[i] = number
+    r.max_backlog = backlog
+    r.context.limits = limits
+    r.context.limits.controller = CONTROLLER_CUBIC
+    answering_init(&r.answering, r.context.limits.max_half_open)
+
+
+def allow_anybody(Engine engine not None):
+    """Let everybody in who has our key."""
+    set_policy(engine, ALLOW_ANYBODY)
+
+
+def allow_asking(Engine engine not None):
+    """Ask the application about each peer: an event for each, answered by decide()."""
+    set_policy(engine, ALLOW_ASK)
+
+
+def allow_listed(Engine engine not None, identities):
+    """Let in only these identities (32 bytes each), besides those allowed before."""
+    set_policy(engine, ALLOW_LISTED)
+    for identity in identities:
+        allow_one(engine, identity)
+
+
+cdef int set_policy(Engine engine, int policy) except -1:
+    engine.lock()
+    engine.registry.policy = policy
+    engine.unlock()
+    return 0
+
+
+cdef int allow_one(Engine engine, bytes identity) except -1:
+    cdef int result
+    if len(identity) != 32:
+        raise ValueError(f"an identity has 32 bytes, not {len(identity)}")
+    engine.lock()
+    result = registry_allow(&engine.registry, <uint8_t *>PyBytes_AS_STRING(identity))
+    engine.unlock()
+    if result != 0:
+        raise MemoryError
+    return 0
+
+
+def decide(Engine engine not None, uint32_t ask, bint is_welcome):
+    """Answer a question that came as an ASK event; one that is too late changes nothing."""
+    engine.lock()
+    reception_decide(&engine.registry, ask, is_welcome, engine.now_ns)
+    engine.unlock()
+    if engine.on_kick is not None:
+        engine.on_kick()
+
+
+def refuse_all(Engine engine not None):
+    """Let nobody in from now on: the node is closing."""
+    engine.lock()
+    engine.registry.is_closed = True
+    engine.unlock()
+
+
+cdef int read_endpoint(address, Endpoint *out) except -1:
+    """Convert (16 bytes, port[, scope])."""
+    cdef bytes packed = address[0]
+    if len(packed) != 16:
+        raise ValueError("an address has 16 bytes")
+    memset(out, 0, sizeof(Endpoint))
+    memcpy(out.address, <uint8_t *>PyBytes_AS_STRING(packed), 16)
+    out.port = address[1]
+    out.scope = address[2] if len(address) > 2 else 0
+    return 0
+
+
+def connect(Engine engine not None, bytes identity not None, list addresses not None, bytes protocol not None):
+    """Start calling a peer at up to 16 addresses ((16 bytes, port, scope) each); return its ConnectionHandle.
+
+    Raises ValueError for a key that cannot be dialled, for our own, and for no address at all."""
+    cdef Endpoint candidates[16]
+    cdef uint8_t peer_key[32]
+    cdef ConnectionHandle handle = ConnectionHandle(engine)
+    cdef int i
+    if len(identity) != 32 or x25519_of_identity(peer_key, <uint8_t *>PyBytes_AS_STRING(identity)) != 0:
+        raise ValueError("this peer id is not a usable key: it is not on the curve, or of small order")
+    if <bytes>peer_key[:32] == <bytes>engine.registry.keys.public_key[:32]:
+        raise ValueError("a node cannot connect to itself")
+    if not addresses:
+        raise ValueError("no address to call")
+    if not 0 < len(protocol) <= MAX_PROTOCOL_BYTES:
+        raise ValueError(f"a protocol's name has between 1 and {MAX_PROTOCOL_BYTES} bytes: {protocol!r}")
+    for i, address in enumerate(addresses[:MAX_CANDIDATES]):
+        read_endpoint(address, &candidates[i])
+    engine.lock()
+    handle.handle = engine.dial(<uint8_t *>PyBytes_AS_STRING(identity), peer_key, <uint8_t *>PyBytes_AS_STRING(protocol),
+                                <uint32_t>len(protocol), candidates, min(len(addresses), MAX_CANDIDATES))
+    if handle.handle != NULL:
+        handle.handle.object = <void *>handle
+    engine.unlock()
+    if handle.handle == NULL:
+        raise MemoryError
+    if engine.on_kick is not None:
+        engine.on_kick()
+    return handle
+
+
+def events(Engine engine not None):
+    """Return what has happened since the last call, as tuples.
+
+    (CONNECTION, handle, events), (STREAM, handle, stream id, events), (INCOMING, handle, events) for a connection that
+    a peer has opened, (ASK, number, identity, protocol) for a peer that wants to come in."""
+    cdef Event batch[128]
+    cdef int n = EVENTS_AT_A_TIME, i
+    cdef list out = []
+    while n == EVENTS_AT_A_TIME:
+        engine.lock()
+        n = engine.poll_events(batch, EVENTS_AT_A_TIME)
+        engine.unlock()
+        for i in range(n):
+            if batch[i].kind == EVENT_ASK or batch[i].kind == EVENT_INCOMING or batch[i].handle.object != NULL:
+                out.append(event_of(engine, &batch[i]))
+    return out
+
+
+cdef tuple event_of(Engine engine, const Event *e):
+    cdef ConnectionHandle handle
+    if e.kind == EVENT_ASK:
+        return EVENT_ASK, e.id, <bytes>e.identity[:32], e.protocol
+    if e.kind == EVENT_INCOMING:
+        handle = ConnectionHandle(engine)
+        handle.handle = e.handle
+        e.handle.object = <void *>handle
+        return EVENT_INCOMING, handle, e.events
+    handle = <ConnectionHandle>e.handle.object
+    if e.kind == EVENT_STREAM:
+        return EVENT_STREAM, handle, e.stream, e.events
+    return EVENT_CONNECTION, handle, e.events
+
+
+def counters(Engine engine not None):
+    """Return every counter of the node by name, and how many connections and half-open handshakes there are."""
+    cdef Counters result
+    cdef uint32_t connections, half_open
+    engine.lock()
+    result = engine.registry.context.counters
+    connections = engine.registry.connections
+    half_open = engine.registry.answering.count
+    engine.unlock()
+    return {**result, "connections": connections, "half_open": half_open}
+
+
+def live_objects(Engine engine not None):
+    """Return how many blocks, streams and records are handed out: for leak checks."""
+    engine.lock()
+    x = &engine.registry.context
+    small, large, streams, records = x.blocks.small.live, x.blocks.large.live, x.streams.live, x.records.live
+    connections, half_open, timers = engine.registry.connections, engine.registry.answering.count, engine.registry.timers.count
+    engine.unlock()
+    return {"small_blocks": small, "large_blocks": large, "streams": streams, "records": records,
+            "connections": connections, "half_open": half_open, "timers": timers}
+
+
+# --- datagrams by hand ---
+
+def add_entropy(Engine engine not None, bytes random not None):
+    """Give the engine random bytes; return how many it took. Each is used once, so none may be given twice."""
+    engine.lock()
+    n = entropy_add(&engine.registry.context.entropy, <uint8_t *>PyBytes_AS_STRING(random), <uint32_t>len(random))
+    engine.unlock()
+    return n
+
+
+def entropy_missing(Engine engine not None):
+    """Return how many random bytes the engine has room for."""
+    return ENTROPY_BYTES - engine.registry.context.entropy.left
+
+
+cdef class Exchange:
+    """Datagrams in and out of an engine as Python objects, in batches."""
+
+    cdef Engine engine
+    cdef RecvBatch received
+    cdef SendBatch batch
+
+    def __cinit__(self, Engine engine not None):
+        self.engine = engine
+        if recv_batch_init(&self.received) != 0 or send_batch_init(&self.batch) != 0:
+            raise MemoryError
+
+    def __dealloc__(self):
+        recv_batch_free(&self.received)
+        send_batch_free(&self.batch)
+
+    def receive(self, datagrams, uint64_t now_ns):
+        """Hand datagrams over: (data, (16 bytes, port, scope), ecn) each. Larger ones than UDP carries are cut."""
+        cdef Py_buffer view
+        cdef Datagrams *d
+        self.received.count = 0
+        for data, source, ecn in datagrams:
+            if self.received.count == RECV_SLOTS:
+                self.flush(now_ns)
+            d = &self.received.slots[self.received.count]
+            read_endpoint(source, &d.remote)
+            PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+            d.bytes = <uint32_t>(view.len if view.len < MAX_UDP_PAYLOAD else MAX_UDP_PAYLOAD)
+            d.segment = d.bytes
+            memcpy(d.data, view.buf, d.bytes)
+            PyBuffer_Release(&view)
+            memset(d.local, 0, sizeof(d.local))
+            d.interface = 0
+            d.ecn = ecn
+            self.received.count += 1
+        self.flush(now_ns)
+
+    cdef void flush(self, uint64_t now_ns):
+        self.engine.lock()
+        self.engine.handle_batch(&self.received, now_ns)
+        self.engine.unlock()
+        self.received.count = 0
+
+    def handle_timeout(self, uint64_t now_ns):
+        self.engine.lock()
+        self.engine.handle_timeout(now_ns)
+        self.engine.unlock()
+
+    def poll_timeout(self):
+        """Return when handle_timeout is due; 0 never, 1 at once."""
+        self.engine.lock()
+        deadline = self.engine.poll_timeout()
+        self.engine.unlock()
+        return deadline
+
+    def transmit(self, uint64_t now_ns):
+        """Return all packets that may go now: (data, (16 bytes, port, scope), ecn) each."""
+        cdef bint more = True
+        cdef uint32_t i, at, n
+        cdef Datagrams *d
+        cdef list out = []
+        while more:
+            send_batch_clear(&self.batch)
+            self.engine.lock()
+            more = self.engine.poll_transmit(&self.batch, now_ns)
+            self.engine.unlock()
+            for i in range(self.batch.count):
+                d = &self.batch.entries[i]
+                target = (<bytes>d.remote.address[:16], d.remote.port, d.remote.scope)
+                at = 0
+                while at < d.bytes:
+                    n = d.segment if d.segment < d.bytes - at else d.bytes - at
+                    out.append((<bytes>d.data[at:at + n], target, d.ecn))
+                    at += n
+        return out
+
+    @property
+    def has_events(self):
+        return self.engine.has_events()

@@ -1,0 +1,386 @@
+"""The whole protocol of a node, without sockets, clock or entropy of its own.
+
+Whoever drives it calls handle_batch with what arrived, handle_timeout when poll_timeout says so, poll_transmit until
+the batch comes back empty, and poll_events when has_events; time comes in as an argument of the first three and moves
+nowhere else. Verbs of the application (module handles) may come in between, from any thread: everything happens under
+one lock, which is never held while Python code runs. Destructors take no lock: they push on stacks that are emptied
+under it.
+"""
+
+from cpython.pythread cimport (
+    NOWAIT_LOCK, PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock, PyThread_release_lock,
+    PyThread_type_lock, WAIT_LOCK)
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy, memset
+
+cimport cython
+
+from interpeer._core.answer cimport HalfOpen, answering_deadline_ns, answering_expire, answering_init, half_open_find_cid
+from interpeer._core.conn cimport (
+    CONN_CLOSED, CONN_CLOSING, CONN_DIALING, CONN_EVENT_OPEN, CONN_IN_CLOSE, CONN_OPEN, Conn, Handle, CLOSED_LOCALLY,
+    conn_close_info, conn_deadline_ns, conn_handle_timeout, conn_input, conn_new, conn_release_stream, conn_wake)
+from interpeer._core.context cimport entropy_add
+from interpeer._core.crypto cimport KEY_BYTES
+from interpeer._core.dial cimport MAX_CANDIDATES, Dial, dial_add_candidate, dial_deadline_ns, dial_new
+from interpeer._core.egress cimport TRANSMIT_MORE, conn_transmit
+from interpeer._core.handshake cimport node_keys_init
+from interpeer._core.ingress cimport conn_handle_packet
+from interpeer._core.links cimport Link, first_link, link_last, unlink
+from interpeer._core.reception cimport (
+    reception_decide, reception_handle_dial_timeout, reception_handle_first_packet, reception_handle_message,
+    reception_handle_stray, reception_transmit_dial)
+from interpeer._core.registry cimport (
+    Registry, Reply, MAX_REPLIES, registry_free, registry_init, registry_protocol, registry_retire)
+from interpeer._core.slab cimport SEND_BATCH_BYTES, SEND_ENTRIES, Datagrams, Endpoint, RecvBatch, SendBatch
+from interpeer._core.stream cimport Stream
+from interpeer._core.table cimport table_find
+from interpeer._core.timers cimport Timer, timer_set, timers_due, timers_next_ns
+from interpeer._core.wire cimport (
+    CID_FLAG, HEADER_BYTES, MESSAGE_HEADER_BYTES, MESSAGE_INIT, MESSAGE_VERSIONS, read_u64)
+
+cdef extern from "platform.h" nogil:
+    void *atomic_swap_pointer(void **at, void *value)
+    int atomic_replace_pointer(void **at, void *expected, void *value)
+    void *atomic_load_pointer(void **at)
+    void atomic_add(long *at, long value)
+    long fork_generation
+    int watch_forks()
+
+cdef enum:
+    STUN_MAGIC = 0x2112A442         # RFC 8489, 5
+
+watch_forks()
+
+
+@cython.final
+cdef class Engine:
+    """The protocol machines of one node. Made and driven by a pump or by the simulator, used through handles."""
+
+    def __cinit__(self):
+        registry_init(&self.registry)
+        self.last_cid = 0
+        self.last_conn = NULL
+        self.released_handles = NULL
+        self.released_streams = NULL
+        self.now_ns = 0
+        self.waiters = 0
+        self.is_kicked = False
+        self.on_kick = None
+        self.generation = fork_generation
+        self.mutex = <void *>PyThread_allocate_lock()
+        if self.mutex == NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        # every handle holds the engine, so there is none left; a forked child frees its own copy and tells nobody
+        self.take_back()
+        registry_free(&self.registry)
+        PyThread_free_lock(<PyThread_type_lock>self.mutex)
+
+    cdef bint try_lock(self) noexcept nogil:
+        return PyThread_acquire_lock(<PyThread_type_lock>self.mutex, NOWAIT_LOCK) != 0
+
+    cdef void lock(self) noexcept nogil:
+        PyThread_acquire_lock(<PyThread_type_lock>self.mutex, WAIT_LOCK)
+
+    cdef void lock_waiting(self) noexcept nogil:
+        """Take the lock and let a pump that runs turn after turn know that somebody waits for it."""
+        atomic_add(&self.waiters, 1)
+        PyThread_acquire_lock(<PyThread_type_lock>self.mutex, WAIT_LOCK)
+        atomic_add(&self.waiters, -1)
+
+    cdef void unlock(self) noexcept nogil:
+        PyThread_release_lock(<PyThread_type_lock>self.mutex)
+
+    cdef bint is_forked(self) noexcept nogil:
+        """Tell whether this is a copy in a forked child, where keys and packet numbers are not ours to use."""
+        return self.generation != fork_generation
+
+    # --- what arrives ---
+
+    cdef void handle_batch(self, RecvBatch *batch, uint64_t now_ns) noexcept nogil:
+        """Take a batch of datagrams; each message may be several packets glued together by GRO."""
+        cdef uint32_t i, at, n
+        cdef Datagrams *d
+        self.now_ns = now_ns
+        for i in range(batch.count):
+            d = &batch.slots[i]
+            at = 0
+            while True:
+                n = d.segment if d.segment and d.segment < d.bytes - at else d.bytes - at
+                self.handle_datagram(d.data + at, n, d, now_ns)
+                at += n
+                if at >= d.bytes:
+                    break
+
+    cdef void handle_datagram(self, uint8_t *p, uint32_t n, const Datagrams *from_, uint64_t now_ns) noexcept nogil:
+        """Tell what a datagram is: STUN, a packet with a connection id, or a handshake message with a mac."""
+        cdef Registry *r = &self.registry
+        cdef Conn *c
+        cdef HalfOpen *h
+        cdef uint64_t cid
+        r.context.counters.packets_received += 1
+        r.context.counters.bytes_received += n
+        if n >= HEADER_BYTES and p[0] & CID_FLAG:
+            cid = read_u64(p)
+            if cid != self.last_cid:
+                self.last_conn = <Conn *>table_find(&r.by_cid, cid)
+                self.last_cid = cid
+            c = self.last_conn
+            if c != NULL and c.state != CONN_DIALING:
+                conn_handle_packet(c, p, n, from_.ecn, now_ns)
+                return
+            h = half_open_find_cid(&r.answering, cid)
+            if h != NULL:
+                reception_handle_first_packet(r, h, p, n, from_, now_ns)
+                self.last_cid = 0
+            else:
+                reception_handle_stray(r, p, n, from_, now_ns)
+        elif n >= MESSAGE_HEADER_BYTES and MESSAGE_INIT <= p[0] <= MESSAGE_VERSIONS:
+            reception_handle_message(r, p, n, from_, now_ns)
+            self.last_cid = 0
+        elif n >= 20 and p[0] < 0x40 and <uint32_t>read_u64(p) == <uint32_t>STUN_MAGIC:
+            r.context.counters.dropped_stun += 1
+        else:
+            r.context.counters.dropped_short += 1
+
+    cdef void handle_timeout(self, uint64_t now_ns) noexcept nogil:
+        """Do whatever is due by now."""
+        cdef Timer *timer
+        cdef Conn *c
+        self.now_ns = now_ns
+        answering_expire(&self.registry.answering, now_ns)
+        timer = timers_due(&self.registry.timers, now_ns)
+        while timer != NULL:
+            c = <Conn *>timer.owner
+            if c.state == CONN_DIALING:
+                reception_handle_dial_timeout(c, now_ns)
+            else:
+                conn_handle_timeout(c, now_ns)
+            conn_wake(c)
+            timer = timers_due(&self.registry.timers, now_ns)
+
+    cdef uint64_t poll_timeout(self) noexcept nogil:
+        """Return when handle_timeout is due: 0 never, 1 at once, since something waits to be transmitted."""
+        cdef uint64_t deadline = timers_next_ns(&self.registry.timers)
+        cdef uint64_t other = answering_deadline_ns(&self.registry.answering)
+        if first_link(&self.registry.context.ready) != NULL or self.registry.reply_count \
+                or atomic_load_pointer(&self.released_streams) != NULL \
+                or atomic_load_pointer(&self.released_handles) != NULL:
+            return 1
+        return other if deadline == 0 or (other and other < deadline) else deadline
+
+    # --- what goes out ---
+
+    cdef bint poll_transmit(self, SendBatch *batch, uint64_t now_ns) noexcept nogil:
+        """Fill the batch with packets that may go now. Return whether there are more than fit."""
+        cdef Link *ready = &self.registry.context.ready
+        cdef Link *link
+        cdef Conn *c
+        cdef bint is_full
+        self.now_ns = now_ns
+        self.is_kicked = False
+        self.take_back()
+        if self.transmit_replies(batch):
+            return True
+        link = first_link(ready)
+        while link != NULL:
+            c = <Conn *>link.owner
+            if c.state == CONN_DIALING:
+                is_full = reception_transmit_dial(&self.registry, c, batch, now_ns)
+            else:
+                is_full = conn_transmit(c, batch, now_ns) == TRANSMIT_MORE
+            unlink(link)
+            if is_full:
+                link_last(ready, link)      # the others first, then it goes on
+                return True
+            self.settle(c)
+            link = first_link(ready)
+        return False
+
+    cdef bint transmit_replies(self, SendBatch *batch) noexcept nogil:
+        cdef Registry *r = &self.registry
+        cdef Reply *reply
+        cdef Datagrams *d
+        while r.reply_count:
+            reply = &r.replies[r.first_reply]
+            if batch.count == SEND_ENTRIES or batch.used + reply.bytes > SEND_BATCH_BYTES:
+                return True
+            if reply.bytes:
+                d = &batch.entries[batch.count]
+                memset(d, 0, sizeof(Datagrams))
+                d.data = batch.buffer + batch.used
+                d.bytes = reply.bytes
+                d.segment = reply.bytes
+                d.remote = reply.remote
+                memcpy(d.local, reply.local, sizeof(d.local))
+                d.interface = reply.interface
+                memcpy(d.data, reply.data, reply.bytes)
+                batch.used += reply.bytes
+                batch.count += 1
+                batch.run = 0
+            r.first_reply = (r.first_reply + 1) % MAX_REPLIES
+            r.reply_count -= 1
+        return False
+
+    cdef void settle(self, Conn *c) noexcept nogil:
+        """Set a connection's timer, or let it go if it is over."""
+        cdef uint64_t deadline
+        if c.state == CONN_CLOSED:
+            if c == self.last_conn:
+                self.last_cid = 0
+                self.last_conn = NULL
+            registry_retire(&self.registry, c)
+            return
+        deadline = dial_deadline_ns(<Dial *>c.dial) if c.state == CONN_DIALING else conn_deadline_ns(c)
+        if timer_set(&self.registry.timers, &c.timer, deadline) != 0:
+            self.registry.context.counters.no_memory += 1
+
+    # --- events ---
+
+    cdef bint has_events(self) noexcept nogil:
+        return first_link(&self.registry.context.eventful) != NULL or self.registry.ask_count
+
+    cdef int poll_events(self, Event *out, int room) noexcept nogil:
+        """Write up to `room` events; return how many. Fewer than `room` means that there are no more."""
+        cdef Registry *r = &self.registry
+        cdef int n = 0
+        cdef Link *link
+        cdef Link *stream_link
+        cdef Conn *c
+        cdef Stream *s
+        while r.ask_count and n < room:
+            r.ask_count -= 1
+            out[n].kind = EVENT_ASK
+            out[n].id = r.asks[r.ask_count].id
+            out[n].protocol = r.asks[r.ask_count].protocol
+            memcpy(out[n].identity, r.asks[r.ask_count].identity, KEY_BYTES)
+            n += 1
+        link = first_link(&r.context.eventful)
+        while link != NULL:
+            c = <Conn *>link.owner
+            if c.is_released:
+                unlink(link)
+                link = first_link(&r.context.eventful)
+                continue
+            if c.handle == NULL or c.events:
+                if n == room or announce(c, &out[n]) != 0:
+                    return n
+                n += 1
+            stream_link = first_link(&c.eventful_streams)
+            while stream_link != NULL:
+                if n == room:
+                    return n
+                s = <Stream *>stream_link.owner
+                out[n].kind = EVENT_STREAM
+                out[n].handle = c.handle
+                out[n].stream = s.id
+                out[n].events = s.events
+                s.events = 0
+                unlink(stream_link)
+                n += 1
+                stream_link = first_link(&c.eventful_streams)
+            unlink(link)
+            link = first_link(&r.context.eventful)
+        return n
+
+    # --- verbs that are not a connection's ---
+
+    cdef Handle *dial(self, const uint8_t *identity, const uint8_t *peer_key, const uint8_t *protocol,
+                      uint32_t protocol_bytes, const Endpoint *candidates, int count) noexcept nogil:
+        """Start calling a peer; NULL without memory. The first message is written at the next poll_transmit."""
+        cdef Registry *r = &self.registry
+        cdef Conn *c = conn_new(&r.context)
+        cdef Dial *d = dial_new()
+        cdef Handle *handle = <Handle *>calloc(1, sizeof(Handle))
+        cdef int i
+        if c == NULL or d == NULL or handle == NULL:
+            free(c)
+            free(d)
+            free(handle)
+            return NULL
+        c.dial = d
+        c.handle = handle
+        handle.conn = c
+        memcpy(c.peer_identity, identity, KEY_BYTES)
+        memcpy(c.peer_key, peer_key, KEY_BYTES)
+        c.protocol = registry_protocol(r, protocol, protocol_bytes)
+        memcpy(d.protocol, protocol, protocol_bytes)
+        d.protocol_bytes = protocol_bytes
+        for i in range(count):
+            dial_add_candidate(d, &candidates[i])
+        r.connections += 1
+        link_last(&r.dialing, &c.member)
+        conn_wake(c)
+        return handle
+
+    # --- what the application lets go of ---
+
+    cdef void let_go_of_handle(self, Handle *handle) noexcept nogil:
+        """Push a handle for the next poll_transmit; called by destructors, from any thread, without the lock."""
+        cdef void *top
+        while True:
+            top = atomic_load_pointer(&self.released_handles)
+            handle.next_released = <Handle *>top
+            if atomic_replace_pointer(&self.released_handles, top, handle):
+                return
+
+    cdef void let_go_of_stream(self, Stream *s) noexcept nogil:
+        """Push a stream for the next poll_transmit; likewise. Its connection's handle has not been let go of."""
+        cdef void *top
+        while True:
+            top = atomic_load_pointer(&self.released_streams)
+            s.next_released = <Stream *>top
+            if atomic_replace_pointer(&self.released_streams, top, s):
+                return
+
+    cdef void take_back(self) noexcept nogil:
+        """Empty both stacks. Handles are taken first, so that all their streams are on the other stack by then."""
+        cdef Handle *handle = <Handle *>atomic_swap_pointer(&self.released_handles, NULL)
+        cdef Stream *s = <Stream *>atomic_swap_pointer(&self.released_streams, NULL)
+        cdef Stream *next_stream
+        cdef Handle *next_handle
+        cdef Conn *c
+        while s != NULL:
+            next_stream = s.next_released
+            conn_release_stream(<Conn *>s.conn, s)
+            s = next_stream
+        while handle != NULL:
+            next_handle = handle.next_released
+            c = handle.conn
+            free(handle)
+            if c != NULL:
+                c.handle = NULL
+                c.is_released = True
+                release(&self.registry, c)
+            handle = next_handle
+
+
+cdef int announce(Conn *c, Event *out) noexcept nogil:
+    """Write what happened to a connection; a new one gets its handle first. Return 0, or -1 without memory for that."""
+    cdef Handle *handle = c.handle
+    if handle == NULL:
+        handle = <Handle *>calloc(1, sizeof(Handle))
+        if handle == NULL:
+            c.context.counters.no_memory += 1
+            return -1
+        handle.conn = c
+        c.handle = handle
+        out.kind = EVENT_INCOMING
+        c.events &= ~CONN_EVENT_OPEN
+    else:
+        out.kind = EVENT_CONNECTION
+    out.handle = handle
+    out.events = c.events
+    c.events = 0
+    return 0
+
+
+cdef void release(Registry *r, Conn *c) noexcept nogil:
+    """The application has let go of a connection: close it if it is open, free it if it is over."""
+    if c.state == CONN_CLOSED:
+        registry_retire(r, c)
+    else:
+        conn_close_info(c, CLOSED_LOCALLY, 0, True, NULL, 0)
+        conn_input(c, CONN_IN_CLOSE)

@@ -1,0 +1,520 @@
+"""Where strangers arrive: first messages and their answers, confirmations, glare, and packets that belong to nobody.
+
+The order is the defence: length, version, mac1, the table of what is already answered, the load, and only then
+Diffie-Hellman. Nothing changes state before the initiator's first transport packet, and no reply is larger than what
+caused it (docs/spec, chapter 4).
+"""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcmp, memcpy, memset
+
+from interpeer._core.answer cimport (
+    HALF_ANSWERED, HALF_ASKING, HalfOpen, answering_admits, answering_is_loaded, half_open_add, half_open_answer,
+    half_open_ask, half_open_find_id, half_open_find_init, half_open_find_peer, half_open_parameters,
+    half_open_remove, half_open_resume)
+from interpeer._core.conn cimport (
+    CLOSED_BY_REFUSAL, CLOSED_BY_RESET, CLOSED_BY_VERSION, CLOSED_UNREACHABLE, CONN_DIALING, CONN_IN_ANSWERED,
+    CONN_IN_FAILED, CONN_IN_RESET, CONN_PENDING_PING, Conn, conn_close_info, conn_free, conn_input, conn_new,
+    conn_start, conn_wake)
+from interpeer._core.context cimport entropy_take
+from interpeer._core.crypto cimport KEY_BYTES, MAC_BYTES, XNONCE_BYTES, equal_secret, suite_is_available, wipe
+from interpeer._core.dial cimport (
+    DIAL_MISMATCHED, DIAL_REFUSED, HOLD_NS, Candidate, Dial, dial_add_candidate, dial_begin, dial_free,
+    dial_handle_cookie, dial_handle_response, dial_handle_timeout, dial_handle_versions, dial_hold, dial_is_over,
+    dial_poll, dial_prepare, dial_stamp)
+from interpeer._core.handshake cimport (
+    HANDSHAKE_IDENTITY, HANDSHAKE_OK, HANDSHAKE_OPEN, HANDSHAKE_PARAMETER, InitMessage, ResponseMessage,
+    init_has_mac1, init_has_mac2, read_init, reset_token_of, rotate_cookie_secret, write_cookie_reply, write_response,
+    write_versions_reply)
+from interpeer._core.ingress cimport conn_handle_packet
+from interpeer._core.links cimport Link, first_link
+from interpeer._core.loss cimport recovery_seed_rtt
+from interpeer._core.noise cimport Noise, noise_split, noise_wipe
+from interpeer._core.registry cimport (
+    ALLOW_ASK, ALLOW_LISTED, MAX_ASKS, NO_PROTOCOL, Registry, Reply, rate_allows, registry_add, registry_allows,
+    registry_new_cid, registry_parameters, registry_protocol, registry_remove,
+    registry_reply, registry_start_path)
+from interpeer._core.slab cimport SEND_BATCH_BYTES, SEND_ENTRIES, Datagrams, Endpoint, SendBatch
+from interpeer._core.table cimport table_find, table_put, table_remove
+from interpeer._core.wire cimport (
+    CID_FLAG, CODE_BUSY, CODE_IDENTITY, CODE_NO_SUITE, CODE_PARAMETER, CODE_REFUSED, CODE_UNKNOWN_PROTOCOL, INIT_BYTES,
+    MESSAGE_COOKIE, MESSAGE_HEADER_BYTES, MESSAGE_INIT, MESSAGE_RESPONSE, MESSAGE_VERSIONS, RESET_BYTES, VERSION,
+    Parameters, read_u64, write_u64)
+
+cdef enum:
+    MAX_ANSWERS = 16                # to one init that keeps coming
+    LEAST_VERSIONED_BYTES = 64      # an init of another version: room for its macs, and no smaller than our reply
+
+
+cdef void reception_handle_message(Registry *r, const uint8_t *p, uint32_t n, const Datagrams *from_,
+                                   uint64_t now_ns) noexcept nogil:
+    """Take a handshake message; `n` is at least MESSAGE_HEADER_BYTES."""
+    cdef Conn *c
+    if p[0] == MESSAGE_INIT:
+        if p[1] != VERSION:
+            handle_other_version(r, p, n, from_, now_ns)
+        else:
+            handle_init(r, p, n, from_, now_ns)
+        return
+    c = <Conn *>table_find(&r.by_cid, read_u64(p + 2))
+    if c == NULL or c.state != CONN_DIALING:
+        r.context.counters.dropped_unknown += 1
+    elif p[0] == MESSAGE_RESPONSE:
+        handle_response(r, c, p, n, from_, now_ns)
+    elif p[0] == MESSAGE_COOKIE:
+        handle_cookie(r, c, p, n, from_, now_ns)
+    elif p[0] == MESSAGE_VERSIONS:
+        if dial_handle_versions(<Dial *>c.dial, p, n, now_ns) != HANDSHAKE_OK:
+            r.context.counters.dropped_handshake += 1
+    else:
+        r.context.counters.dropped_short += 1
+
+
+# --- the responder ---
+
+cdef void handle_other_version(Registry *r, const uint8_t *p, uint32_t n, const Datagrams *from_,
+                               uint64_t now_ns) noexcept nogil:
+    """Tell who speaks another version, and knows our key and network, which ones we speak."""
+    cdef uint8_t nonce[24]
+    cdef Reply *reply
+    if n < LEAST_VERSIONED_BYTES or not init_has_mac1(&r.keys, p, n):
+        r.context.counters.dropped_mac += 1
+        return
+    if not rate_allows(&r.versions, VERSIONS_PER_SECOND, now_ns) \
+            or entropy_take(&r.context.entropy, nonce, XNONCE_BYTES) != 0:
+        r.context.counters.dropped_limited += 1
+        return
+    reply = registry_reply(r, from_)
+    if reply != NULL:
+        reply.bytes = <uint16_t>write_versions_reply(&r.keys, reply.data, p, n, nonce)
+        r.context.counters.versions_sent += 1
+
+
+cdef void handle_init(Registry *r, const uint8_t *p, uint32_t n, const Datagrams *from_, uint64_t now_ns) noexcept nogil:
+    cdef InitMessage init
+    cdef HalfOpen *h
+    cdef uint64_t mac1
+    cdef int result
+    if n != INIT_BYTES or not p[2] & CID_FLAG:
+        r.context.counters.dropped_short += 1
+        return
+    if not init_has_mac1(&r.keys, p, n):
+        r.context.counters.dropped_mac += 1
+        return
+    mac1 = read_u64(p + INIT_BYTES - 2 * MAC_BYTES)
+    h = half_open_find_init(&r.answering, mac1)
+    if h != NULL:
+        repeat_response(r, h, from_)
+        return
+    if answering_is_loaded(&r.answering) and not admit_under_load(r, p, from_, now_ns):
+        return
+    result = read_init(&r.keys, p, &init)
+    if result == HANDSHAKE_OPEN:
+        r.context.counters.dropped_handshake += 1
+    elif result == HANDSHAKE_IDENTITY:
+        r.context.counters.dropped_identity += 1
+    else:
+        consider(r, &init, result, from_, mac1, now_ns)
+    wipe(&init, sizeof(InitMessage))
+
+
+cdef bint admit_under_load(Registry *r, const uint8_t *init, const Datagrams *from_, uint64_t now_ns) noexcept nogil:
+    """Ask for a cookie; who has one, let in at the rate of its prefix."""
+    cdef uint8_t fresh[32]
+    cdef uint8_t nonce[24]
+    cdef Reply *reply
+    if r.context.entropy.left < KEY_BYTES + XNONCE_BYTES:
+        r.context.counters.dropped_limited += 1
+        return False
+    if init_has_mac2(&r.keys, init, &from_.remote, now_ns):
+        if answering_admits(&r.answering, &r.keys, &from_.remote, now_ns):
+            return True
+        r.context.counters.dropped_limited += 1
+        return False
+    entropy_take(&r.context.entropy, nonce, XNONCE_BYTES)
+    entropy_take(&r.context.entropy, fresh, KEY_BYTES)
+    rotate_cookie_secret(&r.keys, fresh, now_ns)
+    reply = registry_reply(r, from_)
+    if reply != NULL:
+        reply.bytes = <uint16_t>write_cookie_reply(&r.keys, reply.data, init, &from_.remote, nonce)
+        r.context.counters.cookies_sent += 1
+    return False
+
+
+cdef void consider(Registry *r, InitMessage *init, int result, const Datagrams *from_, uint64_t mac1,
+                   uint64_t now_ns) noexcept nogil:
+    """Decide on an init that is authentic: glare, protocol, policy, room. Then answer, ask, or refuse."""
+    cdef Parameters *theirs = &init.parameters
+    cdef uint16_t protocol = registry_protocol(r, theirs.protocol, theirs.protocol_bytes)
+    cdef Conn *own = NULL
+    cdef HalfOpen *h
+    if result == HANDSHAKE_PARAMETER:
+        refuse(r, init, from_, CODE_PARAMETER, NULL, 0)
+        return
+    if protocol == NO_PROTOCOL:
+        refuse(r, init, from_, CODE_UNKNOWN_PROTOCOL, theirs.protocol, theirs.protocol_bytes)
+        return
+    own = find_glare(r, init.noise.remote_static, protocol)
+    if own != NULL and own_call_wins(r, own):
+        retarget(r, own, from_)
+        return
+    if own == NULL and r.policy == ALLOW_LISTED and not registry_allows(r, init.identity):
+        refuse(r, init, from_, CODE_REFUSED, NULL, 0)
+        return
+    if own == NULL and (r.is_closed or r.backlog >= r.max_backlog
+                        or r.connections >= r.context.limits.max_connections):
+        refuse(r, init, from_, CODE_BUSY, NULL, 0)
+        return
+    if choose_suite(r, theirs) == 0:
+        refuse(r, init, from_, CODE_NO_SUITE, NULL, 0)
+        return
+    h = half_open_add(&r.answering, init, from_, mac1, now_ns)
+    if h == NULL:
+        r.context.counters.no_memory += 1
+        return
+    h.protocol = protocol
+    h.suite = choose_suite(r, theirs)
+    if own != NULL:
+        h.glare = own
+        dial_hold(<Dial *>own.dial, now_ns)
+    if r.policy == ALLOW_ASK and own == NULL:
+        if r.ask_count == MAX_ASKS:
+            r.context.counters.dropped_limited += 1
+            half_open_remove(&r.answering, h)
+            return
+        half_open_ask(h, init)
+        r.asks[r.ask_count].id = h.id
+        r.asks[r.ask_count].protocol = protocol
+        memcpy(r.asks[r.ask_count].identity, init.identity, KEY_BYTES)
+        r.ask_count += 1
+        return
+    answer(r, h, &init.noise, now_ns)
+
+
+cdef uint8_t choose_suite(const Registry *r, const Parameters *theirs) noexcept nogil:
+    """Return the first suite in the initiator's order that we accept too; 0: none."""
+    cdef size_t i, j
+    for i in range(sizeof(theirs.suites)):
+        for j in range(sizeof(r.suites)):
+            if theirs.suites[i] and theirs.suites[i] == r.suites[j]:
+                return r.suites[j]
+    return 0
+
+
+cdef void answer(Registry *r, HalfOpen *h, Noise *noise, uint64_t now_ns) noexcept nogil:
+    """Write the response and send it; without random bytes, forget the init, which will come again."""
+    cdef Parameters ours
+    cdef uint8_t ephemeral[32]
+    cdef uint64_t cid
+    cdef bint is_written = False
+    if registry_new_cid(r, &cid) and entropy_take(&r.context.entropy, ephemeral, KEY_BYTES) == 0:
+        registry_parameters(r, &ours, cid)
+        ours.suites[0] = h.suite
+        ours.connection_id = cid
+        is_written = half_open_answer(&r.answering, h, &r.keys, noise, &ours, ephemeral, now_ns) == 0
+        wipe(ephemeral, KEY_BYTES)
+    if not is_written:
+        half_open_remove(&r.answering, h)
+        return
+    send_response(r, h, &h.remote, h.local, h.interface)
+
+
+cdef void send_response(Registry *r, HalfOpen *h, const Endpoint *remote, const uint8_t *local,
+                        uint32_t interface) noexcept nogil:
+    cdef Datagrams to
+    cdef Reply *reply
+    to.remote = remote[0]
+    memcpy(to.local, local, sizeof(to.local))
+    to.interface = interface
+    reply = registry_reply(r, &to)
+    if reply != NULL:
+        memcpy(reply.data, h.material, h.response_bytes)
+        reply.bytes = h.response_bytes
+        h.answers += 1
+
+
+cdef void repeat_response(Registry *r, HalfOpen *h, const Datagrams *from_) noexcept nogil:
+    """The same init again: the response was lost, or it came another way. Answer to where it came from."""
+    if h.state == HALF_ANSWERED and h.answers < MAX_ANSWERS:
+        send_response(r, h, &from_.remote, from_.local, from_.interface)
+    else:
+        r.context.counters.dropped_limited += 1
+
+
+cdef void refuse(Registry *r, InitMessage *init, const Datagrams *from_, uint64_t code, const uint8_t *reason,
+                 uint32_t reason_bytes) noexcept nogil:
+    """Say no in a response that only the initiator can read, and keep nothing."""
+    cdef Parameters no
+    cdef uint8_t ephemeral[32]
+    cdef Reply *reply
+    cdef Py_ssize_t n
+    if entropy_take(&r.context.entropy, ephemeral, KEY_BYTES) != 0:
+        r.context.counters.dropped_limited += 1
+        return
+    memset(&no, 0, sizeof(Parameters))
+    no.refusal = code
+    no.reason = reason
+    no.reason_bytes = reason_bytes
+    reply = registry_reply(r, from_)
+    if reply == NULL:
+        return
+    n = write_response(&r.keys, &init.noise, reply.data, init.remote_cid, &no, ephemeral)
+    reply.bytes = <uint16_t>(n if n > 0 else 0)
+    r.context.counters.refusals_sent += 1
+
+
+cdef void reception_decide(Registry *r, uint32_t id, bint is_welcome, uint64_t now_ns) noexcept nogil:
+    """Take the application's answer to a question; one that came too late is ignored."""
+    cdef HalfOpen *h = half_open_find_id(&r.answering, id)
+    cdef InitMessage init
+    cdef Datagrams from_
+    if h == NULL or h.state != HALF_ASKING:
+        return
+    memset(&init, 0, sizeof(InitMessage))
+    half_open_resume(h, &r.keys, &init.noise)
+    if is_welcome:
+        answer(r, h, &init.noise, now_ns)
+    else:
+        init.remote_cid = h.remote_cid
+        from_.remote = h.remote
+        memcpy(from_.local, h.local, sizeof(from_.local))
+        from_.interface = h.interface
+        refuse(r, &init, &from_, CODE_REFUSED, NULL, 0)
+        half_open_remove(&r.answering, h)
+    wipe(&init, sizeof(InitMessage))
+
+
+cdef Conn *reception_handle_first_packet(Registry *r, HalfOpen *h, uint8_t *p, uint32_t n, const Datagrams *from_,
+                                         uint64_t now_ns) noexcept nogil:
+    """The packet that may confirm an answered init: if it is authentic, there is a connection. Return it, or NULL."""
+    cdef Conn *c = conn_new(&r.context)
+    cdef Conn *own = <Conn *>h.glare
+    cdef Parameters theirs
+    if c == NULL:
+        return NULL
+    half_open_parameters(h, &theirs)
+    memcpy(c.peer_identity, h.identity, KEY_BYTES)
+    memcpy(c.peer_key, h.peer_key, KEY_BYTES)
+    c.protocol = h.protocol
+    if registry_start_path(r, c, &from_.remote, from_.local, from_.interface, h.local_cid, h.remote_cid) != 0 \
+            or conn_start(c, h.suite, h.send_secret, h.recv_secret, &theirs, now_ns) != 0:
+        conn_free(c)
+        return NULL
+    if h.answers == 1:
+        recovery_seed_rtt(&c.path.recovery, now_ns - h.answered_ns)
+    conn_input(c, CONN_IN_ANSWERED)
+    r.connections += 1              # before the packet is read: what it says may close it again
+    if conn_handle_packet(c, p, n, from_.ecn, now_ns) != 0 or registry_add(r, c) != 0:
+        registry_remove(r, c)
+        r.connections -= 1
+        conn_free(c)
+        return NULL
+    r.context.counters.connections_accepted += 1
+    half_open_remove(&r.answering, h)
+    if own != NULL:
+        take_over(r, own, c)
+    else:
+        c.in_backlog = True
+        r.backlog += 1
+    return c
+
+
+# --- glare (docs/spec, chapter 4) ---
+
+cdef Conn *find_glare(Registry *r, const uint8_t *peer_key, uint16_t protocol) noexcept nogil:
+    """Find a call of our own to the same peer for the same protocol that nothing has answered yet."""
+    cdef Link *link = r.dialing.next
+    cdef Conn *c
+    while link != &r.dialing:
+        c = <Conn *>link.owner
+        if c.state == CONN_DIALING and c.protocol == protocol and memcmp(c.peer_key, peer_key, KEY_BYTES) == 0:
+            return c
+        link = link.next
+    return NULL
+
+
+cdef bint own_call_wins(const Registry *r, const Conn *own) noexcept nogil:
+    """The handshake of the lower key wins."""
+    return memcmp(r.keys.public_key, own.peer_key, KEY_BYTES) < 0
+
+
+cdef void retarget(Registry *r, Conn *own, const Datagrams *from_) noexcept nogil:
+    """Call the peer where its own, losing call came from: that way is open."""
+    cdef Dial *d = <Dial *>own.dial
+    cdef Candidate *candidate = dial_add_candidate(d, &from_.remote)
+    if candidate != NULL:
+        d.urgent = candidate
+        conn_wake(own)
+
+
+cdef void take_over(Registry *r, Conn *own, Conn *c) noexcept nogil:
+    """The peer's handshake won: the connection that we were dialling is the one that it has made."""
+    c.handle = own.handle
+    c.wanted = own.wanted
+    if c.handle != NULL:
+        c.handle.conn = c
+    own.handle = NULL
+    conn_close_info(own, CLOSED_UNREACHABLE, 0, False, NULL, 0)
+    conn_input(own, CONN_IN_FAILED)
+
+
+# --- the initiator ---
+
+cdef bint reception_transmit_dial(Registry *r, Conn *c, SendBatch *batch, uint64_t now_ns) noexcept nogil:
+    """Send the inits that are due. Return whether the batch is full."""
+    cdef Dial *d = <Dial *>c.dial
+    cdef Candidate *candidate
+    cdef Datagrams *entry
+    if d.cid == 0 and not begin_dial(r, c, d, now_ns):
+        return False
+    while True:
+        if batch.count == SEND_ENTRIES or batch.used + INIT_BYTES > SEND_BATCH_BYTES:
+            return True
+        candidate = d.urgent
+        d.urgent = NULL
+        if candidate == NULL or dial_is_over(d):
+            candidate = dial_poll(d, now_ns)
+        if candidate == NULL:
+            return False
+        dial_stamp(d, candidate, now_ns)
+        entry = &batch.entries[batch.count]
+        memset(entry, 0, sizeof(Datagrams))
+        entry.data = batch.buffer + batch.used
+        entry.bytes = INIT_BYTES
+        entry.segment = INIT_BYTES
+        entry.remote = candidate.address
+        memcpy(entry.data, d.init, INIT_BYTES)
+        batch.used += INIT_BYTES
+        batch.count += 1
+        batch.run = 0
+
+
+cdef bint begin_dial(Registry *r, Conn *c, Dial *d, uint64_t now_ns) noexcept nogil:
+    """Write the init; without random bytes, next turn. A peer that is just calling us is given time to finish."""
+    cdef Parameters ours
+    cdef uint8_t ephemeral[32]
+    cdef uint64_t cid
+    cdef HalfOpen *h
+    if not registry_new_cid(r, &cid) or entropy_take(&r.context.entropy, ephemeral, KEY_BYTES) != 0:
+        return False
+    registry_parameters(r, &ours, cid)
+    memcpy(ours.suites, r.suites, sizeof(ours.suites))
+    ours.protocol = d.protocol
+    ours.protocol_bytes = d.protocol_bytes
+    dial_begin(d, now_ns, r.context.limits.connect_timeout_ns)
+    if dial_prepare(d, &r.keys, c.peer_key, cid, &ours, ephemeral) != 0 or table_put(&r.by_cid, cid, c) != 0:
+        conn_close_info(c, CLOSED_UNREACHABLE, CODE_IDENTITY, False, NULL, 0)
+        conn_input(c, CONN_IN_FAILED)
+        return False
+    wipe(ephemeral, KEY_BYTES)
+    h = half_open_find_peer(&r.answering, c.peer_key, c.protocol)
+    if h != NULL:
+        h.glare = c
+        d.next_ns = now_ns + HOLD_NS
+    return True
+
+
+cdef void handle_response(Registry *r, Conn *c, const uint8_t *p, uint32_t n, const Datagrams *from_,
+                          uint64_t now_ns) noexcept nogil:
+    cdef Dial *d = <Dial *>c.dial
+    cdef ResponseMessage response
+    cdef Parameters *theirs = &response.parameters
+    cdef int result = dial_handle_response(d, p, n, c.peer_identity, &response, now_ns)
+    if result != HANDSHAKE_OK:
+        if result == HANDSHAKE_IDENTITY:
+            r.context.counters.dropped_identity += 1
+        else:
+            r.context.counters.dropped_handshake += 1
+        return
+    if d.state == DIAL_REFUSED:
+        conn_close_info(c, CLOSED_BY_REFUSAL, theirs.refusal, False, theirs.reason, theirs.reason_bytes)
+        conn_input(c, CONN_IN_FAILED)
+        return
+    if not is_offered(r, theirs.suites[0]) or open_session(r, c, d, theirs, from_, now_ns) != 0:
+        conn_close_info(c, CLOSED_BY_REFUSAL, CODE_NO_SUITE, False, NULL, 0)
+        conn_input(c, CONN_IN_FAILED)
+
+
+cdef bint is_offered(const Registry *r, uint8_t suite) noexcept nogil:
+    cdef size_t i
+    for i in range(sizeof(r.suites)):
+        if suite and r.suites[i] == suite:
+            return True
+    return False
+
+
+cdef int open_session(Registry *r, Conn *c, Dial *d, const Parameters *theirs, const Datagrams *from_,
+                      uint64_t now_ns) noexcept nogil:
+    """Turn an answered call into an open connection, whose first packet goes out at once."""
+    cdef uint8_t send_secret[32]
+    cdef uint8_t recv_secret[32]
+    cdef int result = noise_split(&d.noise, send_secret, recv_secret)
+    if result == 0:
+        result = registry_start_path(r, c, &from_.remote, from_.local, from_.interface, d.cid, theirs.connection_id)
+    if result == 0:
+        c.is_initiator = True
+        result = conn_start(c, theirs.suites[0], send_secret, recv_secret, theirs, now_ns)
+    if result == 0:
+        result = registry_add(r, c)
+    wipe(send_secret, KEY_BYTES)
+    wipe(recv_secret, KEY_BYTES)
+    if result != 0:
+        return -1
+    if d.sent == 1:
+        recovery_seed_rtt(&c.path.recovery, now_ns - d.last_sent_ns)
+    c.dial = NULL
+    dial_free(d)
+    c.pending |= CONN_PENDING_PING  # confirms the keys to the responder, which keeps no connection until then
+    conn_input(c, CONN_IN_ANSWERED)
+    r.context.counters.connections_opened += 1
+    return 0
+
+
+cdef void handle_cookie(Registry *r, Conn *c, const uint8_t *p, uint32_t n, const Datagrams *from_,
+                        uint64_t now_ns) noexcept nogil:
+    cdef Dial *d = <Dial *>c.dial
+    cdef Candidate *candidate = dial_handle_cookie(d, p, n, &from_.remote)
+    if candidate == NULL:
+        r.context.counters.dropped_handshake += 1
+    else:
+        d.urgent = candidate
+        conn_wake(c)
+
+
+cdef void reception_handle_dial_timeout(Conn *c, uint64_t now_ns) noexcept nogil:
+    """Give up when it is time to."""
+    cdef Dial *d = <Dial *>c.dial
+    dial_handle_timeout(d, now_ns)
+    if dial_is_over(d):
+        conn_close_info(c, CLOSED_BY_VERSION if d.state == DIAL_MISMATCHED else CLOSED_UNREACHABLE, 0, False, NULL, 0)
+        conn_input(c, CONN_IN_FAILED)
+
+
+# --- packets that belong to nobody ---
+
+cdef void reception_handle_stray(Registry *r, const uint8_t *p, uint32_t n, const Datagrams *from_,
+                                 uint64_t now_ns) noexcept nogil:
+    """A packet with an id that we do not know: a peer's reset, or one for a connection that we have lost."""
+    cdef Conn *c
+    cdef Reply *reply
+    cdef uint8_t extra
+    if n < RESET_BYTES:
+        r.context.counters.dropped_unknown += 1
+        return
+    c = <Conn *>table_find(&r.by_token, read_u64(p + n - MAC_BYTES) | 1)
+    if c != NULL and equal_secret(c.reset_token, p + n - MAC_BYTES, MAC_BYTES):
+        r.context.counters.resets_received += 1
+        conn_close_info(c, CLOSED_BY_RESET, 0, False, NULL, 0)
+        conn_input(c, CONN_IN_RESET)
+        return
+    r.context.counters.dropped_unknown += 1
+    # shorter than its cause, so that two nodes that have both forgotten do not answer each other for ever
+    if n == RESET_BYTES or not r.keys.has_reset_key or not rate_allows(&r.resets, RESETS_PER_SECOND, now_ns):
+        return
+    reply = registry_reply(r, from_)
+    if reply == NULL or entropy_take(&r.context.entropy, reply.data, RESET_BYTES) != 0:
+        return
+    reply.data[0] |= CID_FLAG
+    reset_token_of(&r.keys, read_u64(p), reply.data + RESET_BYTES - MAC_BYTES)
+    reply.bytes = RESET_BYTES
+    r.context.counters.resets_sent += 1
