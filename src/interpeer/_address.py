@@ -1,0 +1,189 @@
+"""Where a peer is: its id with the socket addresses that may lead to it, as one word that can be pasted."""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import socket
+from dataclasses import dataclass, field
+from typing import Self, final
+
+from interpeer._identity import PeerId, from_base32, to_base32
+
+MAX_ENDPOINTS = 16
+SECRET_BYTES = 16
+_VERSION = 1
+_CHECK_BYTES = 4
+_MAPPED = b"\0" * 10 + b"\xff\xff"
+
+CoreEndpoint = tuple[bytes, int, int]
+"""What the core takes: 16 bytes (IPv4 mapped), port, scope."""
+
+
+@final
+@dataclass(frozen=True, slots=True, order=True)
+class Endpoint:
+    """Name a UDP port of a host by number: `host` is an IPv4 or IPv6 address, `port` from 1 to 65535.
+
+    >>> str(Endpoint.parse("[::1]:4000"))
+    '[::1]:4000'
+    """
+
+    host: str
+    port: int
+
+    def __post_init__(self) -> None:
+        address = ipaddress.ip_address(self.host)  # raises ValueError
+        object.__setattr__(self, "host", str(address))
+        if not 0 < self.port < 65536:
+            raise ValueError(f"a port is a number from 1 to 65535, not {self.port}")
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Parse `1.2.3.4:5` or `[::1]:5`. Raises ValueError with what was expected."""
+        host, port = split_host_port(text)
+        try:
+            return cls(host, port)
+        except ValueError as error:
+            raise ValueError(f"{text!r} is not an address like 192.0.2.1:4433 or [2001:db8::1]:4433: {error}") from None
+
+    @classmethod
+    def from_core(cls, endpoint: CoreEndpoint) -> Self:
+        packed, port, scope = endpoint
+        address = ipaddress.IPv6Address(packed)
+        if address.ipv4_mapped is not None:
+            return cls(str(address.ipv4_mapped), port)
+        return cls(f"{address}%{scope}" if scope else str(address), port)
+
+    def to_core(self) -> CoreEndpoint:
+        """Return what the core takes. Raises ValueError for a scope that names no interface here."""
+        address = ipaddress.ip_address(self.host)
+        if isinstance(address, ipaddress.IPv4Address):
+            return _MAPPED + address.packed, self.port, 0
+        return address.packed, self.port, _scope_number(address.scope_id) if address.scope_id else 0
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether it is this machine's own."""
+        return ipaddress.ip_address(self.host).is_loopback
+
+    @property
+    def is_private(self) -> bool:
+        """Whether it has a meaning only in the local network."""
+        address = ipaddress.ip_address(self.host)
+        return address.is_private or address.is_link_local
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def _scope_number(scope: str) -> int:
+    if scope.isdigit():
+        return int(scope)
+    try:
+        return socket.if_nametoindex(scope)
+    except OSError:
+        raise ValueError(f"there is no network interface {scope!r}") from None
+
+
+def split_host_port(text: str) -> tuple[str, int]:
+    """Split `host:port` or `[host]:port`; the port may be 0. Raises ValueError."""
+    host, separator, port = text.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        raise ValueError(f"{text!r}: an IPv6 address stands in brackets, like [::1]:4433")
+    if not separator or not port.isascii() or not port.isdigit() or not host:
+        raise ValueError(f"{text!r} is not an address and a port, like 192.0.2.1:4433 or [2001:db8::1]:4433")
+    return host, int(port)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Name a peer and where it may be found. `str()` gives one word that can be pasted; `Address(word)` parses it.
+
+    `Address` also parses the readable form `id@1.2.3.4:5,[::1]:5`. A ticket is an address with a `secret` of 16 bytes that
+    opens a service of that peer (`interpeer send`); the secret does not show in `repr()`.
+
+    >>> a = Address.of(Identity.from_seed(bytes(32)).id, [Endpoint("192.0.2.1", 4433)])
+    >>> Address(str(a)) == a
+    True
+    """
+
+    peer_id: PeerId
+    endpoints: tuple[Endpoint, ...]
+    secret: bytes | None = field(default=None, repr=False)
+
+    def __init__(self, text: str | Address) -> None:
+        parsed = text if isinstance(text, Address) else _parse(text)
+        self._set(parsed.peer_id, parsed.endpoints, parsed.secret)
+
+    @classmethod
+    def of(cls, peer_id: PeerId, endpoints: list[Endpoint] | tuple[Endpoint, ...], secret: bytes | None = None) -> Address:
+        """Make an address from its parts; at most 16 endpoints. Raises ValueError."""
+        if len(endpoints) > MAX_ENDPOINTS:
+            raise ValueError(f"an address has at most {MAX_ENDPOINTS} endpoints, not {len(endpoints)}")
+        if secret is not None and len(secret) != SECRET_BYTES:
+            raise ValueError(f"a secret has {SECRET_BYTES} bytes, not {len(secret)}")
+        address = object.__new__(cls)
+        address._set(peer_id, tuple(endpoints), secret)
+        return address
+
+    def _set(self, peer_id: PeerId, endpoints: tuple[Endpoint, ...], secret: bytes | None) -> None:
+        object.__setattr__(self, "peer_id", peer_id)
+        object.__setattr__(self, "endpoints", endpoints)
+        object.__setattr__(self, "secret", secret)
+
+    def with_secret(self, secret: bytes) -> Address:
+        """Return the ticket that this address and a secret make."""
+        return Address.of(self.peer_id, self.endpoints, secret)
+
+    def __str__(self) -> str:
+        body = bytes([_VERSION]) + bytes(self.peer_id)
+        body += bytes([SECRET_BYTES]) + self.secret if self.secret is not None else b"\0"
+        for endpoint in self.endpoints:
+            address = ipaddress.ip_address(endpoint.host)
+            body += bytes([address.version]) + address.packed + endpoint.port.to_bytes(2, "big")
+        return to_base32(body + _check(body))
+
+
+def _check(body: bytes) -> bytes:
+    return hashlib.blake2b(body, digest_size=_CHECK_BYTES, person=b"interpeer addr").digest()
+
+
+def _parse(text: str) -> Address:
+    if not isinstance(text, str):
+        raise TypeError(f"an address is parsed from str, not {type(text).__name__}")
+    if "@" in text:
+        name, _, places = text.partition("@")
+        return Address.of(PeerId(name), [Endpoint.parse(place) for place in places.split(",")])
+    try:
+        data = from_base32(text)
+    except ValueError:
+        raise ValueError("this is not an address: it has other characters than a-z and 2-7, or was cut") from None
+    body, check = data[:-_CHECK_BYTES], data[-_CHECK_BYTES:]
+    if len(data) < 1 + 32 + 1 + _CHECK_BYTES or _check(body) != check:
+        raise ValueError("this is not an address: it was cut, or a character is wrong")
+    if body[0] != _VERSION:
+        raise ValueError(f"this address is of version {body[0]}; this library reads version {_VERSION}")
+    return _parse_body(body)
+
+
+def _parse_body(body: bytes) -> Address:
+    """Parse what has the right checksum; it may still be nonsense that somebody made on purpose."""
+    peer_id = PeerId(body[1:33])
+    secret_bytes, at = body[33], 34
+    if secret_bytes not in (0, SECRET_BYTES):
+        raise ValueError("this is not an address: its secret has the wrong size")
+    secret = body[at : at + secret_bytes] if secret_bytes else None
+    at += secret_bytes
+    endpoints = []
+    while at < len(body):
+        size = {4: 4, 6: 16}.get(body[at], 0)
+        if not size or at + 1 + size + 2 > len(body):
+            raise ValueError("this is not an address: an endpoint in it cannot be read")
+        host = ipaddress.ip_address(body[at + 1 : at + 1 + size])
+        endpoints.append(Endpoint(str(host), int.from_bytes(body[at + 1 + size : at + 3 + size], "big")))
+        at += 3 + size
+    return Address.of(peer_id, endpoints, secret)

@@ -1,0 +1,126 @@
+"""Settings of a node, each with its unit, its default and the reason for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+KIB, MIB = 1 << 10, 1 << 20
+_NS = 1_000_000_000
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Give:
+    """Cap what a node gives to others, when it has joined an overlay.
+
+    Without `network=` a node gives nothing, whatever stands here."""
+
+    relay_bytes_per_s: int = 125_000
+    """Relayed for other peers (1 Mbit/s: enough for signalling and voice)."""
+    upload_bytes_per_s: int | None = None
+    """Content uploaded; None: as much as goes."""
+    roles: bool = True
+    """Whether peers may vote this node into a role."""
+    metered: bool = False
+    """Whether the link is paid by volume: then nothing is relayed but signalling."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """Tune a node. The defaults suit a desktop, a server and a benchmark alike.
+
+    >>> Config(idle_timeout_s=60).idle_timeout_s
+    60
+    """
+
+    idle_timeout_s: float = 30.0
+    """A connection from which nothing comes for so long is over. Of both ends' values the smaller counts; 0: never."""
+    keep_alive_s: float = 10.0
+    """Something is sent after so much silence: less than the idle time-out, and than most NATs' 30 s. 0: never."""
+    connect_timeout_s: float = 10.0
+    """How long `connect` tries: seven first messages, enough for 30 % loss and a satellite's round trip."""
+    max_ack_delay_s: float = 0.005
+    """The longest an acknowledgement waits for company; the peer's probe time-out counts with it."""
+    stream_window_bytes: int = 512 * KIB
+    """What a peer may send on a new stream before it is read; doubles while the reader keeps up."""
+    max_stream_window_bytes: int = 16 * MIB
+    """... up to this: 10 Gbit/s at 13 ms, 100 Mbit/s at 1.3 s."""
+    connection_window_bytes: int = 1 * MIB
+    """The same for all streams of a connection together."""
+    max_connection_window_bytes: int = 32 * MIB
+    """... up to this: what one peer can make this node keep."""
+    send_buffer_bytes: int = 4 * MIB
+    """Written to a stream and not yet acknowledged; `write` waits beyond it."""
+    max_streams: int = 1024
+    """Streams that a peer may have open at once."""
+    datagram_queue_bytes: int = 4 * MIB
+    """Datagrams waiting to be sent, and as much received and not read; more are refused, or the oldest dropped."""
+    max_datagram_bytes: int = 65_000
+    """The largest datagram accepted; what can be sent is what fits in a packet."""
+    packet_bytes: int = 1200
+    """UDP payload of the largest packet sent: what every IPv6 path carries (RFC 9000, 14)."""
+    bundle: bool = True
+    """Whether several datagrams may share a packet."""
+    backlog: int = 256
+    """Incoming connections that wait for `accept`; more are refused as busy."""
+    max_connections: int = 100_000
+    """Connections at once; more are refused as busy."""
+    max_half_open: int = 1024
+    """Handshakes that wait for their last packet, 512 bytes each; the oldest gives way."""
+    key_update_packets: int = 1 << 22
+    """Packets sealed under one key: half of AES-256-GCM's limit (RFC 9001, 6.6), for all ciphers."""
+    key_limit_packets: int = 1 << 23
+    """Where the connection is closed, if the peer has never acknowledged the update."""
+    forgery_limit: int = 1 << 36
+    """Forged packets before a connection is given up: ChaCha20-Poly1305's limit (RFC 9001, 6.6)."""
+    skip_every: int = 512
+    """One packet number in about so many is left out, to catch peers that acknowledge what they have not received; 0: none."""
+    ciphers: tuple[str, ...] = ("aegis-256", "aegis-128l", "aes-256-gcm", "chacha20-poly1305")
+    """Offered and accepted, the preferred ones first; those that the machine cannot do are left out."""
+    pump: str = "loop"
+    """Where the protocol runs: "loop", on the event loop, or "thread", on a thread of its own beside busy Python threads."""
+    spin_s: float = 0.0
+    """How long to poll for the next packet before sleeping: lower latency for a busy core."""
+
+    def __post_init__(self) -> None:
+        if self.pump not in ("loop", "thread"):
+            raise ValueError(f'pump is "loop" or "thread", not {self.pump!r}')
+        if not 1200 <= self.packet_bytes <= 65_507:
+            raise ValueError(f"packet_bytes is from 1200 to 65507, not {self.packet_bytes}")
+        if self.key_limit_packets < self.key_update_packets:
+            raise ValueError("key_limit_packets is not less than key_update_packets")
+        for name in ("backlog", "max_connections", "max_half_open", "max_streams", "key_update_packets", "forgery_limit"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is at least 1, not {getattr(self, name)}")
+        for name in self.__slots__:
+            value = getattr(self, name)
+            if isinstance(value, (int, float)) and value < 0:
+                raise ValueError(f"{name} is not negative: {value}")
+
+    def core_limits(self) -> dict[str, int]:
+        """Return the core's Limits: sizes in bytes, times in nanoseconds."""
+        return {
+            "idle_timeout_ns": int(self.idle_timeout_s * _NS),
+            "keep_alive_ns": int(self.keep_alive_s * _NS),
+            "connect_timeout_ns": int(self.connect_timeout_s * _NS),
+            "max_ack_delay_ns": int(self.max_ack_delay_s * _NS),
+            "stream_window": self.stream_window_bytes,
+            "max_stream_window": max(self.stream_window_bytes, self.max_stream_window_bytes),
+            "connection_window": self.connection_window_bytes,
+            "max_connection_window": max(self.connection_window_bytes, self.max_connection_window_bytes),
+            "send_buffer_bytes": self.send_buffer_bytes,
+            "max_streams": self.max_streams,
+            "datagram_queue_bytes": self.datagram_queue_bytes,
+            "max_datagram": self.max_datagram_bytes,
+            "key_update_packets": self.key_update_packets,
+            "key_limit_packets": self.key_limit_packets,
+            "forgery_limit": self.forgery_limit,
+            "max_connections": self.max_connections,
+            "max_half_open": self.max_half_open,
+            "packet_bytes": self.packet_bytes,
+            "skip_every": self.skip_every,
+            "controller": 0,
+            "bundle": int(self.bundle),
+        }

@@ -1,0 +1,357 @@
+"""A connection: an authenticated, encrypted session with one peer, its streams and its datagrams."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Buffer, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, final
+
+from interpeer import errors
+from interpeer._address import Endpoint
+from interpeer._core import control, handles
+from interpeer._identity import PeerId
+from interpeer._stream import Stream
+from interpeer._waiting import Opening, Waiters
+
+if TYPE_CHECKING:
+    from interpeer._node import Node
+
+# who ended a connection (the core's CLOSED_*)
+_LOCALLY, _BY_PEER, _BY_ERROR, _BY_PEER_ERROR, _BY_RESET, _BY_SILENCE, _BY_REFUSAL, _BY_VERSION, _UNREACHABLE = range(1, 10)
+_CODES = {
+    0x00: "no error",
+    0x01: "an internal error",
+    0x02: "a frame cannot be read",
+    0x03: "more data than was allowed",
+    0x04: "more streams than were allowed",
+    0x05: "a frame for a stream that cannot have it",
+    0x06: "a stream with two sizes",
+    0x07: "a rule of the protocol is broken",
+    0x08: "parameters that cannot be read",
+    0x09: "a key is used up",
+    0x0A: "too many gaps in a stream",
+    0x10: "its policy does not let us in",
+    0x11: "it does not speak this protocol",
+    0x12: "it has no room for another connection",
+    0x13: "there is no cipher in common",
+    0x14: "the identity does not match its key",
+}
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Path:
+    """Say by which way a connection's packets go."""
+
+    kind: str
+    """"direct", "lan" (this machine included) or "relayed"."""
+    remote: Endpoint
+    """The peer's address on it."""
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.remote}"
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """Hold figures of a connection at one moment. Times are in seconds, sizes in bytes."""
+
+    rtt_s: float
+    min_rtt_s: float
+    latest_rtt_s: float
+    rtt_variance_s: float
+    window_bytes: int
+    bytes_in_flight: int
+    congestion_events: int
+    packets_sent: int
+    packets_received: int
+    packets_lost: int
+    bytes_sent: int
+    bytes_received: int
+    packet_bytes: int
+    ecn: str
+    ecn_ce: int
+    key_epoch: int
+    peer_key_epoch: int
+    data_sent: int
+    data_limit: int
+    data_received: int
+    data_allowed: int
+    streams: int
+    datagrams_queued: int
+    datagrams_waiting: int
+    datagrams_dropped: int
+
+
+class _Streams:
+    """Iterate over the streams that the peer opens; may be used again after a cancellation."""
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Stream:
+        try:
+            return await self._connection.accept_stream()
+        except (errors.NetworkError, errors.ClosedError):
+            raise StopAsyncIteration from None
+
+
+@final
+class Connection:
+    """Talk to one peer, over as many streams as the peer allows and in datagrams.
+
+    Made by `Node.connect` and `Node.accept`. Leaving `async with` closes it, after what was finished is delivered; leaving it
+    with an exception closes it at once with code 1."""
+
+    __slots__ = ("__weakref__", "_by_stream", "_handle", "_node", "_protocol", "_waiters", "peer_id")
+
+    peer_id: PeerId
+    """Who is at the other end, proved by the handshake."""
+
+    def __init__(self, node: Node, handle: handles.ConnectionHandle, protocol: str) -> None:
+        self._node = node
+        self._handle = handle
+        self._protocol = protocol
+        self._waiters = Waiters(node._loop)
+        self._by_stream: dict[int, Waiters] = {}
+        self.peer_id = PeerId(handle.peer_identity)
+        handle.owner = self
+
+    # --- what it is ---
+
+    @property
+    def protocol(self) -> str:
+        """The application protocol that both ends agreed on."""
+        return self._protocol
+
+    @property
+    def cipher(self) -> str:
+        """The cipher in use: "aegis-256", "aegis-128l", "aes-256-gcm" or "chacha20-poly1305"."""
+        return control.SUITE_NAMES[self._handle.suite]
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it can be used: neither side has closed it, and it has not been lost."""
+        return self._handle.is_open
+
+    @property
+    def path(self) -> Path:
+        """The way its packets go at the moment."""
+        remote = Endpoint.from_core(self._handle.remote)
+        return Path("lan" if remote.is_loopback or remote.is_private else "direct", remote)
+
+    @property
+    def closed_by(self) -> str | None:
+        """Who ended it: "local", "peer", "error", "reset", "silence" or "network"; None while it is open."""
+        closed = self._handle.closed()
+        if closed is None:
+            return None
+        names = {_LOCALLY: "local", _BY_PEER: "peer", _BY_ERROR: "error", _BY_PEER_ERROR: "error", _BY_RESET: "reset"}
+        return {**names, _BY_SILENCE: "silence"}.get(closed[0], "network")
+
+    def stats(self) -> Stats:
+        """Return figures of this moment; cheap, but not free."""
+        raw = self._handle.stats()
+        return Stats(
+            rtt_s=raw.pop("rtt_ns") / 1e9,
+            min_rtt_s=raw.pop("min_rtt_ns") / 1e9,
+            latest_rtt_s=raw.pop("latest_rtt_ns") / 1e9,
+            rtt_variance_s=raw.pop("rtt_variance_ns") / 1e9,
+            ecn=("testing", "capable", "failed")[raw.pop("ecn")],
+            **raw,
+        )
+
+    def __repr__(self) -> str:
+        return f"<Connection to {self.peer_id} for {self._protocol}>"
+
+    # --- streams ---
+
+    def open_stream(self) -> Opening[Stream]:
+        """Open a stream; the peer's `accept_stream` returns at once, before there are data.
+
+        Await it, or use it with `async with`. Waits while the peer allows no more streams. Raises the connection's error
+        when it is over."""
+        return Opening(self._open_stream())
+
+    async def _open_stream(self) -> Stream:
+        while True:
+            handle = self._handle.open_stream()
+            if handle is not None:
+                return Stream(self, handle)
+            if not self.is_open:
+                raise self._error()
+            await self._waiters.wait(handles.EVENT_STREAM_ROOM, lambda: self._handle.want(handles.EVENT_STREAM_ROOM))
+
+    async def accept_stream(self) -> Stream:
+        """Return the next stream that the peer has opened, in the order in which it has opened them.
+
+        Raises the connection's error when it is over. Cancelled, nothing is lost."""
+        while True:
+            handle = self._handle.accept_stream()
+            if handle is not None:
+                return Stream(self, handle)
+            if not self.is_open:
+                raise self._error()
+            await self._waiters.wait(handles.EVENT_STREAM, lambda: self._handle.want(handles.EVENT_STREAM))
+
+    def streams(self) -> _Streams:
+        """Iterate over the streams that the peer opens, until the connection is over."""
+        return _Streams(self)
+
+    def _waiters_of_stream(self, stream: int) -> Waiters:
+        waiters = self._by_stream[stream] = Waiters(self._node._loop)
+        return waiters
+
+    def _forget_stream(self, stream: int) -> None:
+        self._by_stream.pop(stream, None)
+        self._node._kick()
+
+    # --- datagrams ---
+
+    @property
+    def max_datagram_bytes(self) -> int:
+        """How large a datagram may be at the moment; 0 when the peer takes none."""
+        return self._handle.max_datagram_bytes
+
+    def send_datagram(self, data: Buffer) -> bool:
+        """Queue one datagram, which may be lost on the way. False, and nothing is queued, when the queue is full.
+
+        Raises DatagramTooLarge, and the connection's error when it is over."""
+        if self._handle.send_datagram(data):
+            return True
+        if not self.is_open:
+            raise self._error()
+        return False
+
+    def send_datagrams(self, messages: Sequence[Buffer]) -> int:
+        """Queue datagrams until the queue is full; return how many were queued. Much cheaper than one call each.
+
+        Raises DatagramTooLarge if the first is too large (otherwise it stops before one that is), and the connection's
+        error when it is over."""
+        sent = self._handle.send_datagrams(messages)
+        if not sent and messages and not self.is_open:
+            raise self._error()
+        return sent
+
+    async def datagrams_writable(self) -> None:
+        """Wait until half of the queue is free again. Raises the connection's error when it is over."""
+        await self._waiters.wait(handles.EVENT_DATAGRAM_ROOM, lambda: self._handle.want(handles.EVENT_DATAGRAM_ROOM))
+        if not self.is_open:
+            raise self._error()
+
+    async def recv_datagram(self) -> bytes:
+        """Return the oldest datagram that has come; wait for one if there is none.
+
+        Raises the connection's error when it is over. Cancelled, nothing is lost. What is not received in time is dropped,
+        oldest first, and counted in `stats().datagrams_dropped`."""
+        while True:
+            data = self._handle.recv_datagram()
+            if data is not None:
+                return data
+            await self._wait_for_datagram()
+
+    async def recv_datagrams(self, most: int = 1024) -> list[bytes]:
+        """Return up to `most` datagrams, at least one; otherwise as `recv_datagram`, and much cheaper for many."""
+        while True:
+            messages = self._handle.recv_datagrams(most)
+            if messages:
+                return messages
+            await self._wait_for_datagram()
+
+    async def _wait_for_datagram(self) -> None:
+        if not self.is_open:
+            raise self._error()
+        await self._waiters.wait(handles.EVENT_DATAGRAM, lambda: self._handle.want(handles.EVENT_DATAGRAM))
+
+    # --- lifetime ---
+
+    async def close(self, code: int = 0, reason: str = "") -> None:
+        """Close, telling the peer a code and a reason, after what `finish` has promised is delivered.
+
+        Waits for that no longer than the node's linger time. Harmless on a connection that is over. Cancelled, it is closed
+        at once."""
+        try:
+            async with asyncio.timeout(self._node._linger_s):
+                await self._waiters.wait(handles.EVENT_FLUSHED, lambda: self._handle.want(handles.EVENT_FLUSHED))
+        except TimeoutError:
+            pass
+        finally:
+            self._handle.close(code, reason.encode())
+
+    async def wait_closed(self) -> None:
+        """Wait until the connection is over, whoever ended it; `closed_by` tells."""
+        await self._waiters.wait(handles.EVENT_CLOSED, lambda: not self.is_open)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            self._handle.close(1, b"")
+        else:
+            await self.close()
+
+    # --- what the node tells ---
+
+    def _on_events(self, events: int) -> None:
+        self._waiters.wake(events)
+
+    def _on_stream_events(self, stream: int, events: int) -> None:
+        waiters = self._by_stream.get(stream)
+        if waiters is not None:
+            waiters.wake(events)
+
+    def _error(self) -> Exception:
+        """Return why the connection cannot be used."""
+        closed = self._handle.closed()
+        if closed is None:
+            return errors.ClosedError("the connection is not open")
+        by, code, _, raw_reason = closed
+        reason = raw_reason.decode("utf-8", "replace")
+        what = f"{_CODES.get(code, 'an error')} (code {code})"
+        if by == _LOCALLY:
+            return errors.ClosedError("this connection was closed by this side")
+        if by == _BY_PEER:
+            said = f", saying {reason!r}" if reason else ""
+            return errors.ConnectionClosed(f"the peer closed the connection with code {code}{said}", code, reason)
+        if by == _BY_ERROR:
+            return errors.ProtocolError(f"the peer broke the protocol: {reason or what}", code)
+        if by == _BY_PEER_ERROR:
+            return errors.ProtocolError(f"the peer says that we broke the protocol: {reason or what}", code)
+        if by == _BY_RESET:
+            return errors.ResetByPeer("connection reset by peer: it was restarted, or has given the connection up")
+        if by == _BY_SILENCE:
+            return errors.TimedOut(f"nothing came from {self.peer_id} for the idle time-out")
+        return self._dial_error(by, code, reason)
+
+    def _dial_error(self, by: int, code: int, reason: str) -> Exception:
+        """Return why the peer could not be reached."""
+        if by == _BY_REFUSAL and code == 0x11:
+            return errors.Refused(f"the peer does not speak the protocol {self._protocol!r}", code)
+        if by == _BY_REFUSAL:
+            return errors.Refused(f"the peer refuses: {_CODES.get(code, 'no reason given')}", code)
+        if by == _BY_VERSION:
+            return errors.UnsupportedVersion("the peer speaks no version of the protocol that this library speaks")
+        tried = [_describe_attempt(*attempt) for attempt in self._handle.dial_report()]
+        ways = f"{len(tried)} address{'es' if len(tried) != 1 else ''}"
+        return errors.Unreachable(f"cannot reach {self.peer_id}: tried {ways}: {'; '.join(tried)}", tuple(tried))
+
+
+def _describe_attempt(endpoint: tuple[bytes, int, int], sent: int, has_cookie: bool) -> str:
+    where = Endpoint.from_core(endpoint)
+    if not sent:
+        return f"{where}: not called before the time was up"
+    messages = f"{sent} call{'s' if sent != 1 else ''}"
+    if has_cookie:
+        return f"{where}: {messages}; the peer is busy, asked for proof of our address, and then did not answer"
+    return f"{where}: {messages}, no answer"

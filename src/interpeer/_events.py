@@ -1,0 +1,55 @@
+"""What a node tells about itself while it runs: `async for event in node.events()`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+from interpeer._identity import PeerId
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Be the base of everything that `Node.events` gives."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class PeerConnected(Event):
+    """Say that a connection is open."""
+
+    peer_id: PeerId
+    protocol: str
+    path: str
+    """How it is reached: "loopback", "lan" or "direct", and the address."""
+    incoming: bool
+    """Whether the peer has called."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class PeerDisconnected(Event):
+    """Say that a connection is over, and why."""
+
+    peer_id: PeerId
+    protocol: str
+    reason: str
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ConnectFailed(Event):
+    """Say that a peer could not be reached, with a line for each way tried."""
+
+    peer_id: PeerId
+    protocol: str
+    reason: str
+    reasons: tuple[str, ...]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class EventsDropped(Event):
+    """Say that so many events were dropped because nobody took them."""
+
+    count: int

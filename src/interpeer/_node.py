@@ -1,0 +1,403 @@
+"""The node: a socket, a key, and everything that goes through them."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import logging
+import os
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, final
+
+from interpeer import errors
+from interpeer._address import Address, Endpoint
+from interpeer._config import Config, Give
+from interpeer._connection import Connection
+from interpeer._core import control, engine, handles
+from interpeer._driver import Driver, make_driver
+from interpeer._events import ConnectFailed, Event, EventsDropped, PeerConnected, PeerDisconnected
+from interpeer._identity import Identity, PeerId
+from interpeer._state import StateDirectory
+from interpeer._waiting import Opening, Waiters
+
+logger = logging.getLogger("interpeer")
+
+DEFAULT_PROTOCOL = "interpeer/1"
+MAX_EVENTS = 1024
+"""Events that wait to be taken; then the oldest is dropped and counted."""
+LINGER_S = 5.0
+"""How long closing waits for what `finish` has promised."""
+
+_INCOMING, _EVENT = 1, 2  # what tasks wait for on a node
+
+Allow = Callable[[PeerId], bool]
+Target = PeerId | Address | str
+
+
+class _Incoming:
+    """Iterate over connections that peers open; may be used again after a cancellation."""
+
+    __slots__ = ("_node",)
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Connection:
+        try:
+            return await self._node.accept()
+        except errors.ClosedError:
+            raise StopAsyncIteration from None
+
+
+class _Events:
+    """Iterate over a node's events; may be used again after a cancellation."""
+
+    __slots__ = ("_node",)
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Event:
+        return await self._node._next_event()
+
+
+@final
+class Node:
+    """Be a peer: reach others by their public key, and be reached.
+
+    `async with Node() as node` opens it, and closes it with everything it has opened.
+
+    identity: an `Identity`, a key file's path (made at first use), or None: the key in `state_dir`, or a fresh one in memory.
+    listen: where to listen, "[::]:0" (both families, any port), "192.0.2.1:4433", ...; or several of them.
+    network: the name of the network that the node belongs to. Peers of another network do not hear it. None: direct
+        connections only.
+    bootstrap, lan, give: matter once the node joins an overlay by `network`.
+    state_dir: a directory for what outlives the process; one process at a time. None: nothing is written.
+    protocols: names of the application protocols offered; a peer that asks for another is told so.
+    allow: whom to let in: a set of PeerIds, a function that is asked for each, or None: everybody who has our id.
+
+    Raises ValueError for settings that cannot be, IdentityFileError, OSError when an address cannot be listened on.
+
+    >>> async def main():
+    ...     async with Node(listen="127.0.0.1:0") as a, Node(listen="127.0.0.1:0") as b:
+    ...         async with a.connect(b.address) as connection:
+    ...             return connection.peer_id == b.id
+    >>> asyncio.run(main())
+    True
+    """
+
+    def __init__(
+        self,
+        identity: Identity | str | os.PathLike[str] | None = None,
+        listen: str | Iterable[str] = "[::]:0",
+        network: str | None = None,
+        bootstrap: Iterable[Target] = (),
+        state_dir: str | os.PathLike[str] | None = None,
+        protocols: Iterable[str] = (DEFAULT_PROTOCOL,),
+        allow: Iterable[PeerId] | Allow | None = None,
+        lan: bool = True,
+        give: Give | None = None,
+        config: Config | None = None,
+    ) -> None:
+        self._identity_given = identity
+        self._listen = (listen,) if isinstance(listen, str) else tuple(listen)
+        self._network = network
+        self._bootstrap = tuple(bootstrap)
+        self._state_path = Path(state_dir) if state_dir is not None else None
+        self._protocols = (protocols,) if isinstance(protocols, str) else tuple(protocols)
+        self._allow = allow if allow is None or callable(allow) else frozenset(PeerId(p) for p in allow)
+        self._lan = lan
+        self._give = give if give is not None else Give()
+        self._config = config if config is not None else Config()
+        self._linger_s = LINGER_S
+        self._is_open = False
+        self._was_opened = False
+        self._resources = ExitStack()
+        self._connections: dict[handles.ConnectionHandle, Connection] = {}
+        self._backlog: collections.deque[Connection] = collections.deque()
+        self._events: collections.deque[Event] = collections.deque()
+        self._events_dropped = 0
+        self._engine = engine.Engine()
+        self._driver: Driver
+        self._loop: asyncio.AbstractEventLoop
+        self._waiters: Waiters
+        self._identity: Identity
+
+    # --- what it is ---
+
+    @property
+    def id(self) -> PeerId:
+        """The node's peer id."""
+        return self._identity.id
+
+    @property
+    def address(self) -> Address:
+        """The id with the socket addresses under which the node may be reached, as far as it knows."""
+        return Address.of(self.id, self._driver.endpoints)
+
+    @property
+    def config(self) -> Config:
+        """The node's settings."""
+        return self._config
+
+    @property
+    def protocols(self) -> tuple[str, ...]:
+        """The application protocols that it offers."""
+        return self._protocols
+
+    @property
+    def connections(self) -> list[Connection]:
+        """The connections that are open."""
+        return [connection for connection in self._connections.values() if connection.is_open]
+
+    def counters(self) -> dict[str, int]:
+        """Return how often what has happened: packets, drops by cause, handshakes, resets, and system calls by fallback."""
+        return {**control.counters(self._engine), **self._driver.counters()}
+
+    def __repr__(self) -> str:
+        return f"<Node {self.id}>" if self._was_opened else "<Node, not open>"
+
+    # --- lifetime ---
+
+    async def __aenter__(self) -> Self:
+        if self._was_opened:
+            raise errors.ClosedError("a node is opened once: make another")
+        self._loop = asyncio.get_running_loop()
+        self._waiters = Waiters(self._loop)
+        with ExitStack() as stack:
+            state = stack.enter_context(StateDirectory(self._state_path)) if self._state_path is not None else None
+            self._identity = _identity(self._identity_given, state)
+            self._configure()
+            self._driver = make_driver(self._engine, self._config, self._on_core_events, self._loop)
+            stack.callback(self._driver.close)
+            await self._driver.open(self._listen)
+            self._resources = stack.pop_all()
+        self._is_open = self._was_opened = True
+        return self
+
+    def _configure(self) -> None:
+        config = self._config
+        control.configure(
+            self._engine,
+            self._identity.seed,
+            (self._network or "").encode(),
+            self._identity.is_stored,
+            [name.encode() for name in self._protocols],
+            list(config.ciphers),
+            config.backlog,
+            config.core_limits(),
+        )
+        if callable(self._allow):
+            control.allow_asking(self._engine)
+        elif self._allow is not None:
+            control.allow_listed(self._engine, [bytes(peer) for peer in self._allow])
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close every connection, after what was finished is delivered, and the sockets. Harmless when closed.
+
+        Cancelled, everything is closed at once."""
+        if not self._is_open:
+            return
+        self._is_open = False
+        control.refuse_all(self._engine)
+        try:
+            closing = [connection.close() for connection in self._connections.values()]
+            await asyncio.gather(*closing, return_exceptions=True)
+        finally:
+            for connection in list(self._connections.values()):
+                connection._handle.close(0, b"")
+            self._driver.flush()
+            self._waiters.wake(_INCOMING | _EVENT)
+            self._resources.close()
+            for connection in list(self._connections.values()):
+                connection._on_events(-1)
+            self._connections.clear()
+            self._backlog.clear()
+
+    def _check_open(self) -> None:
+        if not self._is_open:
+            raise errors.ClosedError("the node is closed" if self._was_opened else 'open the node first: "async with Node()"')
+        if asyncio.get_running_loop() is not self._loop:
+            raise errors.WrongLoopError("the node belongs to another event loop: use it there, or interpeer.blocking from threads")
+
+    def _kick(self) -> None:
+        if self._is_open:
+            self._driver.kick()
+
+    # --- connecting ---
+
+    def connect(
+        self, target: Target, protocol: str | None = None, congestion: str | None = None
+    ) -> Opening[Connection]:
+        """Reach a peer, by its address or its id, and agree on an application protocol (None: the node's first).
+
+        Await it, or use it with `async with`. Raises Unreachable, with a reason for each way tried; Refused when the peer
+        does not let us in or does not speak the protocol; UnsupportedVersion; ValueError for a target that cannot be.
+        Cancelled, the attempt ends and leaves nothing behind."""
+        return Opening(self._connect(target, protocol, congestion))
+
+    async def _connect(self, target: Target, protocol: str | None, congestion: str | None) -> Connection:
+        self._check_open()
+        if congestion not in (None, "cubic"):
+            raise ValueError(f'congestion is "cubic", not {congestion!r}')
+        name = self._protocols[0] if protocol is None else protocol
+        peer_id, endpoints = _resolve(target)
+        if peer_id == self.id:
+            raise ValueError("a node cannot connect to itself")
+        usable = [endpoint.to_core() for endpoint in endpoints if self._driver.can_reach(endpoint)]
+        if not usable:
+            raise errors.Unreachable(f"cannot reach {peer_id}: no address to call", _why_no_address(endpoints))
+        handle = control.connect(self._engine, bytes(peer_id), usable, name.encode())
+        connection = Connection(self, handle, name)
+        self._connections[handle] = connection
+        try:
+            await connection._waiters.wait(handles.EVENT_OPEN, lambda: handle.want(handles.EVENT_OPEN))
+        except BaseException:
+            handle.close(0, b"")
+            raise
+        if not connection.is_open:
+            failure = connection._error()
+            if isinstance(failure, errors.Unreachable | errors.Refused | errors.UnsupportedVersion):
+                reasons = failure.reasons if isinstance(failure, errors.Unreachable) else ()
+                self._tell(ConnectFailed(peer_id, name, str(failure), reasons))
+            raise failure
+        return connection
+
+    async def accept(self) -> Connection:
+        """Return the next connection that a peer opens. Raises ClosedError when the node is closed. Cancelled, nothing is lost."""
+        self._check_open()
+        while not self._backlog:
+            await self._waiters.wait(_INCOMING, lambda: self._backlog or not self._is_open)
+            if not self._is_open:
+                raise errors.ClosedError("the node is closed")
+        connection = self._backlog.popleft()
+        connection._handle.take()
+        return connection
+
+    def incoming(self) -> _Incoming:
+        """Iterate over the connections that peers open, until the node is closed."""
+        return _Incoming(self)
+
+    # --- events ---
+
+    def events(self) -> _Events:
+        """Iterate over what happens to the node, until it is closed: an Event each. The oldest are dropped if nobody takes them."""
+        return _Events(self)
+
+    async def _next_event(self) -> Event:
+        while True:
+            if self._events_dropped:
+                dropped, self._events_dropped = self._events_dropped, 0
+                return EventsDropped(dropped)
+            if self._events:
+                return self._events.popleft()
+            if not self._is_open:
+                raise StopAsyncIteration
+            await self._waiters.wait(_EVENT, lambda: self._events or not self._is_open)
+
+    def _tell(self, event: Event) -> None:
+        if len(self._events) == MAX_EVENTS:
+            self._events.popleft()
+            self._events_dropped += 1
+        self._events.append(event)
+        self._waiters.wake(_EVENT)
+
+    # --- what the core tells ---
+
+    def _on_core_events(self, events: list[tuple[Any, ...]]) -> None:
+        for event in events:
+            kind = event[0]
+            if kind == control.STREAM:
+                if event[1].owner is not None:
+                    event[1].owner._on_stream_events(event[2], event[3])
+            elif kind == control.CONNECTION:
+                self._on_connection_events(event[1], event[2])
+            elif kind == control.INCOMING:
+                self._on_incoming(event[1], event[2])
+            else:
+                self._on_ask(event[1], PeerId(event[2]))
+
+    def _on_connection_events(self, handle: handles.ConnectionHandle, events: int) -> None:
+        connection: Connection | None = handle.owner
+        if connection is None:
+            return
+        if events & handles.EVENT_OPEN:
+            self._tell_connected(connection, incoming=False)
+        if events & handles.EVENT_CLOSED:
+            self._on_closed(connection)
+        connection._on_events(events)
+
+    def _on_incoming(self, handle: handles.ConnectionHandle, events: int) -> None:
+        connection = Connection(self, handle, self._protocols[handle.protocol])
+        self._connections[handle] = connection
+        self._tell_connected(connection, incoming=True)
+        if events & handles.EVENT_CLOSED:
+            self._on_closed(connection)
+            return
+        self._backlog.append(connection)
+        self._waiters.wake(_INCOMING)
+
+    def _on_closed(self, connection: Connection) -> None:
+        was_open = self._connections.pop(connection._handle, None) is not None
+        connection._on_events(-1)
+        closed = connection._handle.closed()
+        if was_open and closed is not None and closed[0] < 7:  # later ones are calls that never were answered
+            self._tell(PeerDisconnected(connection.peer_id, connection.protocol, str(connection._error())))
+
+    def _tell_connected(self, connection: Connection, incoming: bool) -> None:
+        self._tell(PeerConnected(connection.peer_id, connection.protocol, str(connection.path), incoming))
+
+    def _on_ask(self, ask: int, peer_id: PeerId) -> None:
+        is_welcome = False
+        try:
+            assert callable(self._allow)
+            is_welcome = bool(self._allow(peer_id))
+        except Exception:
+            logger.exception("allow(%s) failed; the peer is not let in", peer_id)
+        control.decide(self._engine, ask, is_welcome)
+
+
+def _identity(given: Identity | str | os.PathLike[str] | None, state: StateDirectory | None) -> Identity:
+    if isinstance(given, Identity):
+        return given
+    if given is None:
+        if state is None:
+            return Identity.generate()
+        given = state.path / "identity"
+    path = Path(given)
+    if path.exists() or path.is_symlink():
+        return Identity.load(path)
+    identity = Identity.generate()
+    identity.save(path)
+    return identity
+
+
+def _resolve(target: Target) -> tuple[PeerId, tuple[Endpoint, ...]]:
+    """Return whom to call and where. Raises TypeError or ValueError."""
+    if isinstance(target, str):
+        target = PeerId(target) if len(target) == 52 else Address(target)
+    if isinstance(target, PeerId):
+        return target, ()
+    if isinstance(target, Address):
+        return target.peer_id, target.endpoints
+    raise TypeError(f"a target is a PeerId, an Address or a str, not {type(target).__name__}")
+
+
+def _why_no_address(endpoints: tuple[Endpoint, ...]) -> tuple[str, ...]:
+    if not endpoints:
+        return ("the id alone is known, and the node has no network to look its address up in",)
+    return tuple(f"{endpoint}: this node has no socket of that family" for endpoint in endpoints)

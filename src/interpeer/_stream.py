@@ -1,0 +1,272 @@
+"""A stream: bytes in order, both ways, with back-pressure."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Buffer
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, final
+
+from interpeer._core import handles
+from interpeer.errors import ClosedError, StreamReset
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from interpeer._connection import Connection
+
+CHUNK_BYTES = 262_144
+"""What iteration and `read` take at a time: large enough that Python's share of the cost is small."""
+MAX_READ_BYTES = 1 << 30
+"""What `read()` without a limit takes at the most, so that a peer cannot make it grow without end."""
+
+
+@final
+class Stream:
+    """Carry bytes both ways between two peers, in order, each at its own speed.
+
+    Made by `Connection.open_stream` and `Connection.accept_stream`. Leaving `async with` finishes our side; leaving it with
+    an exception resets it. A stream that is dropped without either is finished and read no more.
+
+    Cancelling `read*` loses nothing. Cancelling `write` leaves a prefix sent: `bytes_accepted` tells how much. One task
+    reads and one writes at a time."""
+
+    __slots__ = ("__weakref__", "_connection", "_handle", "_stash", "_waiters")
+
+    def __init__(self, connection: Connection, handle: handles.StreamHandle) -> None:
+        self._connection = connection
+        self._handle = handle
+        self._waiters = connection._waiters_of_stream(handle.id)
+        self._stash = b""  # taken from the core by a read that was cancelled or failed: the next one starts with it
+
+    # --- what it is ---
+
+    @property
+    def id(self) -> int:
+        """The stream's number on its connection: even for the side that called."""
+        return self._handle.id
+
+    @property
+    def connection(self) -> Connection:
+        """The connection that it belongs to."""
+        return self._connection
+
+    @property
+    def bytes_accepted(self) -> int:
+        """How many bytes `write` has taken since the stream was opened."""
+        return self._handle.bytes_accepted
+
+    def __repr__(self) -> str:
+        return f"<Stream {self.id} of {self._connection!r}>"
+
+    # --- writing ---
+
+    async def write(self, data: Buffer) -> None:
+        """Send bytes: any buffer; it is copied before this returns. Waits while the peer, or the network, is slower.
+
+        Raises StreamReset when the peer reads no more, ClosedError after `finish` or `reset`, and the connection's error
+        when it is over. Cancelled, a prefix is sent."""
+        handle = self._handle
+        size = memoryview(data).nbytes
+        done = 0
+        while True:
+            if not handle.can_write:
+                raise self._write_error()
+            done += handle.write(data, done)
+            if done == size:
+                return
+            await self._waiters.wait(handles.WRITABLE, handle.want_writable)
+
+    async def finish(self) -> None:
+        """End our side, and wait until the peer's transport has all of it. The peer then reads to the end.
+
+        Raises StreamReset when the peer has stopped reading, or the connection's error when it is over before that.
+        Cancelled, the end is still sent."""
+        handle = self._handle
+        handle.finish()
+        await self._acked(handle.bytes_accepted)
+
+    async def _acked(self, mark: int) -> None:
+        """Wait until the peer's transport has everything up to `mark`, and the end if our side is finished."""
+        handle = self._handle
+        while handle.bytes_acked < mark or (handle.is_finished and not handle.is_acked):
+            if not handle.can_write and not handle.is_finished:
+                raise self._write_error()
+            if not self._connection.is_open:
+                raise self._connection._error()
+            await self._waiters.wait(handles.ACKED, lambda: handle.want_acked(mark))
+
+    def reset(self, code: int = 0) -> None:
+        """Give our side up: the peer's reads fail with StreamReset and this code. What was not acknowledged is lost."""
+        self._handle.reset(code)
+
+    def _write_error(self) -> Exception:
+        handle = self._handle
+        if handle.stop_code is not None:
+            return StreamReset(f"the peer reads this stream no more (code {handle.stop_code})", handle.stop_code)
+        if not self._connection.is_open:
+            return self._connection._error()
+        return ClosedError("our side of this stream is finished or reset")
+
+    # --- reading ---
+
+    async def read(self, n: int = -1, *, max_bytes: int = MAX_READ_BYTES) -> bytes:
+        """Read up to `n` bytes, at least one; or everything up to the end, without `n`. `b""` means the end.
+
+        Without `n`, raises ValueError when more than `max_bytes` come. Raises StreamReset when the peer gave the stream up,
+        and the connection's error when it is over before the end. Cancelled or failed, nothing is lost: the next read
+        starts where this one did."""
+        if n >= 0:
+            return await self._read_some(n) if n else b""
+        collected = bytearray()
+        try:
+            while chunk := await self._read_some(CHUNK_BYTES):
+                collected += chunk
+                if len(collected) > max_bytes:
+                    raise ValueError(f"the stream has more than {max_bytes} bytes: read it in pieces, or raise max_bytes")
+        except BaseException:
+            self._stash = bytes(collected)
+            raise
+        return bytes(collected)
+
+    async def readexactly(self, n: int) -> bytes:
+        """Read exactly `n` bytes.
+
+        Raises asyncio.IncompleteReadError, with what there was, when the stream ends before; otherwise as `read`.
+        Cancelled, nothing is lost."""
+        if not self._stash and self._handle.bytes_readable >= n:
+            return self._handle.read(n) or b""
+        buffer = bytearray(n)
+        done = await self._fill(buffer, n)
+        if done < n:
+            raise asyncio.IncompleteReadError(bytes(buffer[:done]), n)
+        return bytes(buffer)
+
+    async def readinto(self, buffer: Buffer) -> int:
+        """Read into a writable buffer what has come, at least one byte; return how many. 0 means the end.
+
+        Raises as `read`. Cancelled, nothing is lost."""
+        view = memoryview(buffer).cast("B")
+        if self._stash or not view:
+            return self._unstash_into(view)
+        while True:
+            if n := self._handle.readinto(view):
+                return n
+            if not await self._more(1):
+                return 0
+
+    async def _read_some(self, n: int) -> bytes:
+        if self._stash:
+            data, self._stash = self._stash[:n], self._stash[n:]
+            return data
+        while True:
+            data = self._handle.read(n)
+            if data is not None:
+                return data
+            if not await self._more(1):
+                return b""
+
+    async def _fill(self, buffer: bytearray | memoryview, n: int) -> int:
+        """Fill the first `n` bytes of a buffer; return how many there were. Stash them if it cannot be done."""
+        view = memoryview(buffer).cast("B")
+        done = self._unstash_into(view[:n])
+        try:
+            while done < n:
+                done += self._handle.readinto(view[:n], done)
+                if done < n and not await self._more(min(n - done, CHUNK_BYTES)):
+                    break
+        except BaseException:
+            self._stash = bytes(view[:done]) + self._stash
+            raise
+        return done
+
+    def _unstash_into(self, view: memoryview) -> int:
+        n = min(len(self._stash), len(view))
+        view[:n] = self._stash[:n]
+        self._stash = self._stash[n:]
+        return n
+
+    async def _more(self, mark: int) -> bool:
+        """Wait until `mark` bytes can be read, or no more will come; False at the end. Raises what ended it otherwise."""
+        handle = self._handle
+        if handle.is_at_end:
+            return False
+        if handle.bytes_readable == 0:
+            if handle.reset_code is not None:
+                handle.told()
+                raise StreamReset(f"the peer gave this stream up (code {handle.reset_code})", handle.reset_code)
+            if handle.is_stopped:
+                raise ClosedError("this side has stopped reading this stream")
+            if not self._connection.is_open:
+                raise self._connection._error()
+        await self._waiters.wait(handles.READABLE, lambda: handle.want_readable(mark))
+        return not handle.is_at_end
+
+    def stop(self, code: int = 0) -> None:
+        """Read no more, and ask the peer to stop: its writes fail with StreamReset and this code."""
+        self._handle.stop(code)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        """Read the next chunk, of whatever size has come."""
+        if chunk := await self._read_some(CHUNK_BYTES):
+            return chunk
+        raise StopAsyncIteration
+
+    # --- arrays and files ---
+
+    async def send_array(self, array: np.ndarray[Any, Any]) -> None:
+        """Send a numpy array, with its shape and type; it is not copied, and acknowledged when this returns.
+
+        Do not change it before. Raises TypeError for object arrays (they hold pointers, not data), otherwise as `write`.
+        Cancelled, the stream is reset."""
+        from interpeer import _arrays
+
+        await _arrays.send(self, array)
+
+    async def recv_array(
+        self, out: np.ndarray[Any, Any] | None = None, *, max_bytes: int = MAX_READ_BYTES
+    ) -> np.ndarray[Any, Any]:
+        """Receive an array that `send_array` sends; into `out`, if given, which must have its shape and type.
+
+        Raises ValueError for an array of more than `max_bytes`, or one that does not fit `out`, ProtocolError for what is no
+        array, otherwise as `read`. Cancelled, the stream is reset."""
+        from interpeer import _arrays
+
+        return await _arrays.receive(self, out, max_bytes)
+
+    async def send_file(self, path: str | os.PathLike[str]) -> int:
+        """Send a file's bytes and their digest; return how many. Raises OSError, otherwise as `write`.
+
+        Cancelled, the stream is reset."""
+        from interpeer import _files
+
+        return await _files.send(self, path)
+
+    async def recv_file(self, path: str | os.PathLike[str], *, max_bytes: int | None = None) -> int:
+        """Receive a file that `send_file` sends, and verify it; return its bytes. An existing file is replaced at the end.
+
+        Raises ProtocolError when the digest does not match, ValueError for one of more than `max_bytes`, OSError, otherwise as
+        `read`. Cancelled or failed, nothing is left behind, and the stream is reset."""
+        from interpeer import _files
+
+        return await _files.receive(self, path, max_bytes)
+
+    # --- lifetime ---
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            self.reset()
+        elif self._handle.can_write:
+            await self.finish()
+
+    def __del__(self) -> None:
+        self._connection._forget_stream(self._handle.id)
