@@ -51,7 +51,7 @@ cdef hash_init_t hash_init
 cdef hash_update_t hash_update
 cdef hash_final_t hash_final
 cdef compare_t sodium_equal
-cdef wipe_t sodium_wipe
+cdef wipe_t sodium_wipe, sodium_random
 
 memset(suites, 0, sizeof(suites))
 
@@ -96,6 +96,7 @@ def install(address_of, *, hardware_aes=None):
     Raises ImportError when the library is older than 1.0.18 or its structures have sizes we do not know."""
     global chacha_seal, chacha_open, xchacha_seal, xchacha_open, scalarmult, scalarmult_base, seed_keypair, gcm_schedule
     global public_to_x25519, secret_to_x25519, siphash, hash_init, hash_update, hash_final, sodium_equal, sodium_wipe
+    global sodium_random
     cdef _Binder lib = _Binder(address_of)
     if (<available_t>lib.need("sodium_init"))() < 0:
         raise ImportError("libsodium cannot be initialised: sodium_init failed")
@@ -116,6 +117,7 @@ def install(address_of, *, hardware_aes=None):
     hash_final = <hash_final_t>lib.need("crypto_generichash_blake2b_final")
     sodium_equal = <compare_t>lib.need("sodium_memcmp")
     sodium_wipe = <wipe_t>lib.need("sodium_memzero")
+    sodium_random = <wipe_t>lib.need("randombytes_buf")
     memset(suites, 0, sizeof(suites))
     lib.bind(SUITE_CHACHA20_POLY1305, "crypto_aead_chacha20poly1305_ietf", "", 32, 12, 16)
     if not suites[SUITE_CHACHA20_POLY1305].available:
@@ -340,6 +342,11 @@ cdef int identity_from_seed(const uint8_t *seed, uint8_t *ed25519_public, uint8_
 cdef int x25519_of_identity(uint8_t *out, const uint8_t *ed25519_public) noexcept nogil:
     """Convert a peer's Ed25519 key. -1 for small order, or a point outside the main subgroup."""
     return 0 if public_to_x25519(out, ed25519_public) == 0 else -1
+
+
+cdef void random_bytes(void *out, size_t n) noexcept nogil:
+    """Fill with the operating system's randomness. For the pump alone: the protocol gets its bytes handed."""
+    sodium_random(out, n)
 
 
 cdef bint equal_secret(const uint8_t *a, const uint8_t *b, size_t n) noexcept nogil:

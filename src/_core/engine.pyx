@@ -44,6 +44,8 @@ cdef extern from "platform.h" nogil:
     int atomic_replace_pointer(void **at, void *expected, void *value)
     void *atomic_load_pointer(void **at)
     void atomic_add(long *at, long value)
+
+cdef extern from "fork.h" nogil:
     long fork_generation
     int watch_forks()
 

@@ -68,6 +68,7 @@ cdef int leave(Engine engine) except -1:
 
 
 @cython.final
+@cython.no_gc_clear             # the destructor needs the engine
 cdef class ConnectionHandle:
     """A connection of the engine. Made by connect() and by events(), never directly."""
 
@@ -343,6 +344,7 @@ cdef bint all_bytes(list items):
 
 
 @cython.final
+@cython.no_gc_clear             # the destructor needs the engine
 cdef class StreamHandle:
     """A stream of the engine. Made by a ConnectionHandle, never directly."""
 
@@ -353,7 +355,7 @@ cdef class StreamHandle:
     def __dealloc__(self):
         if self.stream == NULL:
             return
-        if self.has_loan:
+        if self.has_loan and not self.connection.engine.is_forked():
             # the memory goes away with us, so the stream cannot go on sending from it
             self.connection.engine.lock()
             conn_reset_stream(<Conn *>self.stream.conn, self.stream, 0)

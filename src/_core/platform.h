@@ -1,4 +1,4 @@
-/* What differs between systems and compilers, for the modules that need no system calls: atomics and fork detection. */
+/* What differs between systems and compilers, for the modules that need no sockets: atomics, and giving way to a thread. */
 #ifndef INTERPEER_PLATFORM_H
 #define INTERPEER_PLATFORM_H
 
@@ -25,15 +25,12 @@ static inline void atomic_add(long *at, long value) { __atomic_fetch_add(at, val
 static inline long atomic_load(long *at) { return __atomic_load_n(at, __ATOMIC_ACQUIRE); }
 #endif
 
-/* How many forks lie between this process and the one that loaded the library: keys and nonces belong to one process. */
-static volatile long fork_generation = 0;
-
 #if defined(_WIN32)
-static int watch_forks(void) { return 0; }
+#include <windows.h>
+static inline void yield_thread(void) { SwitchToThread(); }
 #else
-#include <pthread.h>
-static void note_fork(void) { fork_generation++; }
-static int watch_forks(void) { return pthread_atfork(NULL, NULL, note_fork); }
+#include <sched.h>
+static inline void yield_thread(void) { sched_yield(); }
 #endif
 
 #endif

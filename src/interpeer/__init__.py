@@ -1,0 +1,82 @@
+"""Reach any peer by its public key.
+
+    import interpeer
+
+    async def main():
+        async with interpeer.Node() as a, interpeer.Node() as b:
+            async with a.connect(b.address) as connection, connection.open_stream() as stream:
+                await stream.write(b"hello")
+
+    interpeer.run(main())
+"""
+
+import logging as _logging
+
+from interpeer._address import Address, Endpoint
+from interpeer._config import Config, Give
+from interpeer._connection import Connection, Path, Stats
+from interpeer._events import ConnectFailed, Event, EventsDropped, PeerConnected, PeerDisconnected
+from interpeer._identity import Identity, PeerId
+from interpeer._node import Node
+from interpeer._run import run
+from interpeer._state import StateLockedError
+from interpeer._stream import Stream
+from interpeer._version import __version__
+from interpeer.errors import (
+    ClosedError,
+    ConnectionClosed,
+    DatagramTooLarge,
+    ForkedError,
+    IdentityFileError,
+    InterpeerError,
+    LocalError,
+    NetworkError,
+    ProtocolError,
+    Refused,
+    ResetByPeer,
+    StreamReset,
+    TimedOut,
+    Unreachable,
+    UnsupportedVersion,
+    WrongLoopError,
+)
+
+__all__ = [
+    "Address",
+    "ClosedError",
+    "Config",
+    "ConnectFailed",
+    "Connection",
+    "ConnectionClosed",
+    "DatagramTooLarge",
+    "Endpoint",
+    "Event",
+    "EventsDropped",
+    "ForkedError",
+    "Give",
+    "Identity",
+    "IdentityFileError",
+    "InterpeerError",
+    "LocalError",
+    "NetworkError",
+    "Node",
+    "Path",
+    "PeerConnected",
+    "PeerDisconnected",
+    "PeerId",
+    "ProtocolError",
+    "Refused",
+    "ResetByPeer",
+    "StateLockedError",
+    "Stats",
+    "Stream",
+    "StreamReset",
+    "TimedOut",
+    "Unreachable",
+    "UnsupportedVersion",
+    "WrongLoopError",
+    "__version__",
+    "run",
+]
+
+_logging.getLogger("interpeer").addHandler(_logging.NullHandler())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Buffer, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, final
@@ -16,6 +16,8 @@ from interpeer._stream import Stream
 from interpeer._waiting import Opening, Waiters
 
 if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
     from interpeer._node import Node
 
 # who ended a connection (the core's CLOSED_*)

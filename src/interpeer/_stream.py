@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Buffer
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, final
 
@@ -12,6 +11,8 @@ from interpeer._core import handles
 from interpeer.errors import ClosedError, StreamReset
 
 if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
     import numpy as np
 
     from interpeer._connection import Connection

@@ -56,5 +56,6 @@ cdef int identity_from_seed(const uint8_t *seed, uint8_t *ed25519_public, uint8_
                             uint8_t *x25519_public_key) noexcept nogil
 cdef int x25519_of_identity(uint8_t *out, const uint8_t *ed25519_public) noexcept nogil
 
+cdef void random_bytes(void *out, size_t n) noexcept nogil
 cdef bint equal_secret(const uint8_t *a, const uint8_t *b, size_t n) noexcept nogil
 cdef void wipe(void *p, size_t n) noexcept nogil

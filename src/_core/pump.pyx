@@ -1,0 +1,282 @@
+"""Engine and sockets in one turn without the GIL: receive, handle, transmit, until nothing comes or the time is up.
+
+Clock and entropy enter the protocol here and nowhere else. The pump runs on the event loop, one turn for each time a
+descriptor becomes readable, or on a thread of its own (`run`), where busy Python threads cannot starve it.
+"""
+
+cimport cython
+from libc.errno cimport EADDRINUSE
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memset
+
+from interpeer._core.context cimport ENTROPY_BYTES, Entropy, entropy_add
+from interpeer._core.control cimport read_endpoint
+from interpeer._core.crypto cimport random_bytes, wipe
+from interpeer._core.engine cimport Engine
+from interpeer._core.slab cimport (
+    Endpoint, endpoint_is_ipv4, recv_batch_free, recv_batch_init, send_batch_clear, send_batch_free, send_batch_init)
+from interpeer._core.udp cimport (
+    UDP_WOULD_BLOCK, udp_clock_ns, udp_close, udp_local, udp_open, udp_recv, udp_send)
+from interpeer._core.udp import words_of
+
+cdef extern from "platform.h" nogil:
+    long atomic_load(long *at)
+    void atomic_add(long *at, long value)
+
+cdef extern from "pump_sys.h" nogil:
+    int pump_timer_open()
+    int pump_timer_set(int fd, uint64_t at_ns)
+    void pump_timer_clear(int fd)
+    void pump_timer_close(int fd)
+    uint32_t pump_wait(const int64_t *fds, int count, uint32_t writing, int64_t timeout_ns)
+    void pump_signal(int64_t fd)
+    void pump_drain(int64_t fd)
+
+EVENTS, MORE, BLOCKED, DEADLINE = TURN_EVENTS, TURN_MORE, TURN_BLOCKED, TURN_DEADLINE
+ALL_SOCKETS = (1 << MAX_SOCKETS) - 1
+TIMER = 1 << MAX_SOCKETS
+
+
+def now_ns():
+    """Return the pump's clock: monotonic, in nanoseconds."""
+    return udp_clock_ns()
+
+
+@cython.final
+@cython.no_gc_clear             # the destructor needs the engine
+cdef class Pump:
+    """Drive an engine over real sockets."""
+
+    def __cinit__(self, Engine engine not None, *, uint64_t spin_ns=0, bint with_timer=True):
+        self.engine = engine
+        self.count = 0
+        self.is_blocked = False
+        self.armed_ns = 0
+        self.deadline_ns = 0
+        self.spin_ns = spin_ns
+        self.turns = 0
+        self.timer_uses = 0
+        self.stopping = 0
+        self.timer_fd = pump_timer_open() if with_timer else -1
+        if recv_batch_init(&self.received) != 0 or send_batch_init(&self.batch) != 0:
+            raise MemoryError
+
+    def __dealloc__(self):
+        self.close()
+        recv_batch_free(&self.received)
+        send_batch_free(&self.batch)
+
+    # --- sockets ---
+
+    def open(self, address, uint32_t disabled):
+        """Listen at (16 bytes, port, scope), IPv6 or mapped IPv4; return the port. Raises OSError.
+
+        `disabled` is what udp.parse_disabled makes of INTERPEER_DISABLE."""
+        cdef Endpoint at
+        cdef int result
+        if self.count == MAX_SOCKETS:
+            raise ValueError("a node listens with one socket for each family")
+        read_endpoint(address, &at)
+        result = udp_open(&self.sockets[self.count], &at, disabled)
+        if result < 0:
+            raise OSError(-result, "cannot listen there")
+        udp_local(&self.sockets[self.count], &at)
+        self.count += 1
+        return at.port
+
+    def close(self):
+        """Close sockets and timer; in a forked child nothing, since they belong to the parent."""
+        if self.engine is not None and self.engine.is_forked():
+            return
+        self.close_sockets()
+        if self.timer_fd >= 0:
+            pump_timer_close(self.timer_fd)
+        self.timer_fd = -1
+
+    def close_sockets(self):
+        """Close the sockets alone, to open others."""
+        cdef int i
+        for i in range(self.count):
+            udp_close(&self.sockets[i])
+        self.count = 0
+
+    def descriptors(self):
+        """Return the sockets' descriptors, in the order in which they were opened."""
+        return [self.sockets[i].fd for i in range(self.count)]
+
+    @property
+    def timer_descriptor(self):
+        """Return a descriptor that is readable when a turn is due; -1 where there is none and the loop's timers must do."""
+        return self.timer_fd
+
+    def counters(self):
+        """Return what the sockets count, added up."""
+        totals = {}
+        for i in range(self.count):
+            for name, value in self.sockets[i].counters.items():
+                totals[name] = totals.get(name, 0) + value
+        return totals
+
+    def capabilities(self):
+        """Return, for each socket, what it can do and how large its buffers are."""
+        return [{"can": sorted(words_of(self.sockets[i].can)), "receive_buffer_bytes": self.sockets[i].receive_buffer_bytes,
+                 "send_buffer_bytes": self.sockets[i].send_buffer_bytes, "is_ipv6": bool(self.sockets[i].is_ipv6)}
+                for i in range(self.count)]
+
+    # --- turns ---
+
+    def turn(self, uint32_t readable):
+        """Take what has come to the sockets whose bits are set, and send what is due. Return TURN_* bits."""
+        cdef int result
+        with nogil:
+            result = self.turn_nogil(readable)
+        return result
+
+    cdef int turn_nogil(self, uint32_t readable) noexcept nogil:
+        cdef uint64_t start_ns = udp_clock_ns(), now_ns = start_ns, active_ns = start_ns
+        cdef int result = 0
+        self.turns += 1
+        if readable >> MAX_SOCKETS & 1 and self.timer_fd >= 0:
+            pump_timer_clear(self.timer_fd)
+            self.armed_ns = 0
+            self.timer_uses += 1
+        self.add_entropy()
+        while True:
+            readable = self.receive(readable, now_ns)
+            self.transmit(now_ns)
+            now_ns = udp_clock_ns()
+            if readable:
+                active_ns = now_ns
+                if now_ns - start_ns > TURN_BUDGET_NS:
+                    result |= TURN_MORE
+                    break
+            elif self.spin_ns == 0 or now_ns - active_ns > self.spin_ns or self.engine.has_events() or self.is_blocked:
+                break
+            else:
+                readable = (1 << self.count) - 1
+        if self.engine.has_events():
+            result |= TURN_EVENTS
+        if self.is_blocked:
+            result |= TURN_BLOCKED
+        self.arm(now_ns)
+        if self.timer_fd < 0:
+            result |= TURN_DEADLINE
+        return result
+
+    cdef void add_entropy(self) noexcept nogil:
+        """Keep the engine supplied with fresh random bytes."""
+        cdef uint8_t fresh[4096]
+        cdef Entropy *entropy = &self.engine.registry.context.entropy
+        if entropy.left >= ENTROPY_LOW:
+            return
+        random_bytes(fresh, ENTROPY_BYTES)
+        self.engine.lock()
+        entropy_add(entropy, fresh, ENTROPY_BYTES)
+        self.engine.unlock()
+        wipe(fresh, ENTROPY_BYTES)
+
+    cdef int receive(self, uint32_t readable, uint64_t now_ns) noexcept nogil:
+        """Take a batch from each socket whose bit is set; return the bits of those that may have more."""
+        cdef int i, n
+        cdef uint32_t more = 0
+        for i in range(self.count):
+            if not readable >> i & 1:
+                continue
+            n = udp_recv(&self.sockets[i], &self.received)
+            if n <= 0:
+                continue
+            self.engine.lock()
+            self.engine.handle_batch(&self.received, now_ns)
+            self.engine.unlock()
+            more |= 1 << i
+        return more
+
+    cdef void transmit(self, uint64_t now_ns) noexcept nogil:
+        """Do what is due, and send until there is nothing more or a socket is full."""
+        cdef bint more = True
+        if self.is_blocked and not self.send_batch():
+            return
+        while more:
+            send_batch_clear(&self.batch)
+            self.engine.lock()
+            self.engine.handle_timeout(now_ns)
+            more = self.engine.poll_transmit(&self.batch, now_ns)
+            self.engine.unlock()
+            if not self.send_batch():
+                return
+
+    cdef bint send_batch(self) noexcept nogil:
+        """Give the batch to the sockets of its families. Return False when one is full: the rest is kept."""
+        cdef uint32_t count = self.batch.count, end
+        cdef bint is_ipv4
+        cdef int i, result
+        self.is_blocked = False
+        while self.batch.sent < count:
+            is_ipv4 = endpoint_is_ipv4(&self.batch.entries[self.batch.sent].remote)
+            end = self.batch.sent + 1
+            while end < count and endpoint_is_ipv4(&self.batch.entries[end].remote) == is_ipv4:
+                end += 1
+            i = 0
+            while i < self.count and self.sockets[i].is_ipv6 == is_ipv4:
+                i += 1
+            if i == self.count:
+                self.batch.sent = end       # no socket of that family: as good as lost
+                continue
+            self.batch.count = end
+            result = udp_send(&self.sockets[i], &self.batch)
+            self.batch.count = count
+            if result == UDP_WOULD_BLOCK:
+                self.is_blocked = True
+                return False
+        return True
+
+    cdef void arm(self, uint64_t now_ns) noexcept nogil:
+        """Set the timer to the next deadline. One that fires early costs less than moving it with every packet."""
+        self.engine.lock()
+        self.deadline_ns = self.engine.poll_timeout()
+        self.engine.unlock()
+        if self.timer_fd < 0 or self.deadline_ns == 0 or (self.is_blocked and self.deadline_ns == 1):
+            return
+        if self.armed_ns == 0 or self.deadline_ns < self.armed_ns:
+            self.armed_ns = self.deadline_ns
+            pump_timer_set(self.timer_fd, self.deadline_ns)
+
+    # --- a thread of its own ---
+
+    def run(self, int64_t wake_fd, int64_t notify_fd):
+        """Turn until `stop`, on the calling thread. `wake_fd` becomes readable when a verb wants a turn; a byte is written
+        to `notify_fd` when there are events for Python."""
+        cdef int64_t fds[4]
+        cdef int i, n = self.count, result = 0
+        cdef uint32_t ready
+        cdef int64_t timeout_ns
+        cdef uint64_t now
+        fds[0] = wake_fd
+        for i in range(n):
+            fds[i + 1] = self.sockets[i].fd
+        with nogil:
+            while not atomic_load(&self.stopping):
+                now = udp_clock_ns()
+                timeout_ns = -1
+                if result & TURN_MORE:
+                    timeout_ns = 0
+                elif self.deadline_ns:
+                    timeout_ns = <int64_t>(self.deadline_ns - now) if self.deadline_ns > now else 0
+                    if self.is_blocked and self.deadline_ns == 1:
+                        timeout_ns = -1
+                ready = pump_wait(fds, n + 1, 0xFE if self.is_blocked else 0, timeout_ns)
+                if ready & 1:
+                    pump_drain(wake_fd)
+                result = self.turn_nogil((ready >> 1) & ((1 << n) - 1))
+                if result & TURN_EVENTS:
+                    pump_signal(notify_fd)
+                while atomic_load(&self.engine.waiters):
+                    yield_thread()          # verbs first: a lock that is taken again at once lets nobody else in
+
+    def stop(self):
+        """Make `run` return; the caller also writes to the wake descriptor."""
+        atomic_add(&self.stopping, 1)
+
+
+cdef extern from "platform.h" nogil:
+    void yield_thread()

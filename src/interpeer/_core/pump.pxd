@@ -1,0 +1,38 @@
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+from interpeer._core.engine cimport Engine
+from interpeer._core.slab cimport RecvBatch, SendBatch
+from interpeer._core.udp cimport Udp
+
+cdef enum:
+    MAX_SOCKETS = 2                 # one for each family
+    TURN_BUDGET_NS = 1000000        # after this a turn lets Python in, and comes back at once
+    ENTROPY_LOW = 2048              # random bytes are added when there are fewer
+
+cdef enum:                          # what a turn leaves behind
+    TURN_EVENTS = 1                 # there are events for Python
+    TURN_MORE = 2                   # the budget ended it: come back soon
+    TURN_BLOCKED = 4                # a socket is full: come back when it can be written to
+    TURN_DEADLINE = 8               # the deadline has changed, and there is no timer descriptor to set
+
+cdef class Pump:
+    cdef readonly Engine engine
+    cdef Udp sockets[2]
+    cdef int count
+    cdef RecvBatch received
+    cdef SendBatch batch
+    cdef bint is_blocked
+    cdef int timer_fd               # -1: none here
+    cdef uint64_t armed_ns          # what it is set to; 0: not
+    cdef readonly uint64_t deadline_ns
+    cdef uint64_t spin_ns
+    cdef readonly uint64_t turns
+    cdef readonly uint64_t timer_uses
+    cdef long stopping
+
+    cdef void add_entropy(self) noexcept nogil
+    cdef int turn_nogil(self, uint32_t readable) noexcept nogil
+    cdef int receive(self, uint32_t readable, uint64_t now_ns) noexcept nogil
+    cdef void transmit(self, uint64_t now_ns) noexcept nogil
+    cdef bint send_batch(self) noexcept nogil
+    cdef void arm(self, uint64_t now_ns) noexcept nogil

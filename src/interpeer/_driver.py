@@ -1,0 +1,367 @@
+"""Who drives the engine: the event loop, a thread beside it, or a loop that cannot watch sockets.
+
+A driver owns the sockets, gives the engine turns, and hands the core's events to the node. `kick` asks for a turn after a
+verb; many verbs in one iteration of the loop share a turn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from typing import Any, final
+
+from interpeer import errors
+from interpeer._address import CoreEndpoint, Endpoint, split_host_port
+from interpeer._config import Config
+from interpeer._core import control, engine, pump, udp
+
+EventsCallback = Callable[[list[tuple[Any, ...]]], None]
+PORT_TRIES = 16
+"""How often another port is tried when the one that the first family got is taken in the second."""
+
+
+def disabled_words() -> str:
+    """Return what the environment switches off: words of `INTERPEER_DISABLE`."""
+    return os.environ.get("INTERPEER_DISABLE", "")
+
+
+class Driver(ABC):
+    """Give an engine turns, sockets and a way to tell what happened."""
+
+    endpoints: tuple[Endpoint, ...]
+    """Addresses at which the sockets can be reached, as far as this machine knows."""
+
+    @abstractmethod
+    async def open(self, listen: Iterable[str]) -> None:
+        """Bind the sockets. Raises OSError or ValueError."""
+
+    @abstractmethod
+    def kick(self) -> None:
+        """Ask for a turn soon; from any thread."""
+
+    @abstractmethod
+    def flush(self) -> None:
+        """Send now what can be sent."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close the sockets. Harmless when closed."""
+
+    @abstractmethod
+    def can_reach(self, endpoint: Endpoint) -> bool:
+        """Tell whether there is a socket of the endpoint's family."""
+
+    @abstractmethod
+    def counters(self) -> dict[str, int]:
+        """Return what the sockets count."""
+
+
+def make_driver(
+    core: engine.Engine, config: Config, on_events: EventsCallback, loop: asyncio.AbstractEventLoop
+) -> Driver:
+    """Choose the driver for a configuration and a loop; `reader` in INTERPEER_DISABLE forces the one without add_reader."""
+    words = {word.strip() for word in disabled_words().split(",")}
+    if "reader" in words or not _can_watch_sockets(loop):
+        from interpeer._portable import PortableDriver
+
+        return PortableDriver(core, on_events, loop)
+    if config.pump == "thread" or os.environ.get("INTERPEER_PUMP") == "thread":
+        return ThreadDriver(core, config, on_events, loop)
+    return LoopDriver(core, config, on_events, loop)
+
+
+def _can_watch_sockets(loop: asyncio.AbstractEventLoop) -> bool:
+    """Tell whether the loop has add_reader: Windows' Proactor loop raises instead."""
+    left, right = socket.socketpair()
+    try:
+        loop.add_reader(left.fileno(), bool)
+        loop.remove_reader(left.fileno())
+    except NotImplementedError:
+        return False
+    finally:
+        left.close()
+        right.close()
+    return True
+
+
+# --- listening ---
+
+
+def parse_listen(listen: str) -> list[tuple[str, int]]:
+    """Return the addresses to bind for one `listen`: "[::]:0" means both families, and the first port serves both."""
+    host, port = split_host_port(listen)
+    if not 0 <= port < 65536:
+        raise ValueError(f"a port is a number from 0 to 65535, not {port}")
+    if host == "::":
+        return [("::", port), ("0.0.0.0", port)]
+    return [(host, port)]
+
+
+def to_core(host: str, port: int) -> CoreEndpoint:
+    """Return the core's form of an address whose port may be 0. Raises ValueError."""
+    packed, _, scope = Endpoint(host, port or 1).to_core()
+    return packed, port, scope
+
+
+def bind_all(listen: Iterable[str], bind: Callable[[CoreEndpoint], int], unbind: Callable[[], None]) -> list[tuple[str, int]]:
+    """Bind every address; return (host, port) of each. A machine without IPv6 does without the IPv6 half of "[::]:0"."""
+    wanted = [parse_listen(text) for text in listen]
+    if not wanted:
+        raise ValueError("listen names no address")
+    for attempt in range(PORT_TRIES):
+        bound: list[tuple[str, int]] = []
+        try:
+            for group in wanted:
+                bound += _bind_group(group, bind)
+        except OSError as error:
+            unbind()
+            is_clash = error.errno == errno.EADDRINUSE and any(port == 0 for group in wanted for _, port in group)
+            if is_clash and attempt < PORT_TRIES - 1:
+                continue
+            places = ", ".join(listen)
+            raise OSError(error.errno, f"cannot listen at {places}: {os.strerror(error.errno or 0)}") from None
+        return bound
+    raise AssertionError("unreachable")
+
+
+def _bind_group(group: list[tuple[str, int]], bind: Callable[[CoreEndpoint], int]) -> list[tuple[str, int]]:
+    bound: list[tuple[str, int]] = []
+    port = group[0][1]
+    for i, (host, _) in enumerate(group):
+        try:
+            port = bind(to_core(host, port))
+        except OSError as error:
+            no_such_family = error.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT)
+            if no_such_family and len(group) > 1 and i == 0:
+                continue
+            raise
+        bound.append((host, port))
+    return bound
+
+
+def reachable_endpoints(bound: list[tuple[str, int]]) -> tuple[Endpoint, ...]:
+    """Return the addresses under which bound sockets can be called: for a wildcard, those this machine sends from."""
+    found: list[Endpoint] = []
+    for host, port in bound:
+        hosts = _own_hosts(host) if host in ("::", "0.0.0.0") else [host]
+        found += [Endpoint(own, port) for own in hosts]
+    return tuple(dict.fromkeys(found))
+
+
+def _own_hosts(wildcard: str) -> list[str]:
+    """Return this machine's address towards the world, by asking the routing table; loopback where there is no way out."""
+    is_ipv6 = wildcard == "::"
+    with socket.socket(socket.AF_INET6 if is_ipv6 else socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("2001:db8::1" if is_ipv6 else "192.0.2.1", 9))  # sends nothing
+            return [probe.getsockname()[0]]
+        except OSError:
+            return ["::1" if is_ipv6 else "127.0.0.1"]
+
+
+# --- drivers over the pump ---
+
+
+class PumpDriver(Driver):
+    """What the loop's and the thread's driver share: the pump and its sockets."""
+
+    def __init__(
+        self, core: engine.Engine, config: Config, on_events: EventsCallback, loop: asyncio.AbstractEventLoop, with_timer: bool
+    ) -> None:
+        self._core = core
+        self._on_events = on_events
+        self._loop = loop
+        self._pump = pump.Pump(core, spin_ns=int(config.spin_s * 1e9), with_timer=with_timer)
+        self._thread_id = threading.get_ident()
+        self._is_open = False
+        self.endpoints = ()
+
+    async def open(self, listen: Iterable[str]) -> None:
+        words = ",".join(word for word in disabled_words().split(",") if word.strip() not in ("reader", "timer", "ipv6"))
+        disabled = udp.parse_disabled(words)
+        without_ipv6 = "ipv6" in disabled_words().split(",")
+
+        def bind(endpoint: CoreEndpoint) -> int:
+            if without_ipv6 and not endpoint[0].startswith(b"\0" * 10 + b"\xff\xff"):
+                raise OSError(errno.EAFNOSUPPORT, "IPv6 is disabled")
+            return self._pump.open(endpoint, disabled)
+
+        bound = bind_all(tuple(listen), bind, self._pump.close_sockets)
+        self.endpoints = reachable_endpoints(bound)
+        self._families = {":" in host for host, _ in bound}
+        self._is_open = True
+        self._core.on_kick = self.kick
+        self._start()
+
+    @abstractmethod
+    def _start(self) -> None: ...
+
+    def can_reach(self, endpoint: Endpoint) -> bool:
+        return (":" in endpoint.host) in self._families
+
+    def counters(self) -> dict[str, int]:
+        return {**self._pump.counters(), "turns": self._pump.turns, "timer_uses": self._pump.timer_uses}
+
+    def capabilities(self) -> list[dict[str, Any]]:
+        """Return what each socket can do, for doctor."""
+        return self._pump.capabilities()
+
+    def _tell(self) -> None:
+        self._on_events(control.events(self._core))
+
+
+@final
+class LoopDriver(PumpDriver):
+    """Turn on the event loop, whenever a socket or the timer becomes readable, or a verb asks for it."""
+
+    def __init__(
+        self, core: engine.Engine, config: Config, on_events: EventsCallback, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        with_timer = "timer" not in disabled_words().split(",")
+        super().__init__(core, config, on_events, loop, with_timer)
+        self._soon: asyncio.Handle | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._writers: list[int] = []
+        self.timer_fallbacks = 0
+
+    def _start(self) -> None:
+        for i, descriptor in enumerate(self._pump.descriptors()):
+            self._loop.add_reader(descriptor, self._turn, 1 << i)
+        if self._pump.timer_descriptor >= 0:
+            self._loop.add_reader(self._pump.timer_descriptor, self._turn, pump.TIMER)
+
+    def kick(self) -> None:
+        if threading.get_ident() != self._thread_id:
+            self._loop.call_soon_threadsafe(self.flush)
+        elif self._soon is None and self._is_open:
+            self._soon = self._loop.call_soon(self._turn_soon)
+
+    def flush(self) -> None:
+        if self._is_open:
+            self._turn(0)
+
+    def _turn_soon(self) -> None:
+        self._soon = None
+        self.flush()
+
+    def _turn(self, readable: int) -> None:
+        result = self._pump.turn(readable)
+        if result & pump.EVENTS:
+            self._tell()
+        if result & ~pump.EVENTS and self._is_open:
+            self._see_to(result)
+
+    def _see_to(self, result: int) -> None:
+        """Do what is rare: come back at once, wait for a full socket, or set the loop's timer for want of a better one."""
+        if result & pump.MORE and self._soon is None:
+            self._soon = self._loop.call_soon(self._come_back)
+        if result & pump.BLOCKED and not self._writers:
+            self._writers = self._pump.descriptors()
+            for descriptor in self._writers:
+                self._loop.add_writer(descriptor, self._writable)
+        if result & pump.DEADLINE:
+            self._set_timer()
+
+    def _come_back(self) -> None:
+        self._soon = None
+        if self._is_open:
+            self._turn(pump.ALL_SOCKETS)
+
+    def _writable(self) -> None:
+        for descriptor in self._writers:
+            self._loop.remove_writer(descriptor)
+        self._writers = []
+        self._turn(0)
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        deadline_ns = self._pump.deadline_ns
+        if deadline_ns and not (deadline_ns == 1 and self._writers):
+            delay_s = max(0.0, (deadline_ns - pump.now_ns()) / 1e9)
+            self._timer = self._loop.call_later(delay_s, self._timer_is_due)
+
+    def _timer_is_due(self) -> None:
+        self._timer = None
+        self.timer_fallbacks += 1
+        self.flush()
+
+    def counters(self) -> dict[str, int]:
+        return {**super().counters(), "without_timer": self.timer_fallbacks}
+
+    def close(self) -> None:
+        if not self._is_open:
+            self._pump.close()
+            return
+        self._is_open = False
+        self._core.on_kick = None
+        for handle in (self._soon, self._timer):
+            if handle is not None:
+                handle.cancel()
+        if not self._loop.is_closed():
+            for descriptor in self._writers:
+                self._loop.remove_writer(descriptor)
+            for descriptor in self._pump.descriptors():
+                self._loop.remove_reader(descriptor)
+            if self._pump.timer_descriptor >= 0:
+                self._loop.remove_reader(self._pump.timer_descriptor)
+        self._pump.close()
+
+
+@final
+class ThreadDriver(PumpDriver):
+    """Turn on a thread of its own: busy Python threads then delay the application, but not the protocol."""
+
+    def __init__(
+        self, core: engine.Engine, config: Config, on_events: EventsCallback, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        super().__init__(core, config, on_events, loop, with_timer=False)
+        self._wake, self._waken = socket.socketpair()
+        self._notify, self._notified = socket.socketpair()
+        for end in (self._wake, self._waken, self._notify, self._notified):
+            end.setblocking(False)
+        self._thread = threading.Thread(target=self._run, name="interpeer", daemon=True)
+
+    def _start(self) -> None:
+        self._loop.add_reader(self._notified.fileno(), self._on_notified)
+        self._thread.start()
+
+    def _run(self) -> None:
+        self._pump.run(self._waken.fileno(), self._notify.fileno())
+
+    def _on_notified(self) -> None:
+        try:
+            self._notified.recv(4096)
+        except BlockingIOError:
+            return
+        self._tell()
+
+    def kick(self) -> None:
+        if self._is_open:
+            try:
+                self._wake.send(b"k")
+            except BlockingIOError:
+                pass  # it has been told often enough
+
+    def flush(self) -> None:
+        self.kick()
+
+    def close(self) -> None:
+        if self._is_open:
+            self._is_open = False
+            self._core.on_kick = None
+            self._pump.stop()
+            self._wake.send(b"k")
+            self._thread.join()
+            self._pump.turn(0)  # what was said last still goes out
+            if not self._loop.is_closed():
+                self._loop.remove_reader(self._notified.fileno())
+        self._pump.close()
+        for end in (self._wake, self._waken, self._notify, self._notified):
+            end.close()
