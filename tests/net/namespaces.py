@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 UNSHARE = ("unshare", "--user", "--map-root-user", "--net")
+IP_RECVERR = 11
 NEIGHBOUR = "02:00:00:00:00:02"
 
 
@@ -75,6 +76,23 @@ def full_socket() -> dict:
         sender.wait(for_sending=True)
     payloads = udp_payloads(wire, 7000, 20)
     return {"waiting": waiting, "writable": writable, "payloads": payloads, "counters": sender.counters()}
+
+
+def full_queue() -> dict:
+    """A slow interface whose queue is full, on a socket that is told so."""
+    from interpeer._core.udpsocket import UdpSocket
+
+    make_link()
+    ip(f"neighbour replace 10.9.0.2 lladdr {NEIGHBOUR} dev veth0")
+    shaper = ["tc", "qdisc", "add", "dev", "veth0", "root", "tbf", "rate", "8kbit", "burst", "1600", "limit", "1600"]
+    if not shutil.which("tc") or subprocess.run(shaper, check=False, capture_output=True).returncode:
+        return {"skipped": "no token bucket here"}
+    sender, receiver = UdpSocket("0.0.0.0"), UdpSocket("127.0.0.1")
+    with socket.socket(fileno=os.dup(sender.fileno())) as same:
+        same.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)
+    waiting = sender.send([*[(bytes(1000), ("10.9.0.2", 7000))] * 10, (b"fine", receiver.address)])
+    receiver.wait()
+    return {"waiting": waiting, "counters": sender.counters(), "arrived": [m[0].decode() for m in receiver.receive()]}
 
 
 def failing_routes() -> dict:

@@ -24,6 +24,17 @@ def test_full_socket_keeps_the_rest_of_the_batch_and_sends_it_later():
     assert seen["counters"]["sent_messages"] == 20
 
 
+@pytest.mark.row("M3")
+def test_full_queue_below_the_socket_is_a_loss_and_nothing_waits_for_it():
+    seen = namespaces.run_case("full_queue")
+    if "skipped" in seen:
+        pytest.skip(seen["skipped"])
+    assert seen["waiting"] == 0
+    assert seen["counters"]["no_buffers"] > 0
+    assert seen["counters"]["no_buffers"] + seen["counters"]["sent_messages"] == 11
+    assert seen["arrived"] == ["fine"]
+
+
 @pytest.mark.row("M3", "N12")
 def test_each_failing_route_is_counted_as_what_it_is():
     seen = namespaces.run_case("failing_routes")
