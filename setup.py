@@ -15,7 +15,7 @@ from pathlib import Path
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
-MODULES = ("rangeset", "replay", "slab", "table", "timers", "crypto", "noise", "wire", "buffer", "protection", "loss", "cc", "stream", "datagram", "context", "path", "conn", "ingress", "egress", "handshake", "dial", "answer", "registry", "reception", "engine", "handles", "control", "udp", "udpsocket", "pump", "probe")
+MODULES = ("rangeset", "replay", "slab", "table", "timers", "crypto", "noise", "wire", "buffer", "protection", "loss", "cc", "stream", "datagram", "context", "path", "conn", "ingress", "egress", "handshake", "dial", "answer", "registry", "reception", "engine", "handles", "control", "udp", "udpsocket", "limit", "pump", "probe")
 
 CORE = Path("src/_core")
 INTERFACE = Path("src/interpeer/_core")
