@@ -34,7 +34,7 @@ BUNDLE = Path("src/interpeer/_lib")
 SHARED = sorted(str(p) for p in (*CORE.glob("*.h"), *INTERFACE.glob("*.pxd")))  # any of them may be in any module
 
 DEBUG, SANITIZE, TRACE = (bool(int(os.environ.get(f"INTERPEER_{name}", "0"))) for name in ("DEBUG", "SANITIZE", "TRACE"))
-GENERATED = Path("build/trace") if TRACE else Path("build/c")
+GENERATED = Path("." if TRACE else "build/c")  # coverage looks for the C beside its source
 
 DIRECTIVES = {
     "language_level": 3,
