@@ -23,15 +23,19 @@ case $(uname -s) in
 esac
 
 # A library built for one C library or architecture must not be taken for another (containers share the checkout).
-key=$({ cat "$script"; uname -sm; ldd --version 2>&1 | head -n 1; echo "${CC-} ${CFLAGS-} ${MACOSX_DEPLOYMENT_TARGET-}"; } | cksum)
+key=$({
+    cat "$script"
+    uname -sm
+    ldd --version 2>&1 | head -n 1
+    echo "${CC-} ${CFLAGS-} ${MACOSX_DEPLOYMENT_TARGET-}"
+} | cksum)
+python=${PYTHON:-python3}
 root=$(mkdir -p "${INTERPEER_CACHE:-.cache}" && cd "${INTERPEER_CACHE:-.cache}" && pwd)
 built=$root/libsodium-$SODIUM-${key%% *}
 
-python() { "${PYTHON:-python3}" "$@"; }
-
 fetch() {                           # leaves the unpacked source in $work/libsodium
     printf 'PyNaCl==%s --hash=sha256:%s\n' "$PYNACL" "$PYNACL_SHA256" >"$work/requirements"
-    python -m pip -q --disable-pip-version-check download --no-deps --no-binary PyNaCl --require-hashes \
+    "$python" -m pip -q --disable-pip-version-check download --no-deps --no-binary PyNaCl --require-hashes \
         -r "$work/requirements" -d "$work"
     tar -C "$work" -xzf "$work/pynacl-$PYNACL.tar.gz"
     mv "$work/pynacl-$PYNACL/src/libsodium" "$work/libsodium"
@@ -55,14 +59,16 @@ build_posix() {
 }
 
 build_windows() {                   # from Git's shell, with msbuild on the path
-    case ${PROCESSOR_ARCHITECTURE-} in ARM64) platform=ARM64 ;; *) platform=x64 ;; esac
+    case $("$python" -c 'import sysconfig; print(sysconfig.get_platform())') in *arm64) platform=ARM64 ;; *) platform=x64 ;; esac
     cd "$work/libsodium"
     msbuild builds/msvc/vs2022/libsodium.sln -m -nologo -v:quiet -p:Configuration=ReleaseDLL -p:Platform=$platform
     cp bin/$platform/Release/*/dynamic/$library "$work/$library"
 }
 
 bill_of_materials() {               # CycloneDX; without a date or serial number, so that equal builds are equal
-    sha256=$(python -c 'import hashlib, sys; print(hashlib.sha256(open(sys.argv[1], "rb").read()).hexdigest())' "$work/$library")
+    sha256=$("$python" -c '
+import hashlib, sys
+print(hashlib.sha256(open(sys.argv[1], "rb").read()).hexdigest())' "$work/$library")
     cat <<END
 {
   "bomFormat": "CycloneDX",
