@@ -75,7 +75,11 @@ def stale() -> bool:
 
 
 class BuildCore(build_ext):
-    """Translates to C only when something is compiled: a source distribution needs no C, and carries none."""
+    """Uses all processors, and translates to C only when something is compiled: a source distribution carries no C."""
+
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        self.parallel = self.parallel or os.cpu_count()
 
     def build_extensions(self) -> None:
         translated = cythonize(
@@ -83,7 +87,7 @@ class BuildCore(build_ext):
             include_path=["src"],
             build_dir=str(GENERATED),
             force=stale(),
-            nthreads=self.parallel or 0,
+            nthreads=self.parallel,
             compiler_directives=DIRECTIVES,
         )
         sources = {extension.name: extension.sources for extension in translated}

@@ -8,7 +8,7 @@ import pytest
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="./run is for POSIX systems")
 
-TOOLS = ("cat", "cksum", "cmp", "dirname", "find", "getconf", "grep", "head", "mkdir", "rm", "sed", "sh", "sort", "tail")
+TOOLS = ("cat", "cksum", "cmp", "dirname", "find", "grep", "head", "mkdir", "rm", "sed", "sh", "sort", "tail")
 APT = "apt-get update && env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends"
 
 
