@@ -38,19 +38,20 @@ ALLOWED: dict[str, set[str]] = {
     **{name: L0 | L1 | L2 | SIDEWAYS.get(name, set()) for name in L3},
     **{name: L0 | L1 | L2 | L3 | SIDEWAYS.get(name, set()) for name in DOORS},
     "udp": {"slab"},
+    "udpsocket": {"udp", "slab"},
     "pump": L0 | {"engine", "udp"},
     "limit": {"udp", "crypto", "slab"},
     "probe": L0 | L1 | L2,
 }
 # Python: what the files of the top layer, and of interpeer.testing, may take from the core
-TOP = {"pump", "crypto"} | DOORS
-TOP_MORE = {"_bench.py": {"limit"}, "_doctor.py": {"udp"}}
+TOP = {"engine", "pump", "crypto"} | DOORS
+TOP_MORE = {"_bench.py": {"limit"}, "_doctor.py": {"udpsocket"}}
 TESTING = {"engine"} | DOORS
 
 LOOPS = {"asyncio", "uvloop"}
 SYSTEM = {"time", "random", "secrets", "os", "datetime", "socket", "select", "posix", "libc.time", "cpython.datetime"}
 SYSTEM_CALLS = re.compile(r"\b(clock_gettime|gettimeofday|getrandom|getentropy|arc4random\w*|randombytes\w*|urandom|s?rand)\b")
-TOUCHES_SYSTEM = {"udp", "pump", "limit"}  # where time and entropy enter, and the two that only make system calls
+TOUCHES_SYSTEM = {"pump", "udp", "udpsocket", "limit"}  # where time and entropy enter, and what only makes system calls
 
 IMPORT = re.compile(r"^\s*(?:from\s+([\w.]+)\s+c?import\s+(\([^)]*\)|[^\n]*)|c?import\s+([^\n]*))", re.MULTILINE)
 
