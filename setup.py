@@ -1,4 +1,4 @@
-"""The extension modules, their flags and three switches; everything else is in pyproject.toml.
+"""The extension modules, their flags and three switches, and what goes into distributions; the rest is in pyproject.toml.
 
 Implementation (.pyx, .h) lies in src/_core and is compiled to the package interpeer._core; interface (.pxd, .pyi)
 lies in src/interpeer/_core. Every module is named: a glob would make an empty wheel from the source distribution.
@@ -9,19 +9,44 @@ INTERPEER_TRACE=1     line tracing for coverage (slow; never for timing)
 """
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
+from setuptools.command.build_ext import build_ext
+from setuptools.command.sdist import sdist
 
-MODULES = ("rangeset", "replay", "slab", "table", "timers", "crypto", "noise", "wire", "buffer", "protection", "loss", "cc", "stream", "datagram", "context", "path", "conn", "ingress", "egress", "handshake", "dial", "answer", "registry", "reception", "engine", "handles", "control", "udp", "udpsocket", "limit", "pump", "probe")
+MODULES = (
+    "crypto", "rangeset", "replay", "slab", "table", "timers", "wire",
+    "buffer", "cc", "datagram", "loss", "noise", "path", "protection", "stream",
+    "answer", "conn", "context", "dial", "egress", "handshake", "ingress",
+    "control", "engine", "handles", "reception", "registry",
+    "udp", "udpsocket", "pump", "limit",
+    "probe",
+)
 
 CORE = Path("src/_core")
 INTERFACE = Path("src/interpeer/_core")
-SOURCES = sorted(str(p) for d, kinds in ((CORE, ("*.pyx", "*.h")), (INTERFACE, ("*.pxd",))) for k in kinds for p in d.glob(k))
+BUNDLE = Path("src/interpeer/_lib")
+SHARED = sorted(str(p) for p in (*CORE.glob("*.h"), *INTERFACE.glob("*.pxd")))  # any of them may be in any module
 
 DEBUG, SANITIZE, TRACE = (bool(int(os.environ.get(f"INTERPEER_{name}", "0"))) for name in ("DEBUG", "SANITIZE", "TRACE"))
+GENERATED = Path("." if TRACE else "build/c")  # coverage looks for the C beside its source
+
+DIRECTIVES = {
+    "language_level": 3,
+    "boundscheck": TRACE,
+    "wraparound": TRACE,
+    "cdivision": True,
+    "initializedcheck": False,
+    "auto_pickle": False,
+    "embedsignature": False,
+    "freethreading_compatible": True,
+    "linetrace": TRACE,
+}
 
 
 def flags() -> tuple[list[str], list[str], list[tuple[str, str]]]:
@@ -36,7 +61,7 @@ def flags() -> tuple[list[str], list[str], list[tuple[str, str]]]:
     if sys.platform == "linux":
         macros += [("_GNU_SOURCE", "1")]
     if SANITIZE:
-        compile_args += ["-g", "-O1", "-fno-omit-frame-pointer", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
+        compile_args += ["-g", "-O1", "-fno-omit-frame-pointer", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
         link_args += ["-fsanitize=address,undefined"]
     return compile_args, link_args, macros
 
@@ -45,20 +70,67 @@ def stale() -> bool:
     """Tell whether an interface or header is newer than a generated C file.
 
     Cython does not see a module's own .pxd in the other folder, and would leave stale C behind."""
-    generated = [p.stat().st_mtime for p in CORE.glob("*.c")]
-    interface = [Path(s).stat().st_mtime for s in SOURCES if not s.endswith(".pyx")]
-    return bool(generated and interface) and max(interface) > min(generated)
+    translated = [p for p in (GENERATED / CORE / f"{name}.c" for name in MODULES) if p.exists()]
+    return any(p.stat().st_mtime < max(os.path.getmtime(s) for s in SHARED) for p in translated)
 
 
-COMPILE_ARGS, LINK_ARGS, MACROS = flags()
+class BuildCore(build_ext):
+    """Uses all processors, and translates to C only when something is compiled: a source distribution carries no C."""
 
-setup(
-    ext_modules=cythonize(
-        [
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        self.parallel = self.parallel or os.cpu_count()
+
+    def build_extensions(self) -> None:
+        translated = cythonize(
+            self.extensions,
+            include_path=["src"],
+            build_dir=str(GENERATED),
+            force=stale(),
+            nthreads=self.parallel,
+            compiler_directives=DIRECTIVES,
+        )
+        sources = {extension.name: extension.sources for extension in translated}
+        for extension in self.extensions:
+            extension.sources = sources[extension.name]
+        super().build_extensions()
+
+
+class SourceDistribution(sdist):
+    """Adds what a distributor needs to build, test and read, and leaves out the library that was built here."""
+
+    def make_distribution(self) -> None:
+        for name in ("run", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"):
+            self.filelist.include(name)
+        for folder in (".ci", "benchmarks", "docs", "examples", "tests"):
+            self.filelist.graft(folder)
+        self.filelist.prune("docs/_build")
+        self.filelist.prune(str(BUNDLE))
+        self.filelist.global_exclude("*.py[cod]")
+        super().make_distribution()
+
+
+class Wheel(bdist_wheel):
+    """Puts the bundled library's bill of materials where PEP 770 wants it."""
+
+    def write_wheelfile(self, wheelfile_base: str, *args: str) -> None:
+        super().write_wheelfile(wheelfile_base, *args)
+        bill = BUNDLE / "sbom.cdx.json"
+        if bill.exists():
+            folder = Path(wheelfile_base) / "sboms"
+            folder.mkdir(exist_ok=True)
+            shutil.copyfile(bill, folder / "libsodium.cdx.json")
+
+
+if __name__ == "__main__":  # translating in parallel starts processes, which import this file on some systems
+    COMPILE_ARGS, LINK_ARGS, MACROS = flags()
+    setup(
+        cmdclass={"build_ext": BuildCore, "sdist": SourceDistribution, "bdist_wheel": Wheel},
+        ext_modules=[
             Extension(
                 f"interpeer._core.{name}",
                 [str(CORE / f"{name}.pyx")],
-                depends=SOURCES,
+                depends=[str(CORE / f"{name}.pyx"), *SHARED],
                 include_dirs=[str(CORE)],
                 extra_compile_args=COMPILE_ARGS,
                 extra_link_args=LINK_ARGS,
@@ -66,18 +138,4 @@ setup(
             )
             for name in MODULES
         ],
-        include_path=["src"],
-        force=stale(),
-        compiler_directives={
-            "language_level": 3,
-            "boundscheck": TRACE,
-            "wraparound": TRACE,
-            "cdivision": True,
-            "initializedcheck": False,
-            "auto_pickle": False,
-            "embedsignature": False,
-            "freethreading_compatible": True,
-            "linetrace": TRACE,
-        },
     )
-)

@@ -4,7 +4,7 @@ Each door is as thin as it can be: it converts arguments, calls the function of 
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stdint cimport uint8_t
 
 from interpeer._core.crypto cimport (
     Aead, aead_free, aead_init, aead_open, aead_seal, blake2b, header_mask, identity_from_seed, suite_is_available,

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from interpeer._core import probe
 
 VECTORS = json.loads((Path(__file__).parents[3] / "shared/vectors/noise-25519.json").read_text())["vectors"]

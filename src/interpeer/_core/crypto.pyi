@@ -1,0 +1,3 @@
+from collections.abc import Callable
+
+def install(address_of: Callable[[str], int], *, hardware_aes: bool | None = None) -> None: ...
