@@ -146,7 +146,6 @@ cdef HalfOpen *half_open_add(Answering *a, const InitMessage *init, const Datagr
     h.remote_cid = init.remote_cid
     h.remote = from_.remote
     memcpy(h.local, from_.local, sizeof(h.local))
-    h.interface = from_.interface
     h.created_ns = now_ns
     memcpy(h.identity, init.identity, KEY_BYTES)
     memcpy(h.peer_key, init.noise.remote_static, KEY_BYTES)

@@ -202,8 +202,7 @@ cdef void stop_sending(Conn *c) noexcept nogil:
             stream_reset(s, 0)
             s.pending = 0
             conn_notify_stream(c, s)
-    conn_notify(c, CONN_EVENT_CLOSED)
-    conn_notify(c, c.wanted)
+    conn_notify(c, CONN_EVENT_CLOSED)       # which wakes whoever waits for anything else, too
 
 
 cdef void conn_wake(Conn *c) noexcept nogil:

@@ -180,7 +180,7 @@ cdef void enter(SendBatch *batch, Path *p, uint32_t bytes) noexcept nogil:
     d.segment = bytes
     d.remote = p.remote
     memcpy(d.local, p.local, sizeof(d.local))
-    d.interface = p.interface
+    d.interface = 0                 # the way is the system's choice; a link-local address carries its scope
     d.ecn = ecn
 
 

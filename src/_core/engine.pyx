@@ -217,7 +217,6 @@ cdef class Engine:
                 d.segment = reply.bytes
                 d.remote = reply.remote
                 memcpy(d.local, reply.local, sizeof(d.local))
-                d.interface = reply.interface
                 memcpy(d.data, reply.data, reply.bytes)
                 batch.used += reply.bytes
                 batch.count += 1

@@ -216,16 +216,14 @@ cdef void answer(Registry *r, HalfOpen *h, Noise *noise, uint64_t now_ns) noexce
     if not is_written:
         half_open_remove(&r.answering, h)
         return
-    send_response(r, h, &h.remote, h.local, h.interface)
+    send_response(r, h, &h.remote, h.local)
 
 
-cdef void send_response(Registry *r, HalfOpen *h, const Endpoint *remote, const uint8_t *local,
-                        uint32_t interface) noexcept nogil:
+cdef void send_response(Registry *r, HalfOpen *h, const Endpoint *remote, const uint8_t *local) noexcept nogil:
     cdef Datagrams to
     cdef Reply *reply
     to.remote = remote[0]
     memcpy(to.local, local, sizeof(to.local))
-    to.interface = interface
     reply = registry_reply(r, &to)
     if reply != NULL:
         memcpy(reply.data, h.material, h.response_bytes)
@@ -236,7 +234,7 @@ cdef void send_response(Registry *r, HalfOpen *h, const Endpoint *remote, const 
 cdef void repeat_response(Registry *r, HalfOpen *h, const Datagrams *from_) noexcept nogil:
     """The same init again: the response was lost, or it came another way. Answer to where it came from."""
     if h.state == HALF_ANSWERED and h.answers < MAX_ANSWERS:
-        send_response(r, h, &from_.remote, from_.local, from_.interface)
+        send_response(r, h, &from_.remote, from_.local)
     else:
         r.context.counters.dropped_limited += 1
 
@@ -278,7 +276,6 @@ cdef void reception_decide(Registry *r, uint32_t id, bint is_welcome, uint64_t n
         init.remote_cid = h.remote_cid
         from_.remote = h.remote
         memcpy(from_.local, h.local, sizeof(from_.local))
-        from_.interface = h.interface
         refuse(r, &init, &from_, CODE_REFUSED, NULL, 0)
         half_open_remove(&r.answering, h)
     wipe(&init, sizeof(InitMessage))
@@ -296,7 +293,7 @@ cdef Conn *reception_handle_first_packet(Registry *r, HalfOpen *h, uint8_t *p, u
     memcpy(c.peer_identity, h.identity, KEY_BYTES)
     memcpy(c.peer_key, h.peer_key, KEY_BYTES)
     c.protocol = h.protocol
-    if registry_start_path(r, c, &from_.remote, from_.local, from_.interface, h.local_cid, h.remote_cid) != 0 \
+    if registry_start_path(r, c, &from_.remote, from_.local, h.local_cid, h.remote_cid) != 0 \
             or conn_start(c, h.suite, h.send_secret, h.recv_secret, &theirs, now_ns) != 0:
         conn_free(c)
         return NULL
@@ -450,7 +447,7 @@ cdef int open_session(Registry *r, Conn *c, Dial *d, const Parameters *theirs, c
     cdef uint8_t recv_secret[32]
     cdef int result = noise_split(&d.noise, send_secret, recv_secret)
     if result == 0:
-        result = registry_start_path(r, c, &from_.remote, from_.local, from_.interface, d.cid, theirs.connection_id)
+        result = registry_start_path(r, c, &from_.remote, from_.local, d.cid, theirs.connection_id)
     if result == 0:
         c.is_initiator = True
         result = conn_start(c, theirs.suites[0], send_secret, recv_secret, theirs, now_ns)

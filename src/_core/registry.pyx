@@ -70,14 +70,13 @@ cdef bint registry_new_cid(Registry *r, uint64_t *cid) noexcept nogil:
     return table_find(&r.by_cid, cid[0]) == NULL
 
 
-cdef int registry_start_path(Registry *r, Conn *c, const Endpoint *remote, const uint8_t *local, uint32_t interface,
+cdef int registry_start_path(Registry *r, Conn *c, const Endpoint *remote, const uint8_t *local,
                              uint64_t local_cid, uint64_t remote_cid) noexcept nogil:
     """Give a connection the path that its handshake has found."""
     if path_init(&c.path, 0, remote, r.context.limits.packet_bytes, r.context.limits.controller, c,
                  conn_on_acked, conn_on_lost) != 0:
         return -1
     memcpy(c.path.local, local, sizeof(c.path.local))
-    c.path.interface = interface
     c.path.local_cid = local_cid
     c.path.remote_cid = remote_cid
     return 0
@@ -177,7 +176,6 @@ cdef Reply *registry_reply(Registry *r, const Datagrams *to) noexcept nogil:
     r.reply_count += 1
     reply.remote = to.remote
     memcpy(reply.local, to.local, sizeof(reply.local))
-    reply.interface = to.interface
     reply.bytes = 0
     return reply
 

@@ -98,6 +98,18 @@ class Stream:
                 raise self._connection._error()
             await self._waiters.wait(handles.ACKED, lambda: handle.want_acked(mark))
 
+    async def _lend(self, data: memoryview) -> None:
+        """Send a buffer without copying it; it is acknowledged when this returns, and given back in any case."""
+        handle = self._handle
+        if not data.nbytes:
+            return
+        if not handle.can_write or not handle.lend(data):
+            raise self._write_error()
+        try:
+            await self._acked(handle.bytes_accepted)
+        finally:
+            handle.return_loan()
+
     def reset(self, code: int = 0) -> None:
         """Give our side up: the peer's reads fail with StreamReset and this code. What was not acknowledged is lost."""
         self._handle.reset(code)

@@ -35,7 +35,6 @@ cdef struct HalfOpen:
     uint64_t remote_cid
     Endpoint remote
     uint8_t local[16]
-    uint32_t interface
     uint32_t id                     # for the application's answer; never 0
     uint64_t created_ns
     uint64_t answered_ns

@@ -25,7 +25,6 @@ cdef enum:                          # whom we let in
 cdef struct Reply:                  # a handshake message on its way out
     Endpoint remote
     uint8_t local[16]
-    uint32_t interface
     uint16_t bytes
     uint8_t data[512]
 
@@ -74,7 +73,7 @@ cdef bint registry_new_cid(Registry *r, uint64_t *cid) noexcept nogil
 cdef int registry_add(Registry *r, Conn *c) noexcept nogil
 cdef void registry_remove(Registry *r, Conn *c) noexcept nogil
 cdef void registry_retire(Registry *r, Conn *c) noexcept nogil
-cdef int registry_start_path(Registry *r, Conn *c, const Endpoint *remote, const uint8_t *local, uint32_t interface,
+cdef int registry_start_path(Registry *r, Conn *c, const Endpoint *remote, const uint8_t *local,
                              uint64_t local_cid, uint64_t remote_cid) noexcept nogil
 cdef void registry_parameters(Registry *r, Parameters *out, uint64_t cid) noexcept nogil
 cdef uint16_t registry_protocol(const Registry *r, const uint8_t *name, uint32_t n) noexcept nogil
