@@ -12,6 +12,7 @@
 
 import logging as _logging
 
+from interpeer import blocking
 from interpeer._address import Address, Endpoint
 from interpeer._config import Config, Give
 from interpeer._connection import Connection, Path, Stats
@@ -76,6 +77,7 @@ __all__ = [
     "UnsupportedVersion",
     "WrongLoopError",
     "__version__",
+    "blocking",
     "run",
 ]
 

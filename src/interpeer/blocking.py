@@ -1,0 +1,361 @@
+"""The same API for threads: every call waits, and takes `timeout=` in seconds.
+
+    import interpeer
+
+    with interpeer.blocking.Node() as a, interpeer.blocking.Node() as b:
+        connection = a.connect(b.address, timeout=5)
+        stream = connection.open_stream()
+        stream.write(b"hello")
+        accepted = b.accept(timeout=5).accept_stream(timeout=5)
+        assert accepted.readexactly(5, timeout=5) == b"hello"
+
+Each node has an event loop on a thread of its own, so any thread may use it, and its connections and streams, at any time.
+A call that takes longer than `timeout` raises TimeoutError and is cancelled, with what the asynchronous call promises of
+that: reads lose nothing, a write leaves a prefix sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar, final
+
+import interpeer
+from interpeer._address import Address
+from interpeer._config import Config, Give
+from interpeer._connection import Path, Stats
+from interpeer._identity import Identity, PeerId
+from interpeer._node import DEFAULT_PROTOCOL, Allow, Target
+from interpeer._run import loop_factory
+from interpeer._stream import MAX_READ_BYTES
+from interpeer.errors import ClosedError, NetworkError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from typing_extensions import Buffer
+
+__all__ = ["Connection", "Node", "Stream"]
+
+_T = TypeVar("_T")
+
+
+@final
+class _LoopThread:
+    """An event loop on a thread, and a way in from other threads."""
+
+    def __init__(self) -> None:
+        self._runner = asyncio.Runner(loop_factory=loop_factory())
+        self._loop: asyncio.AbstractEventLoop
+        self._stop: asyncio.Event
+        self._is_ready = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="interpeer.blocking", daemon=True)
+        self._thread.start()
+        self._is_ready.wait()
+
+    def _run(self) -> None:
+        with self._runner as runner:
+            runner.run(self._main())
+
+    async def _main(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stop = asyncio.Event()
+        self._is_ready.set()
+        await self._stop.wait()
+
+    def call(self, make: Callable[[], Coroutine[Any, Any, _T]], timeout: float | None) -> _T:
+        """Run a coroutine there and wait for it. Raises TimeoutError; the coroutine is then cancelled and has ended."""
+        if not self._thread.is_alive():
+            raise ClosedError("the node is closed")
+        if threading.current_thread() is self._thread:
+            raise RuntimeError("a blocking call on the node's own thread would wait for itself")
+
+        async def bounded() -> _T:
+            async with asyncio.timeout(timeout):
+                return await make()
+
+        future: Future[_T] = asyncio.run_coroutine_threadsafe(bounded(), self._loop)
+        try:
+            return future.result()
+        except KeyboardInterrupt:
+            future.cancel()
+            raise
+
+    def do(self, function: Callable[[], _T]) -> _T:
+        """Run a plain function there and wait for it."""
+
+        async def done() -> _T:
+            return function()
+
+        return self.call(done, None)
+
+    def close(self) -> None:
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._stop.set)
+            self._thread.join()
+
+
+@final
+class Stream:
+    """Carry bytes both ways; see `interpeer.Stream`."""
+
+    def __init__(self, thread: _LoopThread, inner: interpeer.Stream, connection: Connection) -> None:
+        self._thread = thread
+        self._inner = inner
+        self._connection = connection
+
+    @property
+    def id(self) -> int:
+        """The stream's number on its connection."""
+        return self._inner.id
+
+    @property
+    def connection(self) -> Connection:
+        """The connection that it belongs to."""
+        return self._connection
+
+    @property
+    def bytes_accepted(self) -> int:
+        """How many bytes `write` has taken."""
+        return self._inner.bytes_accepted
+
+    def write(self, data: Buffer, *, timeout: float | None = None) -> None:
+        """Send bytes; waits while the peer is slower."""
+        self._thread.call(lambda: self._inner.write(data), timeout)
+
+    def finish(self, *, timeout: float | None = None) -> None:
+        """End our side, and wait until the peer's transport has all of it."""
+        self._thread.call(self._inner.finish, timeout)
+
+    def read(self, n: int = -1, *, max_bytes: int = MAX_READ_BYTES, timeout: float | None = None) -> bytes:
+        """Read up to `n` bytes, or everything up to the end."""
+        return self._thread.call(lambda: self._inner.read(n, max_bytes=max_bytes), timeout)
+
+    def readexactly(self, n: int, *, timeout: float | None = None) -> bytes:
+        """Read exactly `n` bytes, or raise asyncio.IncompleteReadError."""
+        return self._thread.call(lambda: self._inner.readexactly(n), timeout)
+
+    def readinto(self, buffer: Buffer, *, timeout: float | None = None) -> int:
+        """Read into a buffer what has come, at least one byte; 0 means the end."""
+        return self._thread.call(lambda: self._inner.readinto(buffer), timeout)
+
+    def reset(self, code: int = 0) -> None:
+        """Give our side up."""
+        self._thread.do(lambda: self._inner.reset(code))
+
+    def stop(self, code: int = 0) -> None:
+        """Read no more."""
+        self._thread.do(lambda: self._inner.stop(code))
+
+    def send_array(self, array: np.ndarray[Any, Any], *, timeout: float | None = None) -> None:
+        """Send a numpy array, without copying it."""
+        self._thread.call(lambda: self._inner.send_array(array), timeout)
+
+    def recv_array(
+        self, out: np.ndarray[Any, Any] | None = None, *, max_bytes: int = MAX_READ_BYTES, timeout: float | None = None
+    ) -> np.ndarray[Any, Any]:
+        """Receive an array."""
+        return self._thread.call(lambda: self._inner.recv_array(out, max_bytes=max_bytes), timeout)
+
+    def send_file(self, path: str | os.PathLike[str], *, timeout: float | None = None) -> int:
+        """Send a file."""
+        return self._thread.call(lambda: self._inner.send_file(path), timeout)
+
+    def recv_file(
+        self, path: str | os.PathLike[str], *, max_bytes: int | None = None, timeout: float | None = None
+    ) -> int:
+        """Receive a file, and verify it."""
+        return self._thread.call(lambda: self._inner.recv_file(path, max_bytes=max_bytes), timeout)
+
+    def __iter__(self) -> Iterator[bytes]:
+        while chunk := self.read(262_144):
+            yield chunk
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._thread.call(lambda: self._inner.__aexit__(kind, error, trace), None)
+
+
+@final
+class Connection:
+    """Talk to one peer; see `interpeer.Connection`."""
+
+    def __init__(self, thread: _LoopThread, inner: interpeer.Connection) -> None:
+        self._thread = thread
+        self._inner = inner
+
+    @property
+    def peer_id(self) -> PeerId:
+        """Who is at the other end."""
+        return self._inner.peer_id
+
+    @property
+    def protocol(self) -> str:
+        """The application protocol that both ends agreed on."""
+        return self._inner.protocol
+
+    @property
+    def cipher(self) -> str:
+        """The cipher in use."""
+        return self._inner.cipher
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it can be used."""
+        return self._inner.is_open
+
+    @property
+    def path(self) -> Path:
+        """The way its packets go."""
+        return self._inner.path
+
+    @property
+    def closed_by(self) -> str | None:
+        """Who ended it, or None."""
+        return self._inner.closed_by
+
+    def stats(self) -> Stats:
+        """Return figures of this moment."""
+        return self._inner.stats()
+
+    def open_stream(self, *, timeout: float | None = None) -> Stream:
+        """Open a stream."""
+        return Stream(self._thread, self._thread.call(self._inner._open_stream, timeout), self)
+
+    def accept_stream(self, *, timeout: float | None = None) -> Stream:
+        """Return the next stream that the peer has opened."""
+        return Stream(self._thread, self._thread.call(self._inner.accept_stream, timeout), self)
+
+    def streams(self) -> Iterator[Stream]:
+        """Iterate over the streams that the peer opens, until the connection is over."""
+        while True:
+            try:
+                yield self.accept_stream()
+            except (NetworkError, ClosedError):
+                return
+
+    @property
+    def max_datagram_bytes(self) -> int:
+        """How large a datagram may be."""
+        return self._inner.max_datagram_bytes
+
+    def send_datagram(self, data: Buffer) -> bool:
+        """Queue one datagram; False when the queue is full."""
+        return self._inner.send_datagram(data)
+
+    def send_datagrams(self, messages: Sequence[Buffer]) -> int:
+        """Queue datagrams; return how many."""
+        return self._inner.send_datagrams(messages)
+
+    def datagrams_writable(self, *, timeout: float | None = None) -> None:
+        """Wait until half of the queue is free."""
+        self._thread.call(self._inner.datagrams_writable, timeout)
+
+    def recv_datagram(self, *, timeout: float | None = None) -> bytes:
+        """Return the oldest datagram that has come."""
+        return self._thread.call(self._inner.recv_datagram, timeout)
+
+    def recv_datagrams(self, most: int = 1024, *, timeout: float | None = None) -> list[bytes]:
+        """Return up to `most` datagrams, at least one."""
+        return self._thread.call(lambda: self._inner.recv_datagrams(most), timeout)
+
+    def close(self, code: int = 0, reason: str = "", *, timeout: float | None = None) -> None:
+        """Close, telling the peer a code and a reason."""
+        self._thread.call(lambda: self._inner.close(code, reason), timeout)
+
+    def wait_closed(self, *, timeout: float | None = None) -> None:
+        """Wait until the connection is over."""
+        self._thread.call(self._inner.wait_closed, timeout)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._thread.call(lambda: self._inner.__aexit__(kind, error, trace), None)
+
+
+@final
+class Node:
+    """Be a peer; see `interpeer.Node`, whose arguments it takes. `with Node() as node` opens and closes it."""
+
+    def __init__(
+        self,
+        identity: Identity | str | os.PathLike[str] | None = None,
+        listen: str | Iterable[str] = "[::]:0",
+        network: str | None = None,
+        bootstrap: Iterable[Target] = (),
+        state_dir: str | os.PathLike[str] | None = None,
+        protocols: Iterable[str] = (DEFAULT_PROTOCOL,),
+        allow: Iterable[PeerId] | Allow | None = None,
+        lan: bool = True,
+        give: Give | None = None,
+        config: Config | None = None,
+    ) -> None:
+        self._inner = interpeer.Node(
+            identity, listen, network, bootstrap, state_dir, protocols, allow, lan, give, config
+        )
+        self._thread: _LoopThread
+
+    def __enter__(self) -> Self:
+        self._thread = _LoopThread()
+        try:
+            self._thread.call(self._inner.__aenter__, None)
+        except BaseException:
+            self._thread.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self, *, timeout: float | None = None) -> None:
+        """Close every connection and the sockets. Harmless when closed."""
+        if self._thread._thread.is_alive():
+            try:
+                self._thread.call(self._inner.close, timeout)
+            finally:
+                self._thread.close()
+
+    @property
+    def id(self) -> PeerId:
+        """The node's peer id."""
+        return self._inner.id
+
+    @property
+    def address(self) -> Address:
+        """The id with the socket addresses under which the node may be reached."""
+        return self._inner.address
+
+    def counters(self) -> dict[str, int]:
+        """Return how often what has happened."""
+        return self._inner.counters()
+
+    def connect(
+        self, target: Target, protocol: str | None = None, congestion: str | None = None, *, timeout: float | None = None
+    ) -> Connection:
+        """Reach a peer."""
+        connection = self._thread.call(lambda: self._inner._connect(target, protocol, congestion), timeout)
+        return Connection(self._thread, connection)
+
+    def accept(self, *, timeout: float | None = None) -> Connection:
+        """Return the next connection that a peer opens."""
+        return Connection(self._thread, self._thread.call(self._inner.accept, timeout))
+
+    def incoming(self) -> Iterator[Connection]:
+        """Iterate over the connections that peers open, until the node is closed."""
+        while True:
+            try:
+                yield self.accept()
+            except ClosedError:
+                return
