@@ -29,8 +29,8 @@ cdef inline Chunk *chunk_at(const SendBuffer *b, uint32_t i) noexcept nogil:
     return &b.chunks[(b.first + i) & (b.capacity - 1)]
 
 
-cdef inline Pool *pool_of(const SendBuffer *b, const Chunk *c) noexcept nogil:
-    return &b.pools.large if c.capacity == LARGE_BLOCK else &b.pools.small
+cdef inline Pool *pool_of(const SendBuffer *b, uint32_t capacity) noexcept nogil:
+    return &b.pools.large if capacity == LARGE_BLOCK - HEADROOM else &b.pools.small
 
 
 cdef void send_buffer_clear(SendBuffer *b) noexcept nogil:
@@ -68,17 +68,18 @@ cdef uint64_t send_buffer_append(SendBuffer *b, const uint8_t *data, uint64_t n)
     cdef uint32_t capacity
     while taken < n:
         if c == NULL or c.bytes >= c.capacity:
-            capacity = LARGE_BLOCK if n - taken > SMALL_BLOCK else SMALL_BLOCK
-            block = <uint8_t *>pool_take(&b.pools.large if capacity == LARGE_BLOCK else &b.pools.small)
+            capacity = (LARGE_BLOCK if n - taken > SMALL_BLOCK else SMALL_BLOCK) - HEADROOM
+            block = <uint8_t *>pool_take(pool_of(b, capacity))
             if block == NULL:
                 break
             c = add_chunk(b)
             if c == NULL:
-                pool_give(&b.pools.large if capacity == LARGE_BLOCK else &b.pools.small, block)
+                pool_give(pool_of(b, capacity), block)
                 break
             c.offset = b.end
             c.bytes = 0
-            c.data = block
+            c.block = block
+            c.data = block + HEADROOM
             c.capacity = capacity
         room = c.capacity - c.bytes
         if room > n - taken:
@@ -98,17 +99,18 @@ cdef int send_buffer_lend(SendBuffer *b, const uint8_t *data, uint64_t n) noexce
     c.offset = b.end
     c.bytes = n
     c.data = <uint8_t *>data
+    c.block = NULL
     c.capacity = 0
     b.end += n
     return BUFFER_OK
 
 
-cdef uint64_t send_buffer_at(SendBuffer *b, uint64_t offset, const uint8_t **data) noexcept nogil:
-    """Point `data` at the byte at `offset` and return how many follow in one piece; 0 past the end."""
+cdef Chunk *find_chunk(SendBuffer *b, uint64_t offset) noexcept nogil:
+    """Return the chunk that holds the byte at `offset`; NULL where none does."""
     cdef uint32_t i = b.hint, low, high
     cdef Chunk *c
     if offset < b.start or offset >= b.end:
-        return 0
+        return NULL
     if i < b.count:
         c = chunk_at(b, i)
         if offset >= c.offset + c.bytes and i + 1 < b.count:
@@ -125,8 +127,24 @@ cdef uint64_t send_buffer_at(SendBuffer *b, uint64_t offset, const uint8_t **dat
         i = low
         c = chunk_at(b, i)
     b.hint = i
+    return c
+
+
+cdef uint64_t send_buffer_at(SendBuffer *b, uint64_t offset, const uint8_t **data) noexcept nogil:
+    """Point `data` at the byte at `offset` and return how many follow in one piece; 0 past the end."""
+    cdef Chunk *c = find_chunk(b, offset)
+    if c == NULL:
+        return 0
     data[0] = c.data + (offset - c.offset)
     return c.offset + c.bytes - offset
+
+
+cdef uint8_t *send_buffer_own(SendBuffer *b, uint64_t offset, uint64_t n) noexcept nogil:
+    """Return where `n` bytes from `offset` on lie in one piece of our own memory, with HEADROOM of it before; or NULL."""
+    cdef Chunk *c = find_chunk(b, offset)
+    if c == NULL or c.block == NULL or offset + n > c.offset + c.bytes:
+        return NULL
+    return c.data + (offset - c.offset)
 
 
 cdef void send_buffer_release(SendBuffer *b, uint64_t offset) noexcept nogil:
@@ -139,8 +157,8 @@ cdef void send_buffer_release(SendBuffer *b, uint64_t offset) noexcept nogil:
         c = chunk_at(b, 0)
         if c.offset + c.bytes > offset:
             return
-        if c.capacity:
-            pool_give(pool_of(b, c), c.data)
+        if c.block != NULL:
+            pool_give(pool_of(b, c.capacity), c.block)
         b.first = (b.first + 1) & (b.capacity - 1)
         b.count -= 1
         if b.hint:

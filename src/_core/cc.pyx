@@ -156,24 +156,25 @@ cdef double cc_pacing_rate(const Congestion *c, uint64_t smoothed_rtt_ns) noexce
 
 
 cdef uint64_t cc_release_ns(Congestion *c, uint64_t now_ns, uint64_t smoothed_rtt_ns) noexcept nogil:
-    """Return 0 if a packet may be sent now, otherwise when a quantum may be: enough to be worth GSO and a timer."""
-    cdef double rate = cc_pacing_rate(c, smoothed_rtt_ns), quantum, bucket
+    """Return 0 if a packet may be sent now, otherwise when a quantum may be."""
+    cdef double rate, quantum, bucket
+    if c.tokens >= c.packet_bytes:
+        return 0
+    rate = cc_pacing_rate(c, smoothed_rtt_ns)
     if rate == 0:
         return 0
-    quantum = rate * PACING_QUANTUM_NS / SECOND
-    if quantum > PACING_QUANTUM_BYTES:
-        quantum = PACING_QUANTUM_BYTES
-    if quantum < 2 * <double>c.packet_bytes:
-        quantum = 2 * <double>c.packet_bytes
-    bucket = PACING_BURST_PACKETS * <double>c.packet_bytes
-    if bucket < quantum:
-        bucket = quantum
+    bucket = rate * PACING_BURST_NS / SECOND
+    if bucket < PACING_BURST_PACKETS * <double>c.packet_bytes:
+        bucket = PACING_BURST_PACKETS * <double>c.packet_bytes
     c.tokens += (now_ns - c.tokens_ns) / SECOND * rate
     c.tokens_ns = now_ns
     if c.tokens > bucket:
         c.tokens = bucket
     if c.tokens >= c.packet_bytes:
         return 0
+    quantum = rate * PACING_QUANTUM_NS / SECOND
+    if quantum < 2 * <double>c.packet_bytes:
+        quantum = 2 * <double>c.packet_bytes
     return now_ns + <uint64_t>((quantum - c.tokens) / rate * SECOND) + 1
 
 

@@ -185,15 +185,15 @@ cdef inline void nonce_of(const Aead *a, uint32_t path, uint64_t counter, uint8_
         nonce[n - 9 - i] ^= <uint8_t>(path >> (8 * i))
 
 
-cdef Py_ssize_t aead_seal(const Aead *a, uint8_t *text, size_t n, const uint8_t *header, size_t header_bytes,
-                          uint32_t path, uint64_t counter) noexcept nogil:
-    """Encrypt `n` bytes where they are and put the tag behind them. Return the bytes there are now, or -1."""
+cdef Py_ssize_t aead_seal(const Aead *a, uint8_t *out, const uint8_t *text, size_t n, const uint8_t *header,
+                          size_t header_bytes, uint32_t path, uint64_t counter) noexcept nogil:
+    """Encrypt `n` bytes to `out`, which may be where they are, and put the tag behind them. Return the bytes or -1."""
     cdef uint8_t nonce[32]
     cdef const uint8_t *key = &a.key[0]
     if a.suite == SUITE_AES256_GCM:
         key = gcm_state(a)
     nonce_of(a, path, counter, nonce)
-    if suites[a.suite].seal(text, NULL, text, n, header, header_bytes, NULL, nonce, key) != 0:
+    if suites[a.suite].seal(out, NULL, text, n, header, header_bytes, NULL, nonce, key) != 0:
         return -1
     return <Py_ssize_t>n + a.tag_bytes
 

@@ -9,6 +9,7 @@ acknowledgement alone is never held back.
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
+from interpeer._core.buffer cimport HEADROOM, send_buffer_own
 from interpeer._core.cc cimport cc_release_ns, cc_spend
 from interpeer._core.conn cimport (
     CONN_CLOSING, CONN_DRAINING, CONN_EVENT_DATAGRAM_ROOM, CONN_OPEN, CONN_PENDING_CLOSE, CONN_PENDING_MAX_DATA,
@@ -44,6 +45,8 @@ cdef struct Builder:                # a packet in the making
     uint8_t *start                  # of the packet
     uint8_t *at                     # where the next frame goes
     uint8_t *end                    # where the tag goes at the latest
+    uint8_t *tail                   # the last frame's data, still where they wait in a stream's buffer; NULL: copied
+    uint64_t tail_bytes
     SentPacket *sent
     uint64_t now_ns
     bint is_eliciting
@@ -113,6 +116,7 @@ cdef int build_packet(Conn *c, SendBatch *batch, uint64_t now_ns, bint with_data
     b.start = batch.buffer + batch.used
     b.at = b.start + HEADER_BYTES
     b.end = b.start + p.packet_bytes - c.send.aead.tag_bytes
+    b.tail = NULL
     b.is_eliciting = False
     number = p.recovery.next
     b.sent = recovery_add(&p.recovery, now_ns)
@@ -127,13 +131,30 @@ cdef int build_packet(Conn *c, SendBatch *batch, uint64_t now_ns, bint with_data
     if b.at == b.start + HEADER_BYTES:
         p.recovery.next = number    # nothing to say: the number is not used
         return -1
-    bytes = protect(&c.send, b.start, b.at - b.start - HEADER_BYTES, p.remote_cid, p.id, number)
+    bytes = seal(&b, number)
     if bytes < 0:
         conn_fail(c, CODE_INTERNAL, b"a packet cannot be sealed")
         return -1
     finish_packet(&b, <uint32_t>bytes)
     enter(batch, p, <uint32_t>bytes)
     return 0
+
+
+cdef Py_ssize_t seal(Builder *b, uint64_t number) noexcept nogil:
+    """Seal what was built. Stream data that fill the rest of the packet are sealed from the stream's buffer, not copied
+    first: the frames before them are put in front of them there, over bytes that are put back."""
+    cdef Path *p = &b.c.path
+    cdef uint8_t saved[64]
+    cdef uint8_t *payload = b.start + HEADER_BYTES
+    cdef size_t n = b.at - payload
+    cdef Py_ssize_t bytes
+    if b.tail == NULL:
+        return protect(&b.c.send, b.start, payload, n, p.remote_cid, p.id, number)
+    memcpy(saved, b.tail - n, n)
+    memcpy(b.tail - n, payload, n)
+    bytes = protect(&b.c.send, b.start, b.tail - n, n + b.tail_bytes, p.remote_cid, p.id, number)
+    memcpy(b.tail - n, saved, n)
+    return bytes
 
 
 cdef void finish_packet(Builder *b, uint32_t bytes) noexcept nogil:
@@ -219,7 +240,7 @@ cdef void maybe_skip_number(Conn *c) noexcept nogil:
 # --- frames ---
 
 cdef inline size_t room(const Builder *b) noexcept nogil:
-    return b.end - b.at
+    return b.end - b.at if b.tail == NULL else 0
 
 
 cdef FrameRecord *add_record(Builder *b, uint8_t kind, uint64_t stream) noexcept nogil:
@@ -407,8 +428,12 @@ cdef bint write_stream_data(Builder *b, Stream *s) noexcept nogil:
         b.at = write_varint(b.at, offset)
     if type & STREAM_LEN:
         b.at = write_varint(b.at, n)
-    stream_copy(s, offset, b.at, n)
-    b.at += n
+    if not type & STREAM_LEN and b.at - b.start - HEADER_BYTES <= HEADROOM:
+        b.tail = send_buffer_own(&s.out, offset, n)
+        b.tail_bytes = n
+    if b.tail == NULL:
+        stream_copy(s, offset, b.at, n)
+        b.at += n
     b.is_eliciting = True
     if is_new:
         c.data_sent += n
@@ -447,7 +472,7 @@ cdef int transmit_close(Conn *c, SendBatch *batch, uint64_t now_ns) noexcept nog
     b.at = write_varint(write_varint(b.at, c.close_code), c.close_reason_bytes)
     memcpy(b.at, c.close_reason, c.close_reason_bytes)
     b.at += c.close_reason_bytes
-    bytes = protect(&c.send, b.start, b.at - b.start - HEADER_BYTES, p.remote_cid, p.id, number)
+    bytes = protect(&c.send, b.start, b.start + HEADER_BYTES, b.at - b.start - HEADER_BYTES, p.remote_cid, p.id, number)
     if bytes > 0:
         p.packets_sent += 1
         p.bytes_sent += bytes

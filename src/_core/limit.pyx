@@ -170,7 +170,7 @@ cdef class Limit:
     cdef inline void seal(self, uint8_t *packet, uint64_t counter) noexcept nogil:
         memcpy(packet, &counter, HEADER_BYTES)
         if self.suite != SUITE_NONE:
-            aead_seal(&self.aead, packet + HEADER_BYTES, self.text_bytes, packet, HEADER_BYTES, 0, counter)
+            aead_seal(&self.aead, packet + HEADER_BYTES, packet + HEADER_BYTES, self.text_bytes, packet, HEADER_BYTES, 0, counter)
 
     cdef inline uint64_t open(self, uint8_t *packet, uint32_t bytes) noexcept nogil:
         """Count the packet and return its counter; 0 for a bad one."""

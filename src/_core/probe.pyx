@@ -46,7 +46,7 @@ cdef class Key:
 
     def seal(self, bytes text, bytes header, path, counter):
         out = text + bytes(self.aead.tag_bytes)
-        n = aead_seal(&self.aead, data(out), len(text), data(header), len(header), path, counter)
+        n = aead_seal(&self.aead, data(out), data(out), len(text), data(header), len(header), path, counter)
         return None if n < 0 else out[:n]
 
     def open(self, bytes sealed, bytes header, path, counter):

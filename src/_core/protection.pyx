@@ -114,15 +114,15 @@ cdef inline void apply_mask(uint8_t *p, uint64_t mask) noexcept nogil:
     memcpy(p, &word, 8)
 
 
-cdef Py_ssize_t protect(SendKeys *k, uint8_t *packet, size_t payload_bytes, uint64_t cid, uint32_t path,
-                        uint64_t counter) noexcept nogil:
-    """Seal the payload that stands HEADER_BYTES behind `packet` and write the header. Return the packet's bytes or -1.
+cdef Py_ssize_t protect(SendKeys *k, uint8_t *packet, const uint8_t *payload, size_t payload_bytes, uint64_t cid,
+                        uint32_t path, uint64_t counter) noexcept nogil:
+    """Seal a payload into `packet` and write the header. Return the packet's bytes or -1.
 
-    There is room for the tag behind the payload."""
+    The payload may stand where it goes, HEADER_BYTES behind `packet`; there is room for it and the tag."""
     cdef Py_ssize_t sealed
     write_u64(packet, cid)
     write_u64(packet + 8, (k.epoch & EPOCH_MASK) << COUNTER_BITS | counter)
-    sealed = aead_seal(&k.aead, packet + HEADER_BYTES, payload_bytes, packet, HEADER_BYTES, path, counter)
+    sealed = aead_seal(&k.aead, packet + HEADER_BYTES, payload, payload_bytes, packet, HEADER_BYTES, path, counter)
     if sealed < 0:
         return -1
     k.sealed += 1

@@ -6,6 +6,7 @@ from interpeer._core.slab cimport Pool
 cdef enum:
     SMALL_BLOCK = 4096              # received data, and small writes
     LARGE_BLOCK = 65536             # writes of more than a few packets
+    HEADROOM = 64                   # in front of a chunk's data: a packet's frame headers are put there for sealing
     BUFFER_OK = 0
     BUFFER_NO_MEMORY = -1
     BUFFER_GAPS = -2                # more gaps than are kept
@@ -18,7 +19,8 @@ cdef struct Chunk:                  # a piece of what is to be sent
     uint64_t offset                 # of its first byte in the stream
     uint64_t bytes
     uint8_t *data
-    uint32_t capacity               # SMALL_BLOCK or LARGE_BLOCK; 0: lent by the application, not ours to free
+    uint8_t *block                  # HEADROOM before `data`; owned; NULL: lent by the application, not ours to free
+    uint32_t capacity               # bytes that fit behind `data`; 0 when lent
 
 cdef struct SendBuffer:             # bytes written and not yet acknowledged
     BlockPools *pools               # not owned
@@ -43,6 +45,7 @@ cdef void send_buffer_clear(SendBuffer *b) noexcept nogil
 cdef uint64_t send_buffer_append(SendBuffer *b, const uint8_t *data, uint64_t n) noexcept nogil
 cdef int send_buffer_lend(SendBuffer *b, const uint8_t *data, uint64_t n) noexcept nogil
 cdef uint64_t send_buffer_at(SendBuffer *b, uint64_t offset, const uint8_t **data) noexcept nogil
+cdef uint8_t *send_buffer_own(SendBuffer *b, uint64_t offset, uint64_t n) noexcept nogil
 cdef void send_buffer_release(SendBuffer *b, uint64_t offset) noexcept nogil
 
 cdef void recv_buffer_init(RecvBuffer *b, BlockPools *pools, uint32_t max_gaps) noexcept nogil

@@ -3,9 +3,9 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 cdef enum:
     INITIAL_WINDOW_PACKETS = 10     # RFC 6928
     MINIMUM_WINDOW_PACKETS = 2
-    PACING_QUANTUM_NS = 1000000     # packets are released together that the rate gives in this time,
-    PACING_QUANTUM_BYTES = 65536    # but at most one super-datagram
-    PACING_BURST_PACKETS = 10       # after a pause so many may go at once (RFC 9002, 7.7)
+    PACING_QUANTUM_NS = 500000      # packets are released together that the rate gives in this time: worth GSO and a timer
+    PACING_BURST_NS = 1000000       # after a pause, what it gives in this time may go at once
+    PACING_BURST_PACKETS = 10       # ... and in any case so many packets (RFC 9002, 7.7)
 
 cdef enum:
     CONTROLLER_CUBIC = 0

@@ -30,8 +30,8 @@ cdef int suite_tag_bytes(int suite) noexcept nogil
 
 cdef int aead_init(Aead *a, int suite, const uint8_t *key, const uint8_t *iv) noexcept nogil
 cdef void aead_free(Aead *a) noexcept nogil
-cdef Py_ssize_t aead_seal(const Aead *a, uint8_t *text, size_t n, const uint8_t *header, size_t header_bytes,
-                          uint32_t path, uint64_t counter) noexcept nogil
+cdef Py_ssize_t aead_seal(const Aead *a, uint8_t *out, const uint8_t *text, size_t n, const uint8_t *header,
+                          size_t header_bytes, uint32_t path, uint64_t counter) noexcept nogil
 cdef Py_ssize_t aead_open(const Aead *a, uint8_t *text, size_t n, const uint8_t *header, size_t header_bytes,
                           uint32_t path, uint64_t counter) noexcept nogil
 cdef uint64_t header_mask(const uint8_t *key, const uint8_t *sample) noexcept nogil

@@ -33,7 +33,7 @@ cdef int send_keys_update(SendKeys *k) noexcept nogil
 cdef int recv_keys_update(RecvKeys *k) noexcept nogil
 cdef void recv_keys_forget_previous(RecvKeys *k) noexcept nogil
 
-cdef Py_ssize_t protect(SendKeys *k, uint8_t *packet, size_t payload_bytes, uint64_t cid, uint32_t path,
-                        uint64_t counter) noexcept nogil
+cdef Py_ssize_t protect(SendKeys *k, uint8_t *packet, const uint8_t *payload, size_t payload_bytes, uint64_t cid,
+                        uint32_t path, uint64_t counter) noexcept nogil
 cdef Py_ssize_t unprotect(RecvKeys *k, ReplayWindow *window, uint8_t *packet, size_t bytes, uint32_t path,
                           uint64_t *counter, bint *is_update) noexcept nogil
