@@ -1,0 +1,1 @@
+"""Loads and figures: what the library does on this machine, beside the physical limit and its rivals."""
