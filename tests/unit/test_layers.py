@@ -45,7 +45,7 @@ ALLOWED: dict[str, set[str]] = {
 }
 # Python: what the files of the top layer, and of interpeer.testing, may take from the core
 TOP = {"engine", "pump", "crypto"} | DOORS
-TOP_MORE = {"_bench.py": {"limit"}, "_doctor.py": {"udpsocket"}}
+TOP_MORE = {"_limit.py": {"limit"}, "_driver.py": {"udp"}, "_doctor.py": {"udpsocket"}}
 TESTING = {"engine"} | DOORS
 
 LOOPS = {"asyncio", "uvloop"}
@@ -109,7 +109,13 @@ def test_time_and_chance_come_in_as_arguments(name):
     for path in module_files(name):
         source = path.read_text()
         assert not touches(imports(source), SYSTEM), path.name
-        assert not SYSTEM_CALLS.search(re.sub(r"#.*", "", source)), path.name
+        if name != "crypto":  # it offers libsodium's randomness to the pump
+            assert not SYSTEM_CALLS.search(re.sub(r"#.*", "", source)), path.name
+
+
+def test_only_the_pump_draws_random_bytes_from_the_system():
+    drawers = {path.stem for path in CORE.glob("*.pyx") if "random_bytes" in path.read_text()}
+    assert drawers == {"crypto", "pump"}
 
 
 def test_nothing_is_imported_in_a_circle():
