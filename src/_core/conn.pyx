@@ -224,10 +224,10 @@ cdef void conn_notify_stream(Conn *c, Stream *s) noexcept nogil:
     cdef uint8_t events = 0
     if s.wanted == 0:
         return
-    if s.wanted & STREAM_EVENT_READABLE and (stream_readable(s) >= s.read_mark or c.state > CONN_OPEN
+    if s.wanted & STREAM_EVENT_READABLE and (stream_readable(s) + s.in_.posted_filled >= s.read_mark or c.state > CONN_OPEN
                                              or (s.recv_state != RECV_OPEN and s.recv_state != RECV_SIZE_KNOWN)):
         events |= STREAM_EVENT_READABLE
-    if s.wanted & STREAM_EVENT_WRITABLE and (s.out.end - s.out.start <= c.context.limits.send_buffer_bytes // 2
+    if s.wanted & STREAM_EVENT_WRITABLE and (s.out.end - s.out.start <= conn_send_buffer(c) // 2
                                              or s.send_state != SEND_OPEN):
         events |= STREAM_EVENT_WRITABLE
     if s.wanted & STREAM_EVENT_ACKED and (s.out.start >= s.acked_mark and s.send_state != SEND_FINISHING
@@ -343,7 +343,7 @@ cdef void conn_stream_changed(Conn *c, Stream *s) noexcept nogil:
 
 cdef uint64_t conn_write_stream(Conn *c, Stream *s, const uint8_t *data, uint64_t n) noexcept nogil:
     """Take bytes of the application, as many as the stream's buffer has room for. Return how many."""
-    cdef uint64_t waiting = s.out.end - s.out.start, room = c.context.limits.send_buffer_bytes
+    cdef uint64_t waiting = s.out.end - s.out.start, room = conn_send_buffer(c)
     if s.send_state != SEND_OPEN or c.state != CONN_OPEN or waiting >= room:
         return 0
     n = send_buffer_append(&s.out, data, n if n < room - waiting else room - waiting)
@@ -363,11 +363,16 @@ cdef uint64_t conn_read_stream(Conn *c, Stream *s, uint8_t *out, uint64_t n) noe
     """Copy what has arrived to the application, and allow the peer as much more. Return how many bytes."""
     n = stream_read(s, out, n)
     if n:
-        if s.recv_state == RECV_OPEN and s.recv_limit - s.in_.read <= s.window // 2:
-            s.pending |= PENDING_MAX_DATA
-            conn_stream_changed(c, s)
-        conn_consumed(c, n)
+        conn_stream_was_read(c, s, n)
     return n
+
+
+cdef void conn_stream_was_read(Conn *c, Stream *s, uint64_t n) noexcept nogil:
+    """The application has `n` bytes more: the peer may send as many."""
+    if s.recv_state == RECV_OPEN and s.recv_limit - s.in_.read <= s.window // 2:
+        s.pending |= PENDING_MAX_DATA
+        conn_stream_changed(c, s)
+    conn_consumed(c, n)
 
 
 cdef void conn_finish_stream(Conn *c, Stream *s) noexcept nogil:
@@ -436,6 +441,17 @@ cdef void conn_consumed(Conn *c, uint64_t n) noexcept nogil:
     if n and c.data_allowed - c.data_consumed <= c.data_window // 2:
         c.pending |= CONN_PENDING_MAX_DATA
         conn_wake(c)
+
+
+cdef uint64_t conn_send_buffer(const Conn *c) noexcept nogil:
+    """Return how much of a stream may wait to be acknowledged: twice what is on its way when no queue has built up."""
+    cdef const Path *p = &c.path
+    cdef uint64_t room = c.context.limits.send_buffer_bytes, wanted = 2 * p.cc.window
+    if p.recovery.rtt.min_ns and p.recovery.rtt.min_ns < p.recovery.rtt.smoothed_ns:
+        wanted = <uint64_t>(wanted * (<double>p.recovery.rtt.min_ns / p.recovery.rtt.smoothed_ns))
+    if wanted > c.context.limits.max_send_buffer_bytes:
+        wanted = c.context.limits.max_send_buffer_bytes
+    return wanted if wanted > room else room
 
 
 cdef uint32_t conn_max_datagram(const Conn *c) noexcept nogil:

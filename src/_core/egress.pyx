@@ -63,13 +63,20 @@ cdef int conn_transmit(Conn *c, SendBatch *batch, uint64_t now_ns) noexcept nogi
         may_send_data = has_data(c) and is_released(c, now_ns)
         if not may_send_data and not c.path.ack_now:
             return TRANSMIT_DONE
-        if batch.count == SEND_ENTRIES or batch.used + c.path.packet_bytes > SEND_BATCH_BYTES:
+        if is_full(batch, &c.path):
             return TRANSMIT_MORE
         if build_packet(c, batch, now_ns, may_send_data) != 0:
             return TRANSMIT_DONE
     if c.state == CONN_CLOSING:
         return transmit_close(c, batch, now_ns)
     return TRANSMIT_DONE
+
+
+cdef bint is_full(const SendBatch *batch, const Path *p) noexcept nogil:
+    """Tell whether the batch has no room for another packet of the last message, and none for another message."""
+    if batch.run and batch.run < MAX_SEGMENTS and batch.entries[batch.count - 1].bytes + p.packet_bytes <= MAX_UDP_PAYLOAD:
+        return batch.used + p.packet_bytes > SEND_BATCH_BYTES
+    return batch.count == SEND_ENTRIES or batch.used + MAX_UDP_PAYLOAD > SEND_BATCH_BYTES
 
 
 cdef bint has_data(Conn *c) noexcept nogil:

@@ -12,11 +12,12 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromSt
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
+from interpeer._core.buffer cimport recv_buffer_post, recv_buffer_unpost
 from interpeer._core.conn cimport (
     CLOSED_LOCALLY, CONN_DIALING, CONN_EVENT_CLOSED, CONN_EVENT_DATAGRAM, CONN_EVENT_DATAGRAM_ROOM,
     CONN_EVENT_FLUSHED, CONN_EVENT_OPEN, CONN_EVENT_STREAM, CONN_EVENT_STREAM_ROOM, CONN_IN_CLOSE, CONN_OPEN, Conn,
     Handle, conn_accept_stream, conn_close_info, conn_finish_stream, conn_input, conn_lend_stream, conn_max_datagram,
-    conn_open_stream, conn_read_stream, conn_reset_stream, conn_stop_stream, conn_wake, conn_write_stream)
+    conn_open_stream, conn_read_stream, conn_reset_stream, conn_send_buffer, conn_stop_stream, conn_wake, conn_write_stream)
 from interpeer._core.datagram cimport MESSAGES_OK, messages_next_bytes, messages_pop, messages_push
 from interpeer._core.dial cimport Candidate, Dial
 from interpeer._core.engine cimport Engine
@@ -351,16 +352,22 @@ cdef class StreamHandle:
     def __cinit__(self):
         self.stream = NULL
         self.has_loan = False
+        self.has_post = False
 
     def __dealloc__(self):
         if self.stream == NULL:
             return
-        if self.has_loan and not self.connection.engine.is_forked():
-            # the memory goes away with us, so the stream cannot go on sending from it
+        if (self.has_loan or self.has_post) and not self.connection.engine.is_forked():
+            # the memory goes away with us, so the stream cannot go on using it
             self.connection.engine.lock()
-            conn_reset_stream(<Conn *>self.stream.conn, self.stream, 0)
+            recv_buffer_unpost(&self.stream.in_)
+            if self.has_loan:
+                conn_reset_stream(<Conn *>self.stream.conn, self.stream, 0)
             self.connection.engine.unlock()
-            PyBuffer_Release(&self.loan)
+            if self.has_loan:
+                PyBuffer_Release(&self.loan)
+            if self.has_post:
+                PyBuffer_Release(&self.posted)
         self.connection.engine.let_go_of_stream(self.stream)
 
     cdef Conn *enter(self) except NULL:
@@ -542,6 +549,38 @@ cdef class StreamHandle:
         else:
             conn_read_stream(c, self.stream, out, n)
 
+    def post(self, buffer, Py_ssize_t start, uint64_t mark):
+        """Receive into a buffer from `start` on while nobody runs here; READABLE tells of `mark` bytes, or the end.
+
+        True if waiting makes no sense: something can be read, or no more will come. Otherwise `unpost` ends it."""
+        cdef Conn *c
+        cdef bint is_so
+        if self.has_post:
+            raise RuntimeError("another task is reading this stream")
+        PyObject_GetBuffer(buffer, &self.posted, PyBUF_SIMPLE | PyBUF_WRITABLE)
+        is_so = self.want_readable(mark)
+        if not is_so:
+            c = self.enter()
+            if stream_readable(self.stream) == 0:
+                recv_buffer_post(&self.stream.in_, <uint8_t *>self.posted.buf + start, self.posted.len - start)
+                self.stream.read_mark = mark    # what comes is read at once, so the window does not bound it
+                self.has_post = True
+            leave(self.connection.engine)
+        if not self.has_post:
+            PyBuffer_Release(&self.posted)
+        return is_so
+
+    def unpost(self):
+        """End what `post` began; return how many bytes have come. Harmless without it."""
+        cdef uint64_t filled = 0
+        if self.has_post:
+            self.enter()
+            filled = recv_buffer_unpost(&self.stream.in_)
+            leave(self.connection.engine)
+            self.has_post = False
+            PyBuffer_Release(&self.posted)
+        return filled
+
     def told(self):
         """Note that the application knows of the peer's reset: the receiving side is over."""
         self.enter()
@@ -565,7 +604,7 @@ cdef class StreamHandle:
         """Ask to be told when there is room to write, or never will be. True if that is so."""
         cdef Conn *c = self.enter()
         cdef Stream *s = self.stream
-        cdef bint is_so = (s.out.end - s.out.start <= c.context.limits.send_buffer_bytes // 2
+        cdef bint is_so = (s.out.end - s.out.start <= conn_send_buffer(c) // 2
                            or s.send_state != SEND_OPEN or c.state > CONN_OPEN)
         if not is_so:
             s.wanted |= STREAM_EVENT_WRITABLE

@@ -12,7 +12,7 @@ from interpeer._core.conn cimport (
     CLOSED_BY_PEER, CLOSED_BY_PEER_ERROR, CONN_CLOSING, CONN_EVENT_DATAGRAM,
     CONN_EVENT_STREAM_ROOM, CONN_IN_PEER_CLOSE, CONN_OPEN, CONN_PENDING_CLOSE, Conn,
     conn_close_info, conn_consumed, conn_count_lost, conn_fail, conn_input, conn_notify, conn_notify_stream,
-    conn_peer_stream, conn_reap_stream, conn_reset_stream, conn_stream_changed, conn_wake)
+    conn_peer_stream, conn_reap_stream, conn_reset_stream, conn_stream_changed, conn_stream_was_read, conn_wake)
 from interpeer._core.datagram cimport messages_push_dropping
 from interpeer._core.loss cimport LOSS_OK, AckOutcome, recovery_handle_ack, recovery_pto_ns
 from interpeer._core.path cimport Path, path_handle_ecn, path_handle_number
@@ -166,10 +166,11 @@ cdef uint64_t handle_frame(Conn *c, Frame *f, uint64_t now_ns) noexcept nogil:
 
 cdef uint64_t handle_stream(Conn *c, const Frame *f) noexcept nogil:
     cdef Stream *s
-    cdef uint64_t grown
+    cdef uint64_t grown, filled
     cdef int code = conn_peer_stream(c, f.id, &s)
     if code or s == NULL:
         return code
+    filled = s.in_.posted_filled
     code = stream_handle_data(s, f.offset, f.data, f.bytes, f.fin, c.data_allowed - c.data_received, &grown)
     if code != STREAM_OK:
         return code
@@ -177,7 +178,10 @@ cdef uint64_t handle_stream(Conn *c, const Frame *f) noexcept nogil:
     if s.is_stopped:
         conn_consumed(c, grown)
         conn_reap_stream(c, s)
-    elif s.wanted:
+        return 0
+    if s.in_.posted_filled > filled:
+        conn_stream_was_read(c, s, s.in_.posted_filled - filled)
+    if s.wanted:
         conn_notify_stream(c, s)
     return 0
 

@@ -46,8 +46,8 @@ cdef void send_batch_clear(SendBatch *batch) noexcept nogil:
 
 
 cdef void pool_init(Pool *pool, uint32_t block_bytes, uint32_t keep) noexcept nogil:
-    pool.free_list = NULL
-    pool.block_bytes = block_bytes if block_bytes >= sizeof(void *) else <uint32_t>sizeof(void *)
+    pool.free_blocks = NULL
+    pool.block_bytes = block_bytes
     pool.kept = 0
     pool.keep = keep
     pool.live = 0
@@ -55,10 +55,10 @@ cdef void pool_init(Pool *pool, uint32_t block_bytes, uint32_t keep) noexcept no
 
 cdef void *pool_take(Pool *pool) noexcept nogil:
     """Return a block with undefined contents, or NULL without memory."""
-    cdef void *block = pool.free_list
-    if block != NULL:
-        pool.free_list = (<void **>block)[0]
+    cdef void *block
+    if pool.kept:
         pool.kept -= 1
+        block = pool.free_blocks[pool.kept]
     else:
         block = malloc(pool.block_bytes)
         if block == NULL:
@@ -71,21 +71,19 @@ cdef void pool_give(Pool *pool, void *block) noexcept nogil:
     if block == NULL:
         return
     pool.live -= 1
-    if pool.kept >= pool.keep:
+    if pool.free_blocks == NULL:
+        pool.free_blocks = <void **>malloc(pool.keep * sizeof(void *))
+    if pool.kept >= pool.keep or pool.free_blocks == NULL:
         free(block)
         return
-    (<void **>block)[0] = pool.free_list
-    pool.free_list = block
+    pool.free_blocks[pool.kept] = block
     pool.kept += 1
 
 
 cdef void pool_free(Pool *pool) noexcept nogil:
     """Give the kept blocks back to the system. Blocks handed out stay their owners'."""
-    cdef void *block = pool.free_list
-    cdef void *following
-    while block != NULL:
-        following = (<void **>block)[0]
-        free(block)
-        block = following
-    pool.free_list = NULL
-    pool.kept = 0
+    while pool.kept:
+        pool.kept -= 1
+        free(pool.free_blocks[pool.kept])
+    free(pool.free_blocks)
+    pool.free_blocks = NULL

@@ -231,6 +231,8 @@ cdef int stream_handle_data(Stream *s, uint64_t offset, const uint8_t *data, uin
         return CODE_GAPS if result == BUFFER_GAPS else CODE_INTERNAL
     if s.in_.ready == s.final_size:
         recv_input(s, RECV_IN_COMPLETE)
+        if s.in_.read == s.final_size and s.in_.posted != NULL:
+            recv_input(s, RECV_IN_READ_ALL)
     return STREAM_OK
 
 

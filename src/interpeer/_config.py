@@ -51,8 +51,10 @@ class Config:
     """The same for all streams of a connection together."""
     max_connection_window_bytes: int = 32 * MIB
     """... up to this: what one peer can make this node keep."""
-    send_buffer_bytes: int = 4 * MIB
-    """Written to a stream and not yet acknowledged; `write` waits beyond it."""
+    send_buffer_bytes: int = 1 * MIB
+    """Written to a stream and not yet acknowledged, on a path with a small window; `write` waits beyond it."""
+    max_send_buffer_bytes: int = 32 * MIB
+    """... and on any path: twice what is on its way, up to this."""
     max_streams: int = 1024
     """Streams that a peer may have open at once."""
     datagram_queue_bytes: int = 4 * MIB
@@ -111,6 +113,7 @@ class Config:
             "connection_window": self.connection_window_bytes,
             "max_connection_window": max(self.connection_window_bytes, self.max_connection_window_bytes),
             "send_buffer_bytes": self.send_buffer_bytes,
+            "max_send_buffer_bytes": max(self.send_buffer_bytes, self.max_send_buffer_bytes),
             "max_streams": self.max_streams,
             "datagram_queue_bytes": self.datagram_queue_bytes,
             "max_datagram": self.max_datagram_bytes,

@@ -166,8 +166,10 @@ class Stream:
         while True:
             if n := self._handle.readinto(view):
                 return n
-            if not await self._more(1):
+            if not self._can_come():
                 return 0
+            if n := await self._receive_into(view, 0, 1):
+                return n
 
     async def _read_some(self, n: int) -> bytes:
         if self._stash:
@@ -177,7 +179,7 @@ class Stream:
             data = self._handle.read(n)
             if data is not None:
                 return data
-            if not await self._more(1):
+            if not await self._more():
                 return b""
 
     async def _fill(self, buffer: bytearray | memoryview, n: int) -> int:
@@ -187,12 +189,23 @@ class Stream:
         try:
             while done < n:
                 done += self._handle.readinto(view[:n], done)
-                if done < n and not await self._more(min(n - done, CHUNK_BYTES)):
+                if done == n or not self._can_come():
                     break
+                done += await self._receive_into(view[:n], done, n - done)
         except BaseException:
             self._stash = bytes(view[:done]) + self._stash
             raise
         return done
+
+    async def _receive_into(self, view: memoryview, start: int, mark: int) -> int:
+        """Let the core put what comes into a buffer until there are `mark` bytes; return how many (0: look again)."""
+        try:
+            await self._waiters.wait(handles.READABLE, lambda: self._handle.post(view, start, mark))
+        except BaseException:
+            done = self._handle.unpost()
+            self._stash = bytes(view[start : start + done])
+            raise
+        return self._handle.unpost()
 
     def _unstash_into(self, view: memoryview) -> int:
         n = min(len(self._stash), len(view))
@@ -200,8 +213,15 @@ class Stream:
         self._stash = self._stash[n:]
         return n
 
-    async def _more(self, mark: int) -> bool:
-        """Wait until `mark` bytes can be read, or no more will come; False at the end. Raises what ended it otherwise."""
+    async def _more(self) -> bool:
+        """Wait until something can be read, or no more will come; False at the end. Raises what ended it otherwise."""
+        if not self._can_come():
+            return False
+        await self._waiters.wait(handles.READABLE, lambda: self._handle.want_readable(1))
+        return not self._handle.is_at_end
+
+    def _can_come(self) -> bool:
+        """Tell whether there is more to read, now or later; False at the end. Raises what ended it otherwise."""
         handle = self._handle
         if handle.is_at_end:
             return False
@@ -213,8 +233,7 @@ class Stream:
                 raise ClosedError("this side has stopped reading this stream")
             if not self._connection.is_open:
                 raise self._connection._error()
-        await self._waiters.wait(handles.READABLE, lambda: handle.want_readable(mark))
-        return not handle.is_at_end
+        return True
 
     def stop(self, code: int = 0) -> None:
         """Read no more, and ask the peer to stop: its writes fail with StreamReset and this code."""

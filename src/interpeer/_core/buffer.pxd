@@ -39,6 +39,9 @@ cdef struct RecvBuffer:             # bytes received and not yet read
     uint64_t read                   # offset of the first byte not yet read
     uint64_t ready                  # everything below has been received
     RangeSet beyond                 # received past `ready`
+    uint8_t *posted                 # memory of a reader that waits: what comes in order goes there; NULL: none
+    uint64_t posted_bytes           # its size
+    uint64_t posted_filled
 
 cdef void send_buffer_init(SendBuffer *b, BlockPools *pools) noexcept nogil
 cdef void send_buffer_clear(SendBuffer *b) noexcept nogil
@@ -51,4 +54,6 @@ cdef void send_buffer_release(SendBuffer *b, uint64_t offset) noexcept nogil
 cdef void recv_buffer_init(RecvBuffer *b, BlockPools *pools, uint32_t max_gaps) noexcept nogil
 cdef void recv_buffer_clear(RecvBuffer *b) noexcept nogil
 cdef int recv_buffer_write(RecvBuffer *b, uint64_t offset, const uint8_t *data, uint64_t n) noexcept nogil
+cdef void recv_buffer_post(RecvBuffer *b, uint8_t *out, uint64_t n) noexcept nogil
+cdef uint64_t recv_buffer_unpost(RecvBuffer *b) noexcept nogil
 cdef uint64_t recv_buffer_read(RecvBuffer *b, uint8_t *out, uint64_t n) noexcept nogil

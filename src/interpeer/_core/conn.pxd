@@ -156,6 +156,7 @@ cdef Stream *conn_accept_stream(Conn *c) noexcept nogil
 cdef void conn_stream_changed(Conn *c, Stream *s) noexcept nogil
 cdef uint64_t conn_write_stream(Conn *c, Stream *s, const uint8_t *data, uint64_t n) noexcept nogil
 cdef bint conn_lend_stream(Conn *c, Stream *s, const uint8_t *data, uint64_t n) noexcept nogil
+cdef void conn_stream_was_read(Conn *c, Stream *s, uint64_t n) noexcept nogil
 cdef uint64_t conn_read_stream(Conn *c, Stream *s, uint8_t *out, uint64_t n) noexcept nogil
 cdef void conn_finish_stream(Conn *c, Stream *s) noexcept nogil
 cdef void conn_reset_stream(Conn *c, Stream *s, uint64_t code) noexcept nogil
@@ -168,6 +169,7 @@ cdef void conn_reap_stream(Conn *c, Stream *s) noexcept nogil
 cdef void conn_on_acked(void *owner, uint64_t number, const SentPacket *p) noexcept nogil
 cdef void conn_on_lost(void *owner, uint64_t number, const SentPacket *p) noexcept nogil
 
+cdef uint64_t conn_send_buffer(const Conn *c) noexcept nogil
 cdef uint32_t conn_max_datagram(const Conn *c) noexcept nogil
 cdef uint64_t conn_deadline_ns(const Conn *c) noexcept nogil
 cdef void conn_handle_timeout(Conn *c, uint64_t now_ns) noexcept nogil

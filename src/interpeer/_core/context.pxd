@@ -20,7 +20,8 @@ cdef struct Limits:                 # settings of a node; times in ns. Defaults 
     uint64_t max_stream_window
     uint64_t connection_window
     uint64_t max_connection_window
-    uint64_t send_buffer_bytes      # of a stream, written and not acknowledged
+    uint64_t send_buffer_bytes      # of a stream, written and not acknowledged, on a path with a small window
+    uint64_t max_send_buffer_bytes  # ... and on any
     uint64_t max_streams            # that the peer may have open at once
     uint64_t datagram_queue_bytes   # each way
     uint64_t max_datagram           # largest payload accepted

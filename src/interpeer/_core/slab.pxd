@@ -5,7 +5,7 @@ cdef enum:
     SLOT_BYTES = 65536              # room for one of those
     RECV_SLOTS = 16                 # super-datagrams taken by one system call; 1 MiB, so that a batch stays in cache
     SEND_ENTRIES = 64               # messages given to one system call
-    SEND_BATCH_BYTES = 262144       # bytes of packets built before they are sent; stays in cache too
+    SEND_BATCH_BYTES = 262144       # bytes of packets built before they are sent: four super-datagrams; stays in cache
     MAX_SEGMENTS = 64               # packets in one super-datagram (Linux: UDP_MAX_SEGMENTS is 64 before 6.9)
 
 cdef struct Endpoint:               # a socket address; 24 bytes, compared and hashed as bytes, so no padding
@@ -37,10 +37,10 @@ cdef struct SendBatch:
     uint32_t run                    # packets in the last entry, if another may be glued to it; otherwise 0
     Datagrams entries[64]
 
-cdef struct Pool:                   # a free list of equal blocks
-    void *free_list                 # each free block's first word points to the next
+cdef struct Pool:                   # equal blocks that are used again
+    void **free_blocks              # a stack, so that a free block's own memory is not touched; owned
     uint32_t block_bytes
-    uint32_t kept                   # blocks on the free list
+    uint32_t kept                   # blocks on it
     uint32_t keep                   # at most so many are kept; the rest goes back to the system
     uint32_t live                   # blocks handed out and not returned
 
