@@ -156,6 +156,7 @@ cdef HalfOpen *half_open_add(Answering *a, const InitMessage *init, const Datagr
     h.idle_timeout_ms = fit(p.idle_timeout_ms)
     h.max_ack_delay_us = fit(p.max_ack_delay_us)
     h.max_udp_payload = <uint16_t>(p.max_udp_payload if p.max_udp_payload <= 0xFFFF else 0xFFFF)
+    h.receive_buffer = fit(p.receive_buffer)
     h.has_reset_token = p.has_reset_token
     memcpy(h.reset_token, p.reset_token, sizeof(h.reset_token))
     return h
@@ -175,6 +176,7 @@ cdef void half_open_parameters(const HalfOpen *h, Parameters *out) noexcept nogi
     out.idle_timeout_ms = h.idle_timeout_ms
     out.max_ack_delay_us = h.max_ack_delay_us
     out.max_udp_payload = h.max_udp_payload if h.max_udp_payload else BASE_DATAGRAM_BYTES
+    out.receive_buffer = h.receive_buffer
     out.has_reset_token = h.has_reset_token
     memcpy(out.reset_token, h.reset_token, sizeof(out.reset_token))
 

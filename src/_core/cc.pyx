@@ -15,6 +15,7 @@ cdef double SECOND = 1e9
 
 cdef enum:                          # HyStart++ (RFC 9406, 4.3)
     MIN_RTT_THRESHOLD_NS = 4000000
+    LOCAL_RTT_THRESHOLD_NS = 1000000    # instead of it where the round trip is shorter: 4 ms overflow a socket there
     MAX_RTT_THRESHOLD_NS = 16000000
     RTT_SAMPLES = 8
     CSS_GROWTH_DIVISOR = 4
@@ -137,7 +138,9 @@ cdef void slow_start(Congestion *c, const AckSample *s) noexcept nogil:
             h.css_baseline_ns = 0
         return
     threshold_ns = h.last_round_min_ns // 8
-    if threshold_ns < MIN_RTT_THRESHOLD_NS:
+    if h.last_round_min_ns < LOCAL_RTT_THRESHOLD_NS:
+        threshold_ns = LOCAL_RTT_THRESHOLD_NS
+    elif threshold_ns < MIN_RTT_THRESHOLD_NS:
         threshold_ns = MIN_RTT_THRESHOLD_NS
     if threshold_ns > MAX_RTT_THRESHOLD_NS:
         threshold_ns = MAX_RTT_THRESHOLD_NS

@@ -36,6 +36,7 @@ cdef enum:
     CLOSE_PTOS = 3                  # closing and draining last so long (RFC 9000, 10.2)
     PROBES = 2                      # packets sent for each probe time-out (RFC 9002, 6.2.4)
     ECN_BLACK_HOLE_PTOS = 3         # probe time-outs in a row before ECN is blamed
+    DEFAULT_RECEIVE_BUFFER = 131072 # of a peer that does not say: what unprivileged programs get everywhere
 
 cdef enum:                          # actions
     DO_NOTHING = 0
@@ -172,6 +173,7 @@ cdef int conn_start(Conn *c, int suite, const uint8_t *send_secret, const uint8_
     c.first_stream_limit = peer.max_stream_data
     c.open_limit = peer.max_streams
     c.max_datagram_peer = peer.max_datagram
+    c.peer_receive_buffer = peer.receive_buffer if peer.receive_buffer else DEFAULT_RECEIVE_BUFFER
     c.has_reset_token = peer.has_reset_token
     memcpy(c.reset_token, peer.reset_token, sizeof(c.reset_token))
     c.peer_ack_delay_ns = peer.max_ack_delay_us * 1000

@@ -88,6 +88,13 @@ def configure(Engine engine not None, bytes seed not None, bytes network not Non
     answering_init(&r.answering, r.context.limits.max_half_open)
 
 
+def set_receive_buffer(Engine engine not None, uint64_t bytes_held):
+    """Tell peers how much our sockets hold until they are read; for connections made from now on."""
+    engine.lock()
+    engine.registry.context.limits.receive_buffer = bytes_held
+    engine.unlock()
+
+
 def allow_anybody(Engine engine not None):
     """Let everybody in who has our key."""
     set_policy(engine, ALLOW_ANYBODY)

@@ -73,8 +73,12 @@ cdef int conn_transmit(Conn *c, SendBatch *batch, uint64_t now_ns) noexcept nogi
 
 
 cdef bint is_full(const SendBatch *batch, const Path *p) noexcept nogil:
-    """Tell whether the batch has no room for another packet of the last message, and none for another message."""
-    if batch.run and batch.run < MAX_SEGMENTS and batch.entries[batch.count - 1].bytes + p.packet_bytes <= MAX_UDP_PAYLOAD:
+    """Tell whether there is neither room in a message that any packet of this path fits in, nor for another message."""
+    cdef const Datagrams *last = NULL
+    if batch.count:
+        last = <const Datagrams *>&batch.entries[batch.count - 1]
+    if batch.run and batch.run < MAX_SEGMENTS and last.owner == <void *>p and last.segment == p.packet_bytes \
+            and last.bytes + p.packet_bytes <= MAX_UDP_PAYLOAD:
         return batch.used + p.packet_bytes > SEND_BATCH_BYTES
     return batch.count == SEND_ENTRIES or batch.used + MAX_UDP_PAYLOAD > SEND_BATCH_BYTES
 
@@ -89,10 +93,20 @@ cdef bint is_released(Conn *c, uint64_t now_ns) noexcept nogil:
     cdef Path *p = &c.path
     if c.pto_probes:
         return True
-    if p.recovery.bytes_in_flight + p.packet_bytes > p.cc.window:
+    if p.recovery.bytes_in_flight + p.packet_bytes > p.cc.window or queued_bytes(p) > c.peer_receive_buffer:
         return False
     c.paced_until_ns = cc_release_ns(&p.cc, now_ns, p.recovery.rtt.smoothed_ns)
     return c.paced_until_ns == 0
+
+
+cdef uint64_t queued_bytes(const Path *p) noexcept nogil:
+    """Return how much of what is in flight waits in queues, as the round trip tells; the last queue is the peer's socket.
+
+    More than fits there would be lost, if that is where it waits, and is no use anywhere else."""
+    cdef uint64_t smoothed = p.recovery.rtt.smoothed_ns, least = p.recovery.rtt.min_ns
+    if smoothed <= least:
+        return 0
+    return <uint64_t>(p.recovery.bytes_in_flight * (<double>(smoothed - least) / smoothed))
 
 
 cdef void raise_limits(Conn *c, uint64_t now_ns) noexcept nogil:
@@ -468,7 +482,7 @@ cdef int transmit_close(Conn *c, SendBatch *batch, uint64_t now_ns) noexcept nog
         c.close_deadline_ns = now_ns + CLOSE_PTOS * recovery_pto_ns(&p.recovery, c.peer_ack_delay_ns)
     if not c.pending & CONN_PENDING_CLOSE:
         return TRANSMIT_DONE
-    if batch.count == SEND_ENTRIES or batch.used + p.packet_bytes > SEND_BATCH_BYTES:
+    if is_full(batch, p):
         return TRANSMIT_MORE
     c.pending = 0
     number = p.recovery.next

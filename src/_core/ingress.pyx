@@ -192,6 +192,8 @@ cdef uint64_t handle_datagram(Conn *c, const Frame *f) noexcept nogil:
         return CODE_PROTOCOL
     messages_push_dropping(&c.messages_in, f.data, <unsigned int>f.bytes)
     c.context.counters.datagrams_dropped += c.messages_in.dropped - before
+    if c.messages_in.used > c.messages_in.limit // 2:
+        c.context.is_pressed = True
     if c.wanted & CONN_EVENT_DATAGRAM:
         conn_notify(c, CONN_EVENT_DATAGRAM)
     return 0

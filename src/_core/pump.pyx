@@ -141,12 +141,15 @@ cdef class Pump:
             self.armed_ns = 0
             self.timer_uses += 1
         self.add_entropy()
+        self.engine.registry.context.is_pressed = False
         while True:
             readable = self.receive(readable, now_ns)
             self.transmit(now_ns)
             now_ns = udp_clock_ns()
             if readable:
                 active_ns = now_ns
+                if self.engine.registry.context.is_pressed:
+                    break                   # the descriptor stays readable, and the application runs in between
                 if now_ns - start_ns > TURN_BUDGET_NS:
                     result |= TURN_MORE
                     break
@@ -228,6 +231,8 @@ cdef class Pump:
             if result == UDP_WOULD_BLOCK:
                 self.is_blocked = True
                 return False
+            if result < 0:
+                self.batch.sent = end       # the socket is unusable: lost, and counted by it
         return True
 
     cdef void arm(self, uint64_t now_ns) noexcept nogil:

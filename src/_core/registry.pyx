@@ -126,6 +126,7 @@ cdef void registry_parameters(Registry *r, Parameters *out, uint64_t cid) noexce
     out.idle_timeout_ms = r.context.limits.idle_timeout_ns // 1000000
     out.max_ack_delay_us = r.context.limits.max_ack_delay_ns // 1000
     out.max_udp_payload = MAX_UDP_PAYLOAD_ACCEPTED
+    out.receive_buffer = r.context.limits.receive_buffer
     out.has_reset_token = r.keys.has_reset_key
     if out.has_reset_token:
         reset_token_of(&r.keys, cid, out.reset_token)

@@ -240,6 +240,8 @@ cdef uint64_t *number_of(uint64_t type, Parameters *p) noexcept nogil:
         return &p.idle_timeout_ms
     if type == PARAM_MAX_ACK_DELAY:
         return &p.max_ack_delay_us
+    if type == PARAM_RECEIVE_BUFFER:
+        return &p.receive_buffer
     return &p.max_udp_payload
 
 
@@ -249,11 +251,15 @@ cdef inline uint8_t *write_bytes_parameter(uint8_t *p, uint64_t type, const uint
     return p + n
 
 
+cdef inline uint8_t *write_number(uint8_t *p, uint64_t type, uint64_t number) noexcept nogil:
+    return write_varint(write_varint(write_varint(p, type), varint_bytes(number)), number)
+
+
 cdef Py_ssize_t write_parameters(uint8_t *p, size_t room, const Parameters *in_) noexcept nogil:
     """Write every parameter that is set. Return the bytes written, or -1 if `room` may not be enough."""
     cdef uint8_t *start = p
     cdef uint8_t cid[8]
-    cdef uint64_t type, number
+    cdef uint64_t type
     cdef size_t n = 0
     if room < 160 + <size_t>in_.protocol_bytes + in_.reason_bytes:
         return -1
@@ -269,9 +275,8 @@ cdef Py_ssize_t write_parameters(uint8_t *p, size_t room, const Parameters *in_)
     if in_.protocol_bytes:
         p = write_bytes_parameter(p, PARAM_PROTOCOL, in_.protocol, in_.protocol_bytes)
     for type in range(PARAM_MAX_DATA, PARAM_MAX_UDP_PAYLOAD + 1):
-        number = number_of(type, <Parameters *>in_)[0]
-        p = write_varint(write_varint(p, type), varint_bytes(number))
-        p = write_varint(p, number)
+        p = write_number(p, type, number_of(type, <Parameters *>in_)[0])
+    p = write_number(p, PARAM_RECEIVE_BUFFER, in_.receive_buffer)
     if in_.has_reset_token:
         p = write_bytes_parameter(p, PARAM_RESET_TOKEN, in_.reset_token, sizeof(in_.reset_token))
     if in_.connection_id:

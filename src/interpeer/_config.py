@@ -123,6 +123,7 @@ class Config:
             "max_connections": self.max_connections,
             "max_half_open": self.max_half_open,
             "packet_bytes": self.packet_bytes,
+            "receive_buffer": 0,  # the driver says, once it has sockets
             "skip_every": self.skip_every,
             "controller": 0,
             "bundle": int(self.bundle),

@@ -194,6 +194,8 @@ class PumpDriver(Driver):
         bound = bind_all(tuple(listen), bind, self._pump.close_sockets)
         self.endpoints = reachable_endpoints(bound)
         self._families = {":" in host for host, _ in bound}
+        # the kernel counts its own overhead, too: what is told to peers is half
+        control.set_receive_buffer(self._core, min(s["receive_buffer_bytes"] for s in self._pump.capabilities()) // 2)
         self._is_open = True
         self._core.on_kick = self.kick
         self._start()

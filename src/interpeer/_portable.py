@@ -46,6 +46,8 @@ class PortableDriver(Driver):
     async def open(self, listen: Iterable[str]) -> None:
         bound = bind_all(tuple(listen), self._bind, self._close_sockets)
         self.endpoints = reachable_endpoints(bound)
+        held = min(sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) for sock in self._sockets)
+        control.set_receive_buffer(self._core, held // 4)  # the kernel counts its own overhead, and each packet is alone
         self._is_open = True
         self._core.on_kick = self.kick
         self._tasks = [self._loop.create_task(self._receive(sock)) for sock in self._sockets]

@@ -53,6 +53,7 @@ cdef struct HalfOpen:
     uint32_t idle_timeout_ms
     uint32_t max_ack_delay_us
     uint16_t max_udp_payload
+    uint32_t receive_buffer
     bint has_reset_token
     uint8_t reset_token[16]
     uint8_t material[192]           # ASKING: Noise's chaining key, hash, peer's ephemeral; ANSWERED: the response

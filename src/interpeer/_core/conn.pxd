@@ -116,6 +116,7 @@ cdef struct Conn:
     Messages messages_out
     Messages messages_in
     uint64_t max_datagram_peer      # largest payload the peer takes; 0: none
+    uint64_t peer_receive_buffer    # what the peer's socket holds
     bint streams_first              # whose turn it is to fill the next packet first
     uint32_t stream_turn            # packets that the first stream in line has filled
     uint32_t skip_countdown         # packets until a number is left out

@@ -25,6 +25,7 @@ cdef struct Limits:                 # settings of a node; times in ns. Defaults 
     uint64_t max_streams            # that the peer may have open at once
     uint64_t datagram_queue_bytes   # each way
     uint64_t max_datagram           # largest payload accepted
+    uint64_t receive_buffer         # bytes that the smallest of our sockets holds
     uint64_t key_update_packets     # sealed under one key before the next is used
     uint64_t key_limit_packets      # sealed under one key at the most, if the peer never acknowledges
     uint64_t forgery_limit          # forged packets before the connection is given up
@@ -71,6 +72,7 @@ cdef struct Context:                # what every connection of an engine shares
     Pool records
     Link ready                      # connections that may have something to send
     Link eventful                   # connections with events for the application
+    bint is_pressed                 # a queue of received datagrams is half full: let the application read first
 
 cdef void context_init(Context *x) noexcept nogil
 cdef void context_free(Context *x) noexcept nogil

@@ -44,7 +44,8 @@ cdef enum:                          # parameters in the handshake's encrypted pa
     PARAM_RESET_TOKEN = 0x0A
     PARAM_REFUSAL = 0x0B            # response: an error code and a reason, in place of everything else
     PARAM_CONNECTION_ID = 0x0C      # response: the responder's
-    PARAMS_KNOWN = 0x0D
+    PARAM_RECEIVE_BUFFER = 0x0D     # bytes that the sender's socket holds until they are read
+    PARAMS_KNOWN = 0x0E
 
 cdef enum:                          # frames
     FRAME_PADDING = 0x00
@@ -119,6 +120,7 @@ cdef struct Parameters:
     uint64_t idle_timeout_ms
     uint64_t max_ack_delay_us
     uint64_t max_udp_payload
+    uint64_t receive_buffer
     uint8_t reset_token[16]
     bint has_reset_token
     uint64_t connection_id
