@@ -26,7 +26,7 @@ from interpeer._core.protection cimport protect, send_keys_update
 from interpeer._core.slab cimport (
     MAX_SEGMENTS, MAX_UDP_PAYLOAD, SEND_BATCH_BYTES, SEND_ENTRIES, Datagrams, SendBatch, pool_take)
 from interpeer._core.stream cimport (
-    PENDING_ANNOUNCE, PENDING_MAX_DATA, PENDING_RESET, PENDING_STOP, Stream, stream_copy,
+    PENDING_ANNOUNCE, PENDING_MAX_DATA, PENDING_RESET, PENDING_STOP, READER_PAUSE_NS, Stream, stream_copy,
     stream_has_data, stream_mark_sent, stream_next, stream_raise_limit)
 from interpeer._core.wire cimport (
     CODE_AEAD_LIMIT, CODE_INTERNAL, FRAME_CLOSE, FRAME_CLOSE_APP, FRAME_DATAGRAM, FRAME_DATAGRAM_LEN,
@@ -112,6 +112,8 @@ cdef uint64_t queued_bytes(const Path *p) noexcept nogil:
 cdef void raise_limits(Conn *c, uint64_t now_ns) noexcept nogil:
     """Set the connection's new limits as far as the application has read; the window doubles for a fast reader."""
     cdef uint64_t rtt_ns = c.path.recovery.rtt.smoothed_ns, most = c.context.limits.max_connection_window
+    if rtt_ns < READER_PAUSE_NS:
+        rtt_ns = READER_PAUSE_NS
     if c.pending & CONN_PENDING_MAX_DATA and c.data_allowed - c.data_consumed <= c.data_window // 2:
         if c.data_window_ns and now_ns - c.data_window_ns < 2 * rtt_ns:
             c.data_window = c.data_window * 2 if c.data_window * 2 < most else most

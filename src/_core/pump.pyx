@@ -179,7 +179,9 @@ cdef class Pump:
         wipe(fresh, ENTROPY_BYTES)
 
     cdef int receive(self, uint32_t readable, uint64_t now_ns) noexcept nogil:
-        """Take a batch from each socket whose bit is set; return the bits of those that may have more."""
+        """Take a batch from each socket whose bit is set; return the bits of those where it is worth looking again.
+
+        After a packet alone there is seldom another, and the descriptor would tell; in a bulk transfer there is."""
         cdef int i, n
         cdef uint32_t more = 0
         for i in range(self.count):
@@ -191,7 +193,8 @@ cdef class Pump:
             self.engine.lock()
             self.engine.handle_batch(&self.received, now_ns)
             self.engine.unlock()
-            more |= 1 << i
+            if n > 1 or self.received.slots[0].bytes > LONE_PACKET_BYTES:
+                more |= 1 << i
         return more
 
     cdef void transmit(self, uint64_t now_ns) noexcept nogil:

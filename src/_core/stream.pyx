@@ -301,9 +301,10 @@ cdef void discard(Stream *s) noexcept nogil:
 
 
 cdef bint stream_raise_limit(Stream *s, uint64_t now_ns, uint64_t rtt_ns, uint64_t max_window) noexcept nogil:
-    """Allow more once half of the window is read; double the window if that took less than two round trips.
-
-    Return whether MAX_STREAM_DATA is to be sent."""
+    """Allow more once half of the window is read; double the window if that took less than two round trips, or two of
+    the reader's pauses. Return whether MAX_STREAM_DATA is to be sent."""
+    if rtt_ns < READER_PAUSE_NS:
+        rtt_ns = READER_PAUSE_NS
     if s.recv_state != RECV_OPEN or s.is_stopped or s.recv_limit - s.in_.read > s.window // 2:
         return False
     if s.window_ns and now_ns - s.window_ns < 2 * rtt_ns and s.window < max_window:

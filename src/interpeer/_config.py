@@ -51,8 +51,9 @@ class Config:
     """The same for all streams of a connection together."""
     max_connection_window_bytes: int = 32 * MIB
     """... up to this: what one peer can make this node keep."""
-    send_buffer_bytes: int = 1 * MIB
-    """Written to a stream and not yet acknowledged, on a path with a small window; `write` waits beyond it."""
+    send_buffer_bytes: int | None = None
+    """Written to a stream and not yet acknowledged, on a path with a small window; `write` waits beyond it. None: 1 MiB,
+    or 16 with `pump="thread"`, for what the thread sends while Python is busy elsewhere."""
     max_send_buffer_bytes: int = 32 * MIB
     """... and on any path: twice what is on its way, up to this."""
     max_streams: int = 1024
@@ -103,6 +104,7 @@ class Config:
 
     def core_limits(self) -> dict[str, int]:
         """Return the core's Limits: sizes in bytes, times in nanoseconds."""
+        send_buffer_bytes = self.send_buffer_bytes or (16 * MIB if self.pump == "thread" else 1 * MIB)
         return {
             "idle_timeout_ns": int(self.idle_timeout_s * _NS),
             "keep_alive_ns": int(self.keep_alive_s * _NS),
@@ -112,8 +114,8 @@ class Config:
             "max_stream_window": max(self.stream_window_bytes, self.max_stream_window_bytes),
             "connection_window": self.connection_window_bytes,
             "max_connection_window": max(self.connection_window_bytes, self.max_connection_window_bytes),
-            "send_buffer_bytes": self.send_buffer_bytes,
-            "max_send_buffer_bytes": max(self.send_buffer_bytes, self.max_send_buffer_bytes),
+            "send_buffer_bytes": send_buffer_bytes,
+            "max_send_buffer_bytes": max(send_buffer_bytes, self.max_send_buffer_bytes),
             "max_streams": self.max_streams,
             "datagram_queue_bytes": self.datagram_queue_bytes,
             "max_datagram": self.max_datagram_bytes,

@@ -124,7 +124,7 @@ class Connection:
         self._protocol = protocol
         self._waiters = Waiters(node._loop)
         self._by_stream: dict[int, Waiters] = {}
-        self.peer_id = PeerId(handle.peer_identity)
+        self.peer_id = PeerId._of_proved(handle.peer_identity)
         handle.owner = self
 
     # --- what it is ---

@@ -329,7 +329,7 @@ class Node:
             elif kind == control.INCOMING:
                 self._on_incoming(event[1], event[2])
             else:
-                self._on_ask(event[1], PeerId(event[2]))
+                self._on_ask(event[1], PeerId._of_proved(event[2]))
 
     def _on_connection_events(self, handle: handles.ConnectionHandle, events: int) -> None:
         connection: Connection | None = handle.owner

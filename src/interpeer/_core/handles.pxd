@@ -24,4 +24,3 @@ cdef class StreamHandle:
     cdef Py_buffer posted
 
     cdef Conn *enter(self) except NULL
-    cdef void copy_out(self, Conn *c, uint8_t *out, uint64_t n)

@@ -7,6 +7,7 @@ from interpeer._core.udp cimport Udp
 cdef enum:
     MAX_SOCKETS = 2                 # one for each family
     TURN_BUDGET_NS = 1000000        # after this a turn lets Python in, and comes back at once
+    LONE_PACKET_BYTES = 1500        # one message of no more is one packet
     ENTROPY_LOW = 2048              # random bytes are added when there are fewer
 
 cdef enum:                          # what a turn leaves behind

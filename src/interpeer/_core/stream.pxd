@@ -6,6 +6,7 @@ from interpeer._core.rangeset cimport RangeSet
 
 cdef enum:
     MAX_GAPS = 1000                 # in one stream, held by the receiver
+    READER_PAUSE_NS = 20000000      # a reader that pauses so long, as in a busy program, shall not stop the sender
     SIZE_UNKNOWN = -1
     STREAM_OK = 0                   # other results are CODE_*: the peer broke a rule
 
