@@ -68,6 +68,15 @@ cdef int leave(Engine engine) except -1:
     return 0
 
 
+cdef void kick_from_destructor(Engine engine) noexcept:
+    """Ask for the turn that takes back what was let go of; nobody is told if that cannot be."""
+    if engine.on_kick is not None and not engine.is_forked():
+        try:
+            engine.on_kick()
+        except Exception:
+            pass
+
+
 @cython.final
 @cython.no_gc_clear             # the destructor needs the engine
 cdef class ConnectionHandle:
@@ -82,6 +91,7 @@ cdef class ConnectionHandle:
         if self.handle != NULL:
             self.handle.object = NULL
             self.engine.let_go_of_handle(self.handle)
+            kick_from_destructor(self.engine)
 
     cdef Conn *enter(self) except NULL:
         take_lock(self.engine)
@@ -369,6 +379,7 @@ cdef class StreamHandle:
             if self.has_post:
                 PyBuffer_Release(&self.posted)
         self.connection.engine.let_go_of_stream(self.stream)
+        kick_from_destructor(self.connection.engine)
 
     cdef Conn *enter(self) except NULL:
         take_lock(self.connection.engine)

@@ -113,7 +113,7 @@ class Connection:
     Made by `Node.connect` and `Node.accept`. Leaving `async with` closes it, after what was finished is delivered; leaving it
     with an exception closes it at once with code 1."""
 
-    __slots__ = ("__weakref__", "_by_stream", "_handle", "_node", "_protocol", "_waiters", "peer_id")
+    __slots__ = ("__weakref__", "_by_stream", "_handle", "_node", "_protocol", "_waiters", "_was_announced", "peer_id")
 
     peer_id: PeerId
     """Who is at the other end, proved by the handshake."""
@@ -124,6 +124,7 @@ class Connection:
         self._protocol = protocol
         self._waiters = Waiters(node._loop)
         self._by_stream: dict[int, Waiters] = {}
+        self._was_announced = False
         self.peer_id = PeerId._of_proved(handle.peer_identity)
         handle.owner = self
 
@@ -214,7 +215,6 @@ class Connection:
 
     def _forget_stream(self, stream: int) -> None:
         self._by_stream.pop(stream, None)
-        self._node._kick()
 
     # --- datagrams ---
 

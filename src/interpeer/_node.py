@@ -234,10 +234,6 @@ class Node:
         if asyncio.get_running_loop() is not self._loop:
             raise errors.WrongLoopError("the node belongs to another event loop: use it there, or interpeer.blocking from threads")
 
-    def _kick(self) -> None:
-        if self._is_open:
-            self._driver.kick()
-
     # --- connecting ---
 
     def connect(
@@ -354,11 +350,11 @@ class Node:
     def _on_closed(self, connection: Connection) -> None:
         was_open = self._connections.pop(connection._handle, None) is not None
         connection._on_events(-1)
-        closed = connection._handle.closed()
-        if was_open and closed is not None and closed[0] < 7:  # later ones are calls that never were answered
+        if was_open and connection._was_announced:
             self._tell(PeerDisconnected(connection.peer_id, connection.protocol, str(connection._error())))
 
     def _tell_connected(self, connection: Connection, incoming: bool) -> None:
+        connection._was_announced = True
         self._tell(PeerConnected(connection.peer_id, connection.protocol, str(connection.path), incoming))
 
     def _on_ask(self, ask: int, peer_id: PeerId) -> None:
