@@ -408,6 +408,11 @@ cdef class StreamHandle:
         return self.stream.send_state == SEND_FINISHING or self.stream.send_state == SEND_DONE
 
     @property
+    def is_reset(self):
+        """Tell whether our side was given up, by us, by the peer's wish, or with the connection."""
+        return self.stream.send_state > SEND_DONE
+
+    @property
     def is_acked(self):
         """Tell whether our side was finished and the peer's transport has all of it."""
         return self.stream.send_state == SEND_DONE

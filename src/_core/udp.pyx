@@ -291,6 +291,8 @@ cdef void keep_messages(Udp *udp, SysSlots *slots, RecvBatch *batch, uint32_t co
     udp.counters.received_messages += count
     if not udp.can & UDP_CAN_GRO:
         udp.counters.without_gro += count
+    if not udp.can & UDP_CAN_PKTINFO:
+        udp.counters.without_pktinfo += count
 
 
 cdef inline uint32_t packets_in(uint32_t bytes, uint32_t segment) noexcept nogil:

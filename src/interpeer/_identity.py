@@ -134,16 +134,18 @@ class Identity:
             raise IdentityFileError(f"there is no key file {path}") from None
         except OSError as error:
             raise IdentityFileError(f"the key file {path} cannot be opened: {error.strerror}") from None
-        with os.fdopen(descriptor, "rb") as file:
+        try:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
                 raise IdentityFileError(f"the key file {path} is not a plain file")
             if os.name == "posix" and stat.S_IMODE(status.st_mode) & 0o077:
                 raise IdentityFileError(
-                    f"the key file {path} can be read by others (mode {stat.S_IMODE(status.st_mode):o}): "
+                    f"the key file {path} is open to others (mode {stat.S_IMODE(status.st_mode):o}): "
                     f"make it private with chmod 600, or make a new key if it may have been copied"
                 )
-            content = file.read(256)
+            content = os.read(descriptor, 256)
+        finally:
+            os.close(descriptor)
         try:
             seed = from_base32(content.removeprefix(_MAGIC).removesuffix(b"\n").decode("ascii"))
         except ValueError:

@@ -91,11 +91,11 @@ class Stream:
     async def _acked(self, mark: int) -> None:
         """Wait until the peer's transport has everything up to `mark`, and the end if our side is finished."""
         handle = self._handle
-        while handle.bytes_acked < mark or (handle.is_finished and not handle.is_acked):
-            if not handle.can_write and not handle.is_finished:
+        while True:
+            if handle.is_reset:
                 raise self._write_error()
-            if not self._connection.is_open:
-                raise self._connection._error()
+            if handle.bytes_acked >= mark and (handle.is_acked or not handle.is_finished):
+                return
             await self._waiters.wait(handles.ACKED, lambda: handle.want_acked(mark))
 
     async def _lend(self, data: memoryview) -> None:

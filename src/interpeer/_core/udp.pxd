@@ -34,7 +34,7 @@ cdef struct UdpCounters:            # since the socket was opened; read by name 
     uint64_t without_mmsg           # messages that took a call of their own, either way
     uint64_t without_control        # messages by sendto and recvfrom
     uint64_t without_ecn            # entries whose mark was not set
-    uint64_t without_pktinfo        # entries whose source address was left to the system
+    uint64_t without_pktinfo        # messages whose destination is not known, and entries whose source the system chose
     uint64_t small_buffers          # buffers smaller than asked
     uint64_t gso_refused            # super-datagrams that the kernel promised to cut, and then refused
     # losses

@@ -1,0 +1,116 @@
+"""The face for threads."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import threading
+from contextlib import contextmanager
+
+import interpeer
+import numpy as np
+import pytest
+from interpeer import blocking
+
+
+@contextmanager
+def two_nodes():
+    with blocking.Node(listen="127.0.0.1:0") as a, blocking.Node(listen="127.0.0.1:0") as b:
+        yield a, b
+
+
+def test_two_threads_talk():
+    with two_nodes() as (a, b):
+        got = []
+
+        def serve():
+            for connection in b.incoming():
+                for stream in connection.streams():
+                    got.append(b"".join(stream))
+                    stream.write(b"thanks")
+                    stream.finish(timeout=5)
+                return
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        with a.connect(b.address, timeout=5) as connection:
+            with connection.open_stream(timeout=5) as stream:
+                stream.write(b"x" * 1_000_000)
+                stream.finish(timeout=5)
+                assert stream.read(timeout=5) == b"thanks"
+        thread.join(5)
+        assert got == [b"x" * 1_000_000]
+
+
+def test_every_call_takes_a_timeout():
+    with two_nodes() as (a, b):
+        with pytest.raises(TimeoutError):
+            b.accept(timeout=0.01)
+        connection = a.connect(b.address, timeout=5)
+        other = b.accept(timeout=5)
+        stream = connection.open_stream()
+        peer = other.accept_stream(timeout=5)
+        for call in (peer.read, lambda timeout: peer.readexactly(4, timeout=timeout), other.recv_datagram, other.accept_stream):
+            with pytest.raises(TimeoutError):
+                call(timeout=0.01)
+        stream.write(b"late")
+        assert peer.readexactly(4, timeout=5) == b"late"
+        assert connection.send_datagram(b"d")
+        assert other.recv_datagrams(timeout=5) == [b"d"]
+        waits = {name for kind in (blocking.Connection, blocking.Stream, blocking.Node) for name, f in vars(kind).items()
+                 if inspect.isfunction(f) and not name.startswith("_") and "timeout" not in inspect.signature(f).parameters}
+        assert waits == {"stats", "streams", "send_datagram", "send_datagrams", "reset", "stop", "counters", "incoming"}
+
+
+def test_it_mirrors_the_asynchronous_api():
+    for kind in (interpeer.Node, interpeer.Connection, interpeer.Stream):
+        mine = getattr(blocking, kind.__name__)
+        wanted = {name for name in vars(kind) if not name.startswith("_")}
+        left_out = {"events", "config", "protocols", "connections"} if kind is interpeer.Node else set()
+        assert wanted - left_out <= set(dir(mine)) | set(getattr(mine, "__annotations__", ())), kind
+
+
+def test_arrays_and_files(tmp_path):
+    with two_nodes() as (a, b):
+        stream = a.connect(b.address, timeout=5).open_stream()
+        peer = b.accept(timeout=5).accept_stream(timeout=5)
+        array = np.arange(10_000.0)
+        thread = threading.Thread(target=stream.send_array, args=(array,), kwargs={"timeout": 5})
+        thread.start()
+        assert (peer.recv_array(timeout=5) == array).all()
+        thread.join()
+        (tmp_path / "a").write_bytes(b"content")
+        thread = threading.Thread(target=stream.send_file, args=(tmp_path / "a",), kwargs={"timeout": 5})
+        thread.start()
+        assert peer.recv_file(tmp_path / "b", timeout=5) == 7
+        thread.join()
+        assert (tmp_path / "b").read_bytes() == b"content"
+
+
+def test_errors_are_the_same():
+    with two_nodes() as (a, b):
+        with pytest.raises(interpeer.Refused, match="chat"):
+            a.connect(b.address, protocol="chat/1", timeout=5)
+        connection = a.connect(b.address, timeout=5)
+        other = b.accept(timeout=5)
+        connection.close(3, "done", timeout=5)
+        other.wait_closed(timeout=5)
+        assert other.closed_by == "peer"
+        with pytest.raises(interpeer.ConnectionClosed, match="done"):
+            other.open_stream(timeout=5)
+
+
+def test_a_closed_node_says_so():
+    with blocking.Node(listen="127.0.0.1:0") as node:
+        pass
+    node.close()
+    with pytest.raises(interpeer.ClosedError):
+        node.accept(timeout=1)
+
+
+def test_it_works_inside_a_running_loop():
+    async def main():
+        with blocking.Node(listen="127.0.0.1:0") as a, blocking.Node(listen="127.0.0.1:0") as b:
+            assert a.connect(b.address, timeout=5).peer_id == b.id
+
+    asyncio.run(main())

@@ -1,0 +1,108 @@
+"""Files over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+
+import interpeer
+import pytest
+
+
+@pytest.fixture
+def source(tmp_path):
+    path = tmp_path / "source"
+    path.write_bytes(hashlib.shake_128(b"file").digest(3_000_001))
+    return path
+
+
+def test_a_file_arrives_and_replaces_the_old_one(run, pair, source, tmp_path):
+    target = tmp_path / "target"
+    target.write_bytes(b"old")
+
+    async def main():
+        async with pair() as p:
+            stream, peer = await p.streams()
+            receiving = asyncio.ensure_future(peer.recv_file(target))
+            assert await stream.send_file(source) == 3_000_001
+            assert await receiving == 3_000_001
+
+    run(main())
+    assert target.read_bytes() == source.read_bytes()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["source", "target"]
+
+
+def test_an_empty_file(run, pair, tmp_path):
+    (tmp_path / "empty").touch()
+
+    async def main():
+        async with pair() as p:
+            stream, peer = await p.streams()
+            receiving = asyncio.ensure_future(peer.recv_file(tmp_path / "copy"))
+            await stream.send_file(tmp_path / "empty")
+            assert await receiving == 0
+
+    run(main())
+    assert (tmp_path / "copy").read_bytes() == b""
+
+
+def damaged(data: bytes) -> bytes:
+    return data[:-1] + bytes([data[-1] ^ 1])
+
+
+@pytest.mark.parametrize(
+    ("sent", "error"),
+    [
+        (b"GET / HTTP/1.1\r\n\r\n", interpeer.ProtocolError),
+        (b"IPF1" + (5).to_bytes(8, "big") + b"hel", interpeer.ProtocolError),
+        (b"IPF1" + (5).to_bytes(8, "big") + b"hello" + bytes(32), interpeer.ProtocolError),
+        (b"IPF1" + (5).to_bytes(8, "big") + b"hello" + damaged(hashlib.blake2b(b"hello", digest_size=32).digest()), interpeer.ProtocolError),
+        (b"IPF1" + (1 << 62).to_bytes(8, "big"), ValueError),
+    ],
+)
+def test_what_is_wrong_is_refused_and_leaves_nothing_behind(run, pair, tmp_path, sent, error):
+    async def main():
+        async with pair() as p:
+            stream, peer = await p.streams()
+            await stream.write(sent)
+            await stream.finish()
+            with pytest.raises(error):
+                await peer.recv_file(tmp_path / "target", max_bytes=1000)
+
+    run(main())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_cancelled_receiver_leaves_nothing_behind(run, pair, source, tmp_path):
+    async def main():
+        async with pair() as p:
+            stream, peer = await p.streams()
+            await stream.write(b"IPF1" + (1000).to_bytes(8, "big") + b"some of it")
+            task = asyncio.ensure_future(peer.recv_file(tmp_path / "target"))
+            await asyncio.sleep(0)
+            while p.ba.stats().data_received < 22:
+                await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            with pytest.raises(interpeer.StreamReset):
+                while True:
+                    await stream.write(bytes(1000))
+
+    run(main())
+    assert [p.name for p in tmp_path.iterdir()] == ["source"]
+
+
+@pytest.mark.row("F3")
+def test_a_missing_source_or_folder_is_an_oserror(run, pair, tmp_path):
+    async def main():
+        async with pair() as p:
+            stream, peer = await p.streams()
+            with pytest.raises(FileNotFoundError):
+                await stream.send_file(tmp_path / "nothing")
+            with pytest.raises(FileNotFoundError):
+                await peer.recv_file(tmp_path / "no" / "folder")
+
+    run(main())
+    assert not os.listdir(tmp_path)

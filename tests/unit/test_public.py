@@ -1,0 +1,104 @@
+"""What the package shows: names, errors, settings, waiting."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import inspect
+
+import interpeer
+import pytest
+from interpeer import errors
+from interpeer._waiting import Opening, Waiters
+
+
+def test_all_names_what_there_is():
+    assert sorted(interpeer.__all__) == interpeer.__all__
+    assert all(hasattr(interpeer, name) for name in interpeer.__all__)
+    public = {name for name, value in vars(interpeer).items() if not name.startswith("_") and not inspect.ismodule(value)}
+    assert public == set(interpeer.__all__) - {"blocking", "__version__"}
+
+
+def test_everything_public_has_a_docstring():
+    for name in interpeer.__all__:
+        thing = getattr(interpeer, name)
+        if inspect.isclass(thing):
+            assert thing.__doc__, name
+            for member, value in vars(thing).items():
+                if not member.startswith("_") and (inspect.isfunction(value) or isinstance(value, property)):
+                    assert inspect.getdoc(value), f"{name}.{member}"
+
+
+def test_the_tree_of_errors_is_as_it_is_drawn():
+    drawn = [line.split("──")[-1].split()[0] for line in (errors.__doc__ or "").splitlines() if "──" in line]
+    classes = {name for name, value in vars(errors).items() if inspect.isclass(value)}
+    assert set(drawn) == classes - {"InterpeerError"}
+    assert all(issubclass(getattr(errors, name), interpeer.InterpeerError) for name in classes)
+    assert issubclass(interpeer.TimedOut, TimeoutError)
+    assert issubclass(interpeer.ResetByPeer, ConnectionResetError)
+    assert issubclass(interpeer.Refused, ConnectionRefusedError)
+    assert issubclass(interpeer.LocalError, RuntimeError)
+    assert issubclass(interpeer.DatagramTooLarge, ValueError)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"pump": "elsewhere"},
+        {"packet_bytes": 1199},
+        {"packet_bytes": 65_508},
+        {"key_update_packets": 10, "key_limit_packets": 9},
+        {"backlog": 0},
+        {"max_streams": 0},
+        {"idle_timeout_s": -1},
+    ],
+)
+def test_settings_that_cannot_be_are_refused(wrong):
+    with pytest.raises(ValueError):
+        interpeer.Config(**wrong)
+
+
+def test_every_setting_reaches_the_core_or_python():
+    config = interpeer.Config()
+    changed = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if isinstance(value, bool):
+            changed[field.name] = not value
+        elif isinstance(value, (int, float)):
+            changed[field.name] = value * 2 if value else 1
+    limits = config.core_limits()
+    in_python = {"backlog", "spin_s", "bundle"}
+    for name, value in changed.items():
+        other = interpeer.Config(**{name: value, **({"key_limit_packets": value * 2} if name == "key_update_packets" else {})})
+        assert other.core_limits() != limits or name in in_python, name
+
+
+def test_waiters_wake_everybody_and_forget_the_cancelled():
+    async def main():
+        waiters = Waiters(asyncio.get_running_loop())
+        tasks = [asyncio.ensure_future(waiters.wait(1, lambda: False)) for _ in range(3)]
+        other = asyncio.ensure_future(waiters.wait(2, lambda: False))
+        await asyncio.sleep(0)
+        tasks[0].cancel()
+        await asyncio.gather(tasks[0], return_exceptions=True)
+        waiters.wake(1)
+        await asyncio.gather(*tasks[1:])
+        assert not other.done()
+        await waiters.wait(4, lambda: True)
+        waiters.wake(-1)
+        await other
+        assert not waiters._futures
+
+    asyncio.run(main())
+
+
+def test_an_opening_can_be_closed_unused_and_thrown_into():
+    async def opened():
+        await asyncio.sleep(0)
+
+    Opening(opened()).close()
+    opening = Opening(opened())
+    opening.send(None)
+    with pytest.raises(ZeroDivisionError):
+        opening.throw(ZeroDivisionError())
