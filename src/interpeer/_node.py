@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, final
 
-from interpeer import errors
+from interpeer import _host, errors
 from interpeer._address import Address, Endpoint
 from interpeer._config import Config, Give
 from interpeer._connection import Connection
@@ -119,6 +119,7 @@ class Node:
         self._give = give if give is not None else Give()
         self._config = config if config is not None else Config()
         self._linger_s = LINGER_S
+        self._host = _host.current.get()
         self._is_open = False
         self._was_opened = False
         self._resources = ExitStack()
@@ -175,9 +176,10 @@ class Node:
         self._waiters = Waiters(self._loop)
         with ExitStack() as stack:
             state = stack.enter_context(StateDirectory(self._state_path)) if self._state_path is not None else None
-            self._identity = _identity(self._identity_given, state)
-            self._configure()
-            self._driver = make_driver(self._engine, self._config, self._on_core_events, self._loop)
+            with _host.on(self._host):
+                self._identity = _identity(self._identity_given, state)
+                self._configure()
+                self._driver = make_driver(self._engine, self._config, self._on_core_events, self._loop)
             stack.callback(self._driver.close)
             await self._driver.open(self._listen)
             self._resources = stack.pop_all()
