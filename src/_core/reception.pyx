@@ -104,7 +104,7 @@ cdef void handle_init(Registry *r, const uint8_t *p, uint32_t n, const Datagrams
     mac1 = read_u64(p + INIT_BYTES - 2 * MAC_BYTES)
     h = half_open_find_init(&r.answering, mac1)
     if h != NULL:
-        repeat_response(r, h, from_)
+        repeat_response(r, h, from_, now_ns)
         return
     if answering_is_loaded(&r.answering) and not admit_under_load(r, p, from_, now_ns):
         return
@@ -231,9 +231,10 @@ cdef void send_response(Registry *r, HalfOpen *h, const Endpoint *remote, const 
         h.answers += 1
 
 
-cdef void repeat_response(Registry *r, HalfOpen *h, const Datagrams *from_) noexcept nogil:
+cdef void repeat_response(Registry *r, HalfOpen *h, const Datagrams *from_, uint64_t now_ns) noexcept nogil:
     """The same init again: the response was lost, or it came another way. Answer to where it came from."""
     if h.state == HALF_ANSWERED and h.answers < MAX_ANSWERS:
+        h.answered_ns = now_ns
         send_response(r, h, &from_.remote, from_.local)
     else:
         r.context.counters.dropped_limited += 1
