@@ -9,7 +9,7 @@ cdef enum:
     MAX_CANDIDATES = 16             # addresses tried for one peer
     CANDIDATE_GAP_NS = 50000000     # between two addresses of one round (RFC 8305 has 250 ms for TCP)
     FIRST_RETRY_NS = 250000000      # between the first two rounds; doubles
-    MAX_RETRY_NS = 2000000000
+    MAX_RETRY_NS = 1000000000       # twelve rounds in ten seconds: 30 % loss each way fails once in 3000
     DOUBT_NS = 1000000000           # how long a true answer may still come after a versions reply
     HOLD_NS = 1000000000            # how long the loser of a glare leaves its own handshake alone
 
