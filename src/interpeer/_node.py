@@ -226,7 +226,7 @@ class Node:
             self._waiters.wake(_INCOMING | _EVENT)
             self._resources.close()
             for connection in list(self._connections.values()):
-                connection._on_events(-1)
+                connection._on_closed()
             self._connections.clear()
             self._backlog.clear()
 
@@ -272,12 +272,17 @@ class Node:
             handle.close(0, b"")
             raise
         if not connection.is_open:
-            failure = connection._error()
-            if isinstance(failure, errors.Unreachable | errors.Refused | errors.UnsupportedVersion):
-                reasons = failure.reasons if isinstance(failure, errors.Unreachable) else ()
-                self._tell(ConnectFailed(peer_id, name, str(failure), reasons))
-            raise failure
+            raise self._tell_failed(connection)
         return connection
+
+    def _tell_failed(self, connection: Connection) -> Exception:
+        """Return why a call has failed. (A local name for it in the function that raises it would be a cycle, and keep the
+        connection until garbage is collected.)"""
+        failure = connection._error()
+        if isinstance(failure, errors.Unreachable | errors.Refused | errors.UnsupportedVersion):
+            reasons = failure.reasons if isinstance(failure, errors.Unreachable) else ()
+            self._tell(ConnectFailed(connection.peer_id, connection.protocol, str(failure), reasons))
+        return failure
 
     async def accept(self) -> Connection:
         """Return the next connection that a peer opens. Raises ClosedError when the node is closed. Cancelled, nothing is lost."""
@@ -355,7 +360,7 @@ class Node:
 
     def _on_closed(self, connection: Connection) -> None:
         was_open = self._connections.pop(connection._handle, None) is not None
-        connection._on_events(-1)
+        connection._on_closed()
         closed = connection._handle.closed()
         if was_open and closed is not None and closed[0] < 7:  # later ones are calls that never were answered
             self._tell(PeerDisconnected(connection.peer_id, connection.protocol, str(connection._error())))
