@@ -9,13 +9,13 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
 from interpeer._core.answer cimport (
-    HALF_ANSWERED, HALF_ASKING, HalfOpen, answering_admits, answering_is_loaded, half_open_add, half_open_answer,
-    half_open_ask, half_open_find_id, half_open_find_init, half_open_find_peer, half_open_parameters,
-    half_open_remove, half_open_resume)
+    HALF_ANSWERED, HALF_ASKING, HALF_OPEN_NS, HalfOpen, answering_admits, answering_forget_glare, answering_is_loaded,
+    half_open_add, half_open_answer, half_open_ask, half_open_find_id, half_open_find_init, half_open_find_peer,
+    half_open_parameters, half_open_remove, half_open_resume)
 from interpeer._core.conn cimport (
-    CLOSED_BY_REFUSAL, CLOSED_BY_RESET, CLOSED_BY_VERSION, CLOSED_UNREACHABLE, CONN_DIALING, CONN_IN_ANSWERED,
-    CONN_IN_FAILED, CONN_IN_RESET, CONN_PENDING_PING, Conn, conn_close_info, conn_free, conn_input, conn_new,
-    conn_start, conn_wake)
+    CLOSED_BY_REFUSAL, CLOSED_BY_RESET, CLOSED_BY_VERSION, CLOSED_LOCALLY, CLOSED_UNREACHABLE, CONN_DIALING,
+    CONN_IN_ANSWERED, CONN_IN_CLOSE, CONN_IN_FAILED, CONN_IN_RESET, CONN_OPEN, CONN_PENDING_PING, Conn, conn_close_info,
+    conn_free, conn_input, conn_new, conn_start, conn_wake)
 from interpeer._core.context cimport entropy_take
 from interpeer._core.crypto cimport KEY_BYTES, MAC_BYTES, XNONCE_BYTES, equal_secret, suite_is_available, wipe
 from interpeer._core.dial cimport (
@@ -27,7 +27,7 @@ from interpeer._core.handshake cimport (
     init_has_mac1, init_has_mac2, read_init, reset_token_of, rotate_cookie_secret, write_cookie_reply, write_response,
     write_versions_reply)
 from interpeer._core.ingress cimport conn_handle_packet
-from interpeer._core.links cimport Link, first_link
+from interpeer._core.links cimport Link, link_last, unlink
 from interpeer._core.loss cimport recovery_seed_rtt
 from interpeer._core.noise cimport Noise, noise_split, noise_wipe
 from interpeer._core.registry cimport (
@@ -154,15 +154,17 @@ cdef void consider(Registry *r, InitMessage *init, int result, const Datagrams *
     if protocol == NO_PROTOCOL:
         refuse(r, init, from_, CODE_UNKNOWN_PROTOCOL, theirs.protocol, theirs.protocol_bytes)
         return
-    own = find_glare(r, init.noise.remote_static, protocol)
+    own = find_glare(r, init.noise.remote_static, protocol, now_ns)
+    if own != NULL and own.state == CONN_OPEN:
+        insist(own)
+        return
     if own != NULL and own_call_wins(r, own):
         retarget(r, own, from_)
         return
-    if own == NULL and r.policy == ALLOW_LISTED and not registry_allows(r, init.identity):
+    if own == NULL and not is_listed(r, init.identity):
         refuse(r, init, from_, CODE_REFUSED, NULL, 0)
         return
-    if own == NULL and (r.is_closed or r.backlog >= r.max_backlog
-                        or r.connections >= r.context.limits.max_connections):
+    if own == NULL and not has_room(r):
         refuse(r, init, from_, CODE_BUSY, NULL, 0)
         return
     if choose_suite(r, theirs) == 0:
@@ -176,6 +178,7 @@ cdef void consider(Registry *r, InitMessage *init, int result, const Datagrams *
     h.suite = choose_suite(r, theirs)
     if own != NULL:
         h.glare = own
+        h.was_unasked = True
         dial_hold(<Dial *>own.dial, now_ns)
     if r.policy == ALLOW_ASK and own == NULL:
         if r.ask_count == MAX_ASKS:
@@ -189,6 +192,15 @@ cdef void consider(Registry *r, InitMessage *init, int result, const Datagrams *
         r.ask_count += 1
         return
     answer(r, h, &init.noise, now_ns)
+
+
+cdef bint is_listed(const Registry *r, const uint8_t *identity) noexcept nogil:
+    return r.policy != ALLOW_LISTED or registry_allows(r, identity)
+
+
+cdef bint has_room(const Registry *r) noexcept nogil:
+    """Tell whether another connection may come in."""
+    return not r.is_closed and r.backlog < r.max_backlog and r.connections < r.context.limits.max_connections
 
 
 cdef uint8_t choose_suite(const Registry *r, const Parameters *theirs) noexcept nogil:
@@ -287,6 +299,7 @@ cdef Conn *reception_handle_first_packet(Registry *r, HalfOpen *h, uint8_t *p, u
     """The packet that may confirm an answered init: if it is authentic, there is a connection. Return it, or NULL."""
     cdef Conn *c = conn_new(&r.context)
     cdef Conn *own = <Conn *>h.glare
+    cdef bint is_welcome = not h.was_unasked or (has_room(r) and r.policy != ALLOW_ASK and is_listed(r, h.identity))
     cdef Parameters theirs
     if c == NULL:
         return NULL
@@ -309,31 +322,55 @@ cdef Conn *reception_handle_first_packet(Registry *r, HalfOpen *h, uint8_t *p, u
         return NULL
     r.context.counters.connections_accepted += 1
     half_open_remove(&r.answering, h)
-    if own != NULL:
+    if own != NULL and own.state == CONN_DIALING:
         take_over(r, own, c)
-    else:
+    elif is_welcome:
         c.in_backlog = True
         r.backlog += 1
+    else:
+        turn_away(c)
     return c
 
 
 # --- glare (docs/spec, chapter 4) ---
 
-cdef Conn *find_glare(Registry *r, const uint8_t *peer_key, uint16_t protocol) noexcept nogil:
-    """Find a call of our own to the same peer for the same protocol that nothing has answered yet."""
+cdef Conn *find_glare(Registry *r, const uint8_t *peer_key, uint16_t protocol, uint64_t now_ns) noexcept nogil:
+    """Find a call of our own to the same peer for the same protocol that the peer may not know to be answered yet.
+
+    After HALF_OPEN_NS it has forgotten the call, so one that it has not confirmed by then is dead."""
     cdef Link *link = r.dialing.next
+    cdef Link *following
     cdef Conn *c
     while link != &r.dialing:
         c = <Conn *>link.owner
-        if c.state == CONN_DIALING and c.protocol == protocol and memcmp(c.peer_key, peer_key, KEY_BYTES) == 0:
+        following = link.next
+        if c.is_confirmed or c.state > CONN_OPEN:
+            unlink(link)
+            link_last(&r.live, link)
+        elif c.protocol == protocol and memcmp(c.peer_key, peer_key, KEY_BYTES) == 0 \
+                and (c.state == CONN_DIALING or now_ns - c.last_received_ns < HALF_OPEN_NS):
             return c
-        link = link.next
+        link = following
     return NULL
 
 
 cdef bint own_call_wins(const Registry *r, const Conn *own) noexcept nogil:
     """The handshake of the lower key wins."""
     return memcmp(r.keys.public_key, own.peer_key, KEY_BYTES) < 0
+
+
+cdef void insist(Conn *own) noexcept nogil:
+    """The peer has answered our call, and calls all the same: our packet that confirms the answer has not come yet."""
+    if own.pto_probes == 0:
+        own.pto_probes = 1
+    conn_wake(own)
+
+
+cdef void turn_away(Conn *c) noexcept nogil:
+    """A session that was to become that of a call of ours, which has ended meanwhile; and the peer may not come in."""
+    c.is_released = True
+    conn_close_info(c, CLOSED_LOCALLY, CODE_REFUSED, False, NULL, 0)
+    conn_input(c, CONN_IN_CLOSE)
 
 
 cdef void retarget(Registry *r, Conn *own, const Datagrams *from_) noexcept nogil:
@@ -352,6 +389,7 @@ cdef void take_over(Registry *r, Conn *own, Conn *c) noexcept nogil:
     if c.handle != NULL:
         c.handle.conn = c
     own.handle = NULL
+    own.is_released = True
     conn_close_info(own, CLOSED_UNREACHABLE, 0, False, NULL, 0)
     conn_input(own, CONN_IN_FAILED)
 
@@ -462,6 +500,7 @@ cdef int open_session(Registry *r, Conn *c, Dial *d, const Parameters *theirs, c
         recovery_seed_rtt(&c.path.recovery, now_ns - d.last_sent_ns)
     c.dial = NULL
     dial_free(d)
+    answering_forget_glare(&r.answering, c)     # what the peer calls for besides is a connection of its own
     c.pending |= CONN_PENDING_PING  # confirms the keys to the responder, which keeps no connection until then
     conn_input(c, CONN_IN_ANSWERED)
     r.context.counters.connections_opened += 1

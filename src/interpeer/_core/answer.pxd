@@ -39,6 +39,7 @@ cdef struct HalfOpen:
     uint64_t created_ns
     uint64_t answered_ns            # the last time; 0: not yet
     void *glare                     # our own connection that dials the same peer, and takes this session over
+    bint was_unasked                # nobody was asked whether the peer may come in, since we were calling it
     uint8_t state
     uint8_t suite
     uint8_t answers                 # responses sent
