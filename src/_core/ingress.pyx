@@ -211,6 +211,8 @@ cdef uint64_t handle_ack(Conn *c, Frame *f, uint64_t now_ns) noexcept nogil:
         return CODE_PROTOCOL
     if recovery_handle_ack(&p.recovery, f, now_ns, c.peer_ack_delay_ns, &outcome) != LOSS_OK:
         return CODE_PROTOCOL
+    if outcome.acked_packets:
+        p.is_proven = True
     if outcome.largest_moved and path_handle_ecn(p, f, outcome.acked_packets):
         cc_handle_congestion(&p.cc, now_ns, outcome.newest_acked_sent_ns, False)
     if outcome.lost_packets:

@@ -19,9 +19,9 @@ from interpeer._core.conn cimport (
 from interpeer._core.context cimport entropy_take
 from interpeer._core.crypto cimport KEY_BYTES, MAC_BYTES, XNONCE_BYTES, equal_secret, suite_is_available, wipe
 from interpeer._core.dial cimport (
-    DIAL_MISMATCHED, DIAL_REFUSED, HOLD_NS, Candidate, Dial, dial_add_candidate, dial_begin, dial_free,
-    dial_handle_cookie, dial_handle_response, dial_handle_timeout, dial_handle_versions, dial_hold, dial_is_over,
-    dial_poll, dial_prepare, dial_stamp)
+    DIAL_MISMATCHED, DIAL_REFUSED, HOLD_NS, Candidate, Dial, dial_add_caller, dial_begin, dial_free,
+    dial_handle_cookie, dial_handle_response, dial_handle_timeout, dial_handle_versions, dial_has_called, dial_hold,
+    dial_is_over, dial_poll, dial_prepare, dial_stamp)
 from interpeer._core.handshake cimport (
     HANDSHAKE_IDENTITY, HANDSHAKE_OK, HANDSHAKE_OPEN, HANDSHAKE_PARAMETER, InitMessage, ResponseMessage,
     init_has_mac1, init_has_mac2, read_init, reset_token_of, rotate_cookie_secret, write_cookie_reply, write_response,
@@ -311,6 +311,9 @@ cdef Conn *reception_handle_first_packet(Registry *r, HalfOpen *h, uint8_t *p, u
             or conn_start(c, h.suite, h.send_secret, h.recv_secret, &theirs, now_ns) != 0:
         conn_free(c)
         return NULL
+    # the initiator has the response, which went there; had it gone to other addresses as well, any of them might have it
+    c.path.is_proven = memcmp(&from_.remote, &h.remote, sizeof(Endpoint)) == 0
+    c.path.credit_bytes = n
     if h.answers == 1:
         recovery_seed_rtt(&c.path.recovery, now_ns - h.answered_ns)
     conn_input(c, CONN_IN_ANSWERED)
@@ -376,7 +379,7 @@ cdef void turn_away(Conn *c) noexcept nogil:
 cdef void retarget(Registry *r, Conn *own, const Datagrams *from_) noexcept nogil:
     """Call the peer where its own, losing call came from: that way is open."""
     cdef Dial *d = <Dial *>own.dial
-    cdef Candidate *candidate = dial_add_candidate(d, &from_.remote)
+    cdef Candidate *candidate = dial_add_caller(d, &from_.remote)
     if candidate != NULL:
         d.urgent = candidate
         conn_wake(own)
@@ -469,6 +472,8 @@ cdef void handle_response(Registry *r, Conn *c, const uint8_t *p, uint32_t n, co
     if not is_offered(r, theirs.suites[0]) or open_session(r, c, d, theirs, from_, now_ns) != 0:
         conn_close_info(c, CLOSED_BY_REFUSAL, CODE_NO_SUITE, False, NULL, 0)
         conn_input(c, CONN_IN_FAILED)
+    else:
+        c.path.credit_bytes = n
 
 
 cdef bint is_offered(const Registry *r, uint8_t suite) noexcept nogil:
@@ -496,6 +501,7 @@ cdef int open_session(Registry *r, Conn *c, Dial *d, const Parameters *theirs, c
     wipe(recv_secret, KEY_BYTES)
     if result != 0:
         return -1
+    c.path.is_proven = dial_has_called(d, &from_.remote)
     if d.sent == 1:
         recovery_seed_rtt(&c.path.recovery, now_ns - d.last_sent_ns)
     c.dial = NULL

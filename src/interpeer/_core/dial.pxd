@@ -35,6 +35,7 @@ cdef struct Candidate:
     uint32_t sent                   # first messages sent to it
     bint has_cookie
     bint is_unreachable             # the system cannot send to it
+    bint is_callers                 # the peer's own call came from there: it is called when that comes, and only then
     uint8_t cookie[16]
 
 cdef struct Dial:
@@ -67,6 +68,8 @@ cdef int dial_input(Dial *d, int event) noexcept nogil
 cdef bint dial_is_over(const Dial *d) noexcept nogil
 cdef void dial_begin(Dial *d, uint64_t now_ns, uint64_t timeout_ns) noexcept nogil
 cdef Candidate *dial_add_candidate(Dial *d, const Endpoint *address) noexcept nogil
+cdef Candidate *dial_add_caller(Dial *d, const Endpoint *address) noexcept nogil
+cdef bint dial_has_called(Dial *d, const Endpoint *address) noexcept nogil
 cdef Candidate *dial_poll(Dial *d, uint64_t now_ns) noexcept nogil
 cdef void dial_stamp(Dial *d, Candidate *candidate, uint64_t now_ns) noexcept nogil
 cdef void dial_hold(Dial *d, uint64_t now_ns) noexcept nogil

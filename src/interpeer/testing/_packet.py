@@ -92,6 +92,17 @@ class Packet:
         """Remember what happened to it on the way, for the trace."""
         self.notes = f"{self.notes}, {what}" if self.notes else what
 
+    def translate(self, *, source: Endpoint | None = None, target: Endpoint | None = None) -> Packet:
+        """Rewrite its addresses as a NAT on the way does, and return it: to whoever gets it, it truly comes from there."""
+        if target is not None:
+            self.core_target = target.to_core()
+        if source is not None:
+            is_genuine = self.is_genuine
+            self.core_source = source.to_core()
+            if is_genuine:
+                self.origin = (self.data, self.core_source)
+        return self
+
     def copy(
         self,
         *,
@@ -100,7 +111,7 @@ class Packet:
         target: Endpoint | None = None,
         delay_s: float | None = None,
     ) -> Packet:
-        """Return another packet like this one, but for what is given."""
+        """Return another packet like this one, but for what is given. With another source it is a forgery."""
         return dataclasses.replace(
             self,
             data=self.data if data is None else data,
