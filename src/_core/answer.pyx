@@ -232,13 +232,15 @@ cdef void half_open_remove(Answering *a, HalfOpen *h) noexcept nogil:
 
 
 cdef void answering_expire(Answering *a, uint64_t now_ns) noexcept nogil:
-    """Forget what was not confirmed in time."""
+    """Forget what was not confirmed in time: an initiator that has had the last response by now would have said so."""
     cdef uint32_t i
+    cdef uint64_t since_ns
     if now_ns < a.sweep_ns:
         return
     a.sweep_ns = now_ns + SWEEP_NS
     for i in range(a.capacity if a.count else 0):
-        if a.entries[i].id and now_ns - a.entries[i].created_ns >= HALF_OPEN_NS:
+        since_ns = a.entries[i].answered_ns if a.entries[i].answered_ns else a.entries[i].created_ns
+        if a.entries[i].id and now_ns - since_ns >= HALF_OPEN_NS:
             half_open_remove(a, &a.entries[i])
 
 

@@ -69,17 +69,40 @@ cdef void dial_begin(Dial *d, uint64_t now_ns, uint64_t timeout_ns) noexcept nog
     d.deadline_ns = now_ns + timeout_ns
 
 
-cdef Candidate *dial_add_candidate(Dial *d, const Endpoint *address) noexcept nogil:
-    """Add an address, or find it among those there are; NULL when there are too many."""
+cdef Candidate *find_candidate(Dial *d, const Endpoint *address) noexcept nogil:
     cdef int i
     for i in range(d.count):
         if memcmp(&d.candidates[i].address, address, sizeof(Endpoint)) == 0:
             return &d.candidates[i]
-    if d.count == MAX_CANDIDATES:
-        return NULL
+    return NULL
+
+
+cdef Candidate *dial_add_candidate(Dial *d, const Endpoint *address) noexcept nogil:
+    """Add an address, or find it among those there are; NULL when there are too many."""
+    cdef Candidate *candidate = find_candidate(d, address)
+    if candidate != NULL or d.count == MAX_CANDIDATES:
+        return candidate
     d.candidates[d.count].address = address[0]
     d.count += 1
     return &d.candidates[d.count - 1]
+
+
+cdef Candidate *dial_add_caller(Dial *d, const Endpoint *address) noexcept nogil:
+    """Add the address that the peer's own call came from, if it is a new one.
+
+    Anybody can replay that call in anybody's name, so it gets one message of ours for each of its own."""
+    cdef Candidate *candidate = find_candidate(d, address)
+    if candidate == NULL:
+        candidate = dial_add_candidate(d, address)
+        if candidate != NULL:
+            candidate.is_callers = True
+    return candidate
+
+
+cdef bint dial_has_called(Dial *d, const Endpoint *address) noexcept nogil:
+    """Tell whether the application has named this address, and an init has gone there."""
+    cdef Candidate *candidate = find_candidate(d, address)
+    return candidate != NULL and candidate.sent and not candidate.is_callers
 
 
 cdef Candidate *dial_poll(Dial *d, uint64_t now_ns) noexcept nogil:
@@ -89,6 +112,8 @@ cdef Candidate *dial_poll(Dial *d, uint64_t now_ns) noexcept nogil:
         return NULL
     candidate = &d.candidates[d.turn]
     d.turn += 1
+    while d.turn < d.count and d.candidates[d.turn].is_callers:
+        d.turn += 1
     if d.turn < d.count:
         d.next_ns = now_ns + CANDIDATE_GAP_NS
     else:
@@ -137,19 +162,21 @@ cdef int dial_handle_response(Dial *d, const uint8_t *message, size_t bytes, con
 
 
 cdef Candidate *dial_handle_cookie(Dial *d, const uint8_t *message, size_t bytes, const Endpoint *source) noexcept nogil:
-    """Take a cookie. Return the candidate to call again at once, or NULL if the reply is not for us."""
+    """Take a cookie. Return the candidate to call again at once, or NULL if the reply is not for us.
+
+    It comes from where we called. From there it makes us call again at once only the first time: it is sealed with what
+    anybody knows who saw the init."""
     cdef uint8_t text[16]
-    cdef Candidate *candidate
-    if dial_is_over(d) or open_reply(text, message, bytes, d.sealing_key,
+    cdef Candidate *candidate = find_candidate(d, source)
+    cdef bint had_cookie
+    if candidate == NULL or dial_is_over(d) or open_reply(text, message, bytes, d.sealing_key,
                                      d.init + INIT_BYTES - INIT_MACS_BYTES) != MAC_BYTES:
         return NULL
-    candidate = dial_add_candidate(d, source)
-    if candidate == NULL or (candidate.has_cookie and memcmp(candidate.cookie, text, MAC_BYTES) == 0):
-        return NULL                 # the same again: it will not help to call again before it is time
+    had_cookie = candidate.has_cookie
     memcpy(candidate.cookie, text, MAC_BYTES)
     candidate.has_cookie = True
     dial_input(d, DIAL_IN_COOKIE)
-    return candidate
+    return NULL if had_cookie or candidate.is_callers else candidate
 
 
 cdef int dial_handle_versions(Dial *d, const uint8_t *message, size_t bytes, uint64_t now_ns) noexcept nogil:

@@ -30,11 +30,13 @@ from interpeer._core.stream cimport (
     stream_has_data, stream_mark_sent, stream_next, stream_raise_limit)
 from interpeer._core.wire cimport (
     CODE_AEAD_LIMIT, CODE_INTERNAL, FRAME_CLOSE, FRAME_CLOSE_APP, FRAME_DATAGRAM, FRAME_DATAGRAM_LEN,
-    FRAME_MAX_DATA, FRAME_MAX_STREAMS, FRAME_MAX_STREAM_DATA, FRAME_PING, FRAME_RESET_STREAM, FRAME_STOP_SENDING,
-    FRAME_STREAM, HEADER_BYTES, STREAM_FIN, STREAM_LEN, STREAM_OFF, varint_bytes, write_varint)
+    FRAME_MAX_DATA, FRAME_MAX_STREAMS, FRAME_MAX_STREAM_DATA, FRAME_PADDING, FRAME_PING, FRAME_RESET_STREAM,
+    FRAME_STOP_SENDING, FRAME_STREAM, HEADER_BYTES, STREAM_FIN, STREAM_LEN, STREAM_OFF, varint_bytes, write_varint)
 
 cdef enum:
     CLOSE_PTOS = 3                  # closing lasts so many probe time-outs
+    FIRST_PACKET_BYTES = 200        # an initiator's first packets are padded to this
+    CLOSE_ROOM = 17                 # a CLOSE frame without its reason: a type and two varints
     FRAME_ROOM = 25                 # the longest control frame: a type and three varints
     STREAM_ROOM = 32                # less than this is not worth a STREAM frame
     STREAM_TURN_PACKETS = 16        # that a stream fills before the next one's turn; in one piece they cost less
@@ -131,14 +133,14 @@ cdef int build_packet(Conn *c, SendBatch *batch, uint64_t now_ns, bint with_data
     cdef Path *p = &c.path
     cdef Py_ssize_t bytes
     cdef uint64_t number
-    if maybe_update_keys(c) != 0:
+    if most_bytes(p) <= HEADER_BYTES + <uint32_t>c.send.aead.tag_bytes or maybe_update_keys(c) != 0:
         return -1
     maybe_skip_number(c)
     b.c = c
     b.now_ns = now_ns
     b.start = batch.buffer + batch.used
     b.at = b.start + HEADER_BYTES
-    b.end = b.start + p.packet_bytes - c.send.aead.tag_bytes
+    b.end = b.start + most_bytes(p) - c.send.aead.tag_bytes
     b.tail = NULL
     b.is_eliciting = False
     number = p.recovery.next
@@ -154,6 +156,8 @@ cdef int build_packet(Conn *c, SendBatch *batch, uint64_t now_ns, bint with_data
     if b.at == b.start + HEADER_BYTES:
         p.recovery.next = number    # nothing to say: the number is not used
         return -1
+    if c.is_initiator and not c.is_confirmed:
+        pad(&b)
     bytes = seal(&b, number)
     if bytes < 0:
         conn_fail(c, CODE_INTERNAL, b"a packet cannot be sealed")
@@ -161,6 +165,19 @@ cdef int build_packet(Conn *c, SendBatch *batch, uint64_t now_ns, bint with_data
     finish_packet(&b, <uint32_t>bytes)
     enter(batch, p, <uint32_t>bytes)
     return 0
+
+
+cdef inline uint32_t most_bytes(const Path *p) noexcept nogil:
+    """Return how large the next packet may be: to an address that has proved nothing goes no more than came from there."""
+    return p.packet_bytes if p.is_proven or p.credit_bytes > p.packet_bytes else <uint32_t>p.credit_bytes
+
+
+cdef void pad(Builder *b) noexcept nogil:
+    """Leave a responder that does not know our address yet enough to answer with."""
+    cdef uint8_t *to = b.start + FIRST_PACKET_BYTES - b.c.send.aead.tag_bytes
+    if b.c.path.is_proven and b.tail == NULL and b.at < to:
+        memset(b.at, FRAME_PADDING, to - b.at)
+        b.at = to
 
 
 cdef Py_ssize_t seal(Builder *b, uint64_t number) noexcept nogil:
@@ -197,8 +214,14 @@ cdef void finish_packet(Builder *b, uint32_t bytes) noexcept nogil:
         p.bare_acks += 1
     recovery_sent(&p.recovery, b.sent)
     c.last_sent_ns = b.now_ns
+    count_sent(p, bytes)
+
+
+cdef inline void count_sent(Path *p, uint32_t bytes) noexcept nogil:
     p.packets_sent += 1
     p.bytes_sent += bytes
+    if not p.is_proven:
+        p.credit_bytes -= bytes
 
 
 cdef void enter(SendBatch *batch, Path *p, uint32_t bytes) noexcept nogil:
@@ -484,6 +507,9 @@ cdef int transmit_close(Conn *c, SendBatch *batch, uint64_t now_ns) noexcept nog
         c.close_deadline_ns = now_ns + CLOSE_PTOS * recovery_pto_ns(&p.recovery, c.peer_ack_delay_ns)
     if not c.pending & CONN_PENDING_CLOSE:
         return TRANSMIT_DONE
+    if most_bytes(p) < HEADER_BYTES + CLOSE_ROOM + c.close_reason_bytes + c.send.aead.tag_bytes:
+        c.pending = 0
+        return TRANSMIT_DONE
     if is_full(batch, p):
         return TRANSMIT_MORE
     c.pending = 0
@@ -497,7 +523,6 @@ cdef int transmit_close(Conn *c, SendBatch *batch, uint64_t now_ns) noexcept nog
     b.at += c.close_reason_bytes
     bytes = protect(&c.send, b.start, b.start + HEADER_BYTES, b.at - b.start - HEADER_BYTES, p.remote_cid, p.id, number)
     if bytes > 0:
-        p.packets_sent += 1
-        p.bytes_sent += bytes
+        count_sent(p, <uint32_t>bytes)
         enter(batch, p, <uint32_t>bytes)
     return TRANSMIT_DONE

@@ -12,7 +12,7 @@ from cpython.pythread cimport (
     PyThread_type_lock, WAIT_LOCK)
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcpy, memset
+from libc.string cimport memcmp, memcpy, memset
 
 cimport cython
 
@@ -131,6 +131,8 @@ cdef class Engine:
                 self.last_cid = cid
             c = self.last_conn
             if c != NULL and c.state != CONN_DIALING:
+                if not c.path.is_proven and memcmp(&c.path.remote, &from_.remote, sizeof(Endpoint)) == 0:
+                    c.path.credit_bytes += n
                 conn_handle_packet(c, p, n, from_.ecn, now_ns)
                 return
             h = half_open_find_cid(&r.answering, cid)

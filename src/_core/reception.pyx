@@ -9,25 +9,25 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
 from interpeer._core.answer cimport (
-    HALF_ANSWERED, HALF_ASKING, HalfOpen, answering_admits, answering_is_loaded, half_open_add, half_open_answer,
-    half_open_ask, half_open_find_id, half_open_find_init, half_open_find_peer, half_open_parameters,
-    half_open_remove, half_open_resume)
+    HALF_ANSWERED, HALF_ASKING, HALF_OPEN_NS, HalfOpen, answering_admits, answering_forget_glare, answering_is_loaded,
+    half_open_add, half_open_answer, half_open_ask, half_open_find_id, half_open_find_init, half_open_find_peer,
+    half_open_parameters, half_open_remove, half_open_resume)
 from interpeer._core.conn cimport (
-    CLOSED_BY_REFUSAL, CLOSED_BY_RESET, CLOSED_BY_VERSION, CLOSED_UNREACHABLE, CONN_DIALING, CONN_IN_ANSWERED,
-    CONN_IN_FAILED, CONN_IN_RESET, CONN_PENDING_PING, Conn, conn_close_info, conn_free, conn_input, conn_new,
-    conn_start, conn_wake)
+    CLOSED_BY_REFUSAL, CLOSED_BY_RESET, CLOSED_BY_VERSION, CLOSED_LOCALLY, CLOSED_UNREACHABLE, CONN_DIALING,
+    CONN_IN_ANSWERED, CONN_IN_CLOSE, CONN_IN_FAILED, CONN_IN_RESET, CONN_OPEN, CONN_PENDING_PING, Conn, conn_close_info,
+    conn_free, conn_input, conn_new, conn_start, conn_wake)
 from interpeer._core.context cimport entropy_take
 from interpeer._core.crypto cimport KEY_BYTES, MAC_BYTES, XNONCE_BYTES, equal_secret, suite_is_available, wipe
 from interpeer._core.dial cimport (
-    DIAL_MISMATCHED, DIAL_REFUSED, HOLD_NS, Candidate, Dial, dial_add_candidate, dial_begin, dial_free,
-    dial_handle_cookie, dial_handle_response, dial_handle_timeout, dial_handle_versions, dial_hold, dial_is_over,
-    dial_poll, dial_prepare, dial_stamp)
+    DIAL_MISMATCHED, DIAL_REFUSED, HOLD_NS, Candidate, Dial, dial_add_caller, dial_begin, dial_free,
+    dial_handle_cookie, dial_handle_response, dial_handle_timeout, dial_handle_versions, dial_has_called, dial_hold,
+    dial_is_over, dial_poll, dial_prepare, dial_stamp)
 from interpeer._core.handshake cimport (
     HANDSHAKE_IDENTITY, HANDSHAKE_OK, HANDSHAKE_OPEN, HANDSHAKE_PARAMETER, InitMessage, ResponseMessage,
     init_has_mac1, init_has_mac2, read_init, reset_token_of, rotate_cookie_secret, write_cookie_reply, write_response,
     write_versions_reply)
 from interpeer._core.ingress cimport conn_handle_packet
-from interpeer._core.links cimport Link, first_link
+from interpeer._core.links cimport Link, link_last, unlink
 from interpeer._core.loss cimport recovery_seed_rtt
 from interpeer._core.noise cimport Noise, noise_split, noise_wipe
 from interpeer._core.registry cimport (
@@ -104,7 +104,7 @@ cdef void handle_init(Registry *r, const uint8_t *p, uint32_t n, const Datagrams
     mac1 = read_u64(p + INIT_BYTES - 2 * MAC_BYTES)
     h = half_open_find_init(&r.answering, mac1)
     if h != NULL:
-        repeat_response(r, h, from_)
+        repeat_response(r, h, from_, now_ns)
         return
     if answering_is_loaded(&r.answering) and not admit_under_load(r, p, from_, now_ns):
         return
@@ -154,15 +154,17 @@ cdef void consider(Registry *r, InitMessage *init, int result, const Datagrams *
     if protocol == NO_PROTOCOL:
         refuse(r, init, from_, CODE_UNKNOWN_PROTOCOL, theirs.protocol, theirs.protocol_bytes)
         return
-    own = find_glare(r, init.noise.remote_static, protocol)
+    own = find_glare(r, init.noise.remote_static, protocol, now_ns)
+    if own != NULL and own.state == CONN_OPEN:
+        insist(own)
+        return
     if own != NULL and own_call_wins(r, own):
         retarget(r, own, from_)
         return
-    if own == NULL and r.policy == ALLOW_LISTED and not registry_allows(r, init.identity):
+    if own == NULL and not is_listed(r, init.identity):
         refuse(r, init, from_, CODE_REFUSED, NULL, 0)
         return
-    if own == NULL and (r.is_closed or r.backlog >= r.max_backlog
-                        or r.connections >= r.context.limits.max_connections):
+    if own == NULL and not has_room(r):
         refuse(r, init, from_, CODE_BUSY, NULL, 0)
         return
     if choose_suite(r, theirs) == 0:
@@ -176,6 +178,7 @@ cdef void consider(Registry *r, InitMessage *init, int result, const Datagrams *
     h.suite = choose_suite(r, theirs)
     if own != NULL:
         h.glare = own
+        h.was_unasked = True
         dial_hold(<Dial *>own.dial, now_ns)
     if r.policy == ALLOW_ASK and own == NULL:
         if r.ask_count == MAX_ASKS:
@@ -189,6 +192,15 @@ cdef void consider(Registry *r, InitMessage *init, int result, const Datagrams *
         r.ask_count += 1
         return
     answer(r, h, &init.noise, now_ns)
+
+
+cdef bint is_listed(const Registry *r, const uint8_t *identity) noexcept nogil:
+    return r.policy != ALLOW_LISTED or registry_allows(r, identity)
+
+
+cdef bint has_room(const Registry *r) noexcept nogil:
+    """Tell whether another connection may come in."""
+    return not r.is_closed and r.backlog < r.max_backlog and r.connections < r.context.limits.max_connections
 
 
 cdef uint8_t choose_suite(const Registry *r, const Parameters *theirs) noexcept nogil:
@@ -231,9 +243,10 @@ cdef void send_response(Registry *r, HalfOpen *h, const Endpoint *remote, const 
         h.answers += 1
 
 
-cdef void repeat_response(Registry *r, HalfOpen *h, const Datagrams *from_) noexcept nogil:
+cdef void repeat_response(Registry *r, HalfOpen *h, const Datagrams *from_, uint64_t now_ns) noexcept nogil:
     """The same init again: the response was lost, or it came another way. Answer to where it came from."""
     if h.state == HALF_ANSWERED and h.answers < MAX_ANSWERS:
+        h.answered_ns = now_ns
         send_response(r, h, &from_.remote, from_.local)
     else:
         r.context.counters.dropped_limited += 1
@@ -286,6 +299,7 @@ cdef Conn *reception_handle_first_packet(Registry *r, HalfOpen *h, uint8_t *p, u
     """The packet that may confirm an answered init: if it is authentic, there is a connection. Return it, or NULL."""
     cdef Conn *c = conn_new(&r.context)
     cdef Conn *own = <Conn *>h.glare
+    cdef bint is_welcome = not h.was_unasked or (has_room(r) and r.policy != ALLOW_ASK and is_listed(r, h.identity))
     cdef Parameters theirs
     if c == NULL:
         return NULL
@@ -297,6 +311,9 @@ cdef Conn *reception_handle_first_packet(Registry *r, HalfOpen *h, uint8_t *p, u
             or conn_start(c, h.suite, h.send_secret, h.recv_secret, &theirs, now_ns) != 0:
         conn_free(c)
         return NULL
+    # the initiator has the response, which went there; had it gone to other addresses as well, any of them might have it
+    c.path.is_proven = memcmp(&from_.remote, &h.remote, sizeof(Endpoint)) == 0
+    c.path.credit_bytes = n
     if h.answers == 1:
         recovery_seed_rtt(&c.path.recovery, now_ns - h.answered_ns)
     conn_input(c, CONN_IN_ANSWERED)
@@ -308,25 +325,35 @@ cdef Conn *reception_handle_first_packet(Registry *r, HalfOpen *h, uint8_t *p, u
         return NULL
     r.context.counters.connections_accepted += 1
     half_open_remove(&r.answering, h)
-    if own != NULL:
+    if own != NULL and own.state == CONN_DIALING:
         take_over(r, own, c)
-    else:
+    elif is_welcome:
         c.in_backlog = True
         r.backlog += 1
+    else:
+        turn_away(c)
     return c
 
 
 # --- glare (docs/spec, chapter 4) ---
 
-cdef Conn *find_glare(Registry *r, const uint8_t *peer_key, uint16_t protocol) noexcept nogil:
-    """Find a call of our own to the same peer for the same protocol that nothing has answered yet."""
+cdef Conn *find_glare(Registry *r, const uint8_t *peer_key, uint16_t protocol, uint64_t now_ns) noexcept nogil:
+    """Find a call of our own to the same peer for the same protocol that the peer may not know to be answered yet.
+
+    After HALF_OPEN_NS it has forgotten the call, so one that it has not confirmed by then is dead."""
     cdef Link *link = r.dialing.next
+    cdef Link *following
     cdef Conn *c
     while link != &r.dialing:
         c = <Conn *>link.owner
-        if c.state == CONN_DIALING and c.protocol == protocol and memcmp(c.peer_key, peer_key, KEY_BYTES) == 0:
+        following = link.next
+        if c.is_confirmed or c.state > CONN_OPEN:
+            unlink(link)
+            link_last(&r.live, link)
+        elif c.protocol == protocol and memcmp(c.peer_key, peer_key, KEY_BYTES) == 0 \
+                and (c.state == CONN_DIALING or now_ns - c.last_received_ns < HALF_OPEN_NS):
             return c
-        link = link.next
+        link = following
     return NULL
 
 
@@ -335,10 +362,24 @@ cdef bint own_call_wins(const Registry *r, const Conn *own) noexcept nogil:
     return memcmp(r.keys.public_key, own.peer_key, KEY_BYTES) < 0
 
 
+cdef void insist(Conn *own) noexcept nogil:
+    """The peer has answered our call, and calls all the same: our packet that confirms the answer has not come yet."""
+    if own.pto_probes == 0:
+        own.pto_probes = 1
+    conn_wake(own)
+
+
+cdef void turn_away(Conn *c) noexcept nogil:
+    """A session that was to become that of a call of ours, which has ended meanwhile; and the peer may not come in."""
+    c.is_released = True
+    conn_close_info(c, CLOSED_LOCALLY, CODE_REFUSED, False, NULL, 0)
+    conn_input(c, CONN_IN_CLOSE)
+
+
 cdef void retarget(Registry *r, Conn *own, const Datagrams *from_) noexcept nogil:
     """Call the peer where its own, losing call came from: that way is open."""
     cdef Dial *d = <Dial *>own.dial
-    cdef Candidate *candidate = dial_add_candidate(d, &from_.remote)
+    cdef Candidate *candidate = dial_add_caller(d, &from_.remote)
     if candidate != NULL:
         d.urgent = candidate
         conn_wake(own)
@@ -351,6 +392,7 @@ cdef void take_over(Registry *r, Conn *own, Conn *c) noexcept nogil:
     if c.handle != NULL:
         c.handle.conn = c
     own.handle = NULL
+    own.is_released = True
     conn_close_info(own, CLOSED_UNREACHABLE, 0, False, NULL, 0)
     conn_input(own, CONN_IN_FAILED)
 
@@ -430,6 +472,8 @@ cdef void handle_response(Registry *r, Conn *c, const uint8_t *p, uint32_t n, co
     if not is_offered(r, theirs.suites[0]) or open_session(r, c, d, theirs, from_, now_ns) != 0:
         conn_close_info(c, CLOSED_BY_REFUSAL, CODE_NO_SUITE, False, NULL, 0)
         conn_input(c, CONN_IN_FAILED)
+    else:
+        c.path.credit_bytes = n
 
 
 cdef bint is_offered(const Registry *r, uint8_t suite) noexcept nogil:
@@ -457,10 +501,12 @@ cdef int open_session(Registry *r, Conn *c, Dial *d, const Parameters *theirs, c
     wipe(recv_secret, KEY_BYTES)
     if result != 0:
         return -1
+    c.path.is_proven = dial_has_called(d, &from_.remote)
     if d.sent == 1:
         recovery_seed_rtt(&c.path.recovery, now_ns - d.last_sent_ns)
     c.dial = NULL
     dial_free(d)
+    answering_forget_glare(&r.answering, c)     # what the peer calls for besides is a connection of its own
     c.pending |= CONN_PENDING_PING  # confirms the keys to the responder, which keeps no connection until then
     conn_input(c, CONN_IN_ANSWERED)
     r.context.counters.connections_opened += 1

@@ -83,13 +83,16 @@ cdef int registry_start_path(Registry *r, Conn *c, const Endpoint *remote, const
 
 
 cdef int registry_add(Registry *r, Conn *c) noexcept nogil:
-    """Let packets find a connection by its id, and resets by their token. Return 0, or -1 without memory."""
+    """Let packets find a connection by its id, and resets by their token. Return 0, or -1 without memory.
+
+    A call of ours stays with the others that no packet of the peer has confirmed (see find_glare)."""
     if table_put(&r.by_cid, c.path.local_cid, c) != 0:
         return -1
     if c.has_reset_token and table_put(&r.by_token, read_u64(c.reset_token) | 1, c) != 0:
         return -1
-    unlink(&c.member)
-    link_last(&r.live, &c.member)
+    if not c.is_initiator:
+        unlink(&c.member)
+        link_last(&r.live, &c.member)
     return 0
 
 

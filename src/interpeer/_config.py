@@ -40,7 +40,7 @@ class Config:
     keep_alive_s: float = 10.0
     """Something is sent after so much silence: less than the idle time-out, and than most NATs' 30 s. 0: never."""
     connect_timeout_s: float = 10.0
-    """How long `connect` tries: seven first messages, enough for 30 % loss and a satellite's round trip."""
+    """How long `connect` tries: twelve first messages, enough for 30 % loss and a satellite's round trip."""
     max_ack_delay_s: float = 0.005
     """The longest an acknowledgement waits for company; the peer's probe time-out counts with it."""
     stream_window_bytes: int = 512 * KIB

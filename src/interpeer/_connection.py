@@ -308,6 +308,13 @@ class Connection:
     def _on_events(self, events: int) -> None:
         self._waiters.wake(events)
 
+    def _on_closed(self) -> None:
+        """Wake everybody: nothing more will be told, so the handle need not know us, and is let go of together with us."""
+        self._handle.owner = None
+        self._waiters.wake(-1)
+        for waiters in self._by_stream.values():
+            waiters.wake(-1)
+
     def _on_stream_events(self, stream: int, events: int) -> None:
         waiters = self._by_stream.get(stream)
         if waiters is not None:

@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from typing import Any, final
 
-from interpeer import errors
+from interpeer import _host
 from interpeer._address import CoreEndpoint, Endpoint, split_host_port
 from interpeer._config import Config
 from interpeer._core import control, engine, pump, udp
@@ -64,7 +64,12 @@ class Driver(ABC):
 def make_driver(
     core: engine.Engine, config: Config, on_events: EventsCallback, loop: asyncio.AbstractEventLoop
 ) -> Driver:
-    """Choose the driver for a configuration and a loop; `reader` in INTERPEER_DISABLE forces the one without add_reader."""
+    """Choose the driver for a configuration and a loop; `reader` in INTERPEER_DISABLE forces the one without add_reader.
+
+    On a simulated host it is the host's choice."""
+    host = _host.current.get()
+    if host is not None:
+        return host.make_driver(core, config, on_events, loop)
     words = {word.strip() for word in disabled_words().split(",")}
     if "reader" in words or not _can_watch_sockets(loop):
         from interpeer._portable import PortableDriver

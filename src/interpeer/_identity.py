@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import final
 
 from interpeer._core import control
+from interpeer._host import random_bytes
 from interpeer.errors import IdentityFileError
 
 SEED_BYTES = 32
@@ -114,7 +115,7 @@ class Identity:
     @classmethod
     def generate(cls) -> Identity:
         """Make a fresh identity from the operating system's randomness; nothing is written anywhere."""
-        return cls(os.urandom(SEED_BYTES), is_stored=False)
+        return cls(random_bytes(SEED_BYTES), is_stored=False)
 
     @classmethod
     def from_seed(cls, seed: bytes) -> Identity:

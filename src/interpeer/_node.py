@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, final
 
-from interpeer import errors
+from interpeer import _host, errors
 from interpeer._address import Address, Endpoint
 from interpeer._config import Config, Give
 from interpeer._connection import Connection
@@ -119,6 +119,7 @@ class Node:
         self._give = give if give is not None else Give()
         self._config = config if config is not None else Config()
         self._linger_s = LINGER_S
+        self._host = _host.current.get()
         self._is_open = False
         self._was_opened = False
         self._resources = ExitStack()
@@ -175,9 +176,10 @@ class Node:
         self._waiters = Waiters(self._loop)
         with ExitStack() as stack:
             state = stack.enter_context(StateDirectory(self._state_path)) if self._state_path is not None else None
-            self._identity = _identity(self._identity_given, state)
-            self._configure()
-            self._driver = make_driver(self._engine, self._config, self._on_core_events, self._loop)
+            with _host.on(self._host):
+                self._identity = _identity(self._identity_given, state)
+                self._configure()
+                self._driver = make_driver(self._engine, self._config, self._on_core_events, self._loop)
             stack.callback(self._driver.close)
             await self._driver.open(self._listen)
             self._resources = stack.pop_all()
@@ -224,7 +226,7 @@ class Node:
             self._waiters.wake(_INCOMING | _EVENT)
             self._resources.close()
             for connection in list(self._connections.values()):
-                connection._on_events(-1)
+                connection._on_closed()
             self._connections.clear()
             self._backlog.clear()
 
@@ -266,12 +268,17 @@ class Node:
             handle.close(0, b"")
             raise
         if not connection.is_open:
-            failure = connection._error()
-            if isinstance(failure, errors.Unreachable | errors.Refused | errors.UnsupportedVersion):
-                reasons = failure.reasons if isinstance(failure, errors.Unreachable) else ()
-                self._tell(ConnectFailed(peer_id, name, str(failure), reasons))
-            raise failure
+            raise self._tell_failed(connection)
         return connection
+
+    def _tell_failed(self, connection: Connection) -> Exception:
+        """Return why a call has failed. (A local name for it in the function that raises it would be a cycle, and keep the
+        connection until garbage is collected.)"""
+        failure = connection._error()
+        if isinstance(failure, errors.Unreachable | errors.Refused | errors.UnsupportedVersion):
+            reasons = failure.reasons if isinstance(failure, errors.Unreachable) else ()
+            self._tell(ConnectFailed(connection.peer_id, connection.protocol, str(failure), reasons))
+        return failure
 
     async def accept(self) -> Connection:
         """Return the next connection that a peer opens. Raises ClosedError when the node is closed. Cancelled, nothing is lost."""
@@ -349,7 +356,7 @@ class Node:
 
     def _on_closed(self, connection: Connection) -> None:
         was_open = self._connections.pop(connection._handle, None) is not None
-        connection._on_events(-1)
+        connection._on_closed()
         if was_open and connection._was_announced:
             self._tell(PeerDisconnected(connection.peer_id, connection.protocol, str(connection._error())))
 

@@ -8,7 +8,7 @@ from interpeer._core.wire cimport Parameters
 
 cdef enum:
     HALF_OPEN_BYTES = 512           # one entry is no larger
-    HALF_OPEN_NS = 10000000000      # an init that is not confirmed is forgotten after this,
+    HALF_OPEN_NS = 10000000000      # an init that is not confirmed is forgotten so long after the last response to it,
     SWEEP_NS = 1000000000           # give or take this
     LOAD_HALF_OPEN = 256            # from here on an init needs a cookie
     GATE_BUCKETS = 1024             # token buckets, by hash of the source's prefix
@@ -37,8 +37,9 @@ cdef struct HalfOpen:
     uint8_t local[16]
     uint32_t id                     # for the application's answer; never 0
     uint64_t created_ns
-    uint64_t answered_ns
+    uint64_t answered_ns            # the last time; 0: not yet
     void *glare                     # our own connection that dials the same peer, and takes this session over
+    bint was_unasked                # nobody was asked whether the peer may come in, since we were calling it
     uint8_t state
     uint8_t suite
     uint8_t answers                 # responses sent

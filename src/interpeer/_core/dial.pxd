@@ -9,7 +9,7 @@ cdef enum:
     MAX_CANDIDATES = 16             # addresses tried for one peer
     CANDIDATE_GAP_NS = 50000000     # between two addresses of one round (RFC 8305 has 250 ms for TCP)
     FIRST_RETRY_NS = 250000000      # between the first two rounds; doubles
-    MAX_RETRY_NS = 2000000000
+    MAX_RETRY_NS = 1000000000       # twelve rounds in ten seconds: 30 % loss each way fails once in 3000
     DOUBT_NS = 1000000000           # how long a true answer may still come after a versions reply
     HOLD_NS = 1000000000            # how long the loser of a glare leaves its own handshake alone
 
@@ -35,6 +35,7 @@ cdef struct Candidate:
     uint32_t sent                   # first messages sent to it
     bint has_cookie
     bint is_unreachable             # the system cannot send to it
+    bint is_callers                 # the peer's own call came from there: it is called when that comes, and only then
     uint8_t cookie[16]
 
 cdef struct Dial:
@@ -67,6 +68,8 @@ cdef int dial_input(Dial *d, int event) noexcept nogil
 cdef bint dial_is_over(const Dial *d) noexcept nogil
 cdef void dial_begin(Dial *d, uint64_t now_ns, uint64_t timeout_ns) noexcept nogil
 cdef Candidate *dial_add_candidate(Dial *d, const Endpoint *address) noexcept nogil
+cdef Candidate *dial_add_caller(Dial *d, const Endpoint *address) noexcept nogil
+cdef bint dial_has_called(Dial *d, const Endpoint *address) noexcept nogil
 cdef Candidate *dial_poll(Dial *d, uint64_t now_ns) noexcept nogil
 cdef void dial_stamp(Dial *d, Candidate *candidate, uint64_t now_ns) noexcept nogil
 cdef void dial_hold(Dial *d, uint64_t now_ns) noexcept nogil

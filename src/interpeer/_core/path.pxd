@@ -20,6 +20,8 @@ cdef struct Path:                   # one pair of addresses, and everything that
     uint32_t id
     Endpoint remote
     uint8_t local[16]               # our address on it; zeros: not known
+    bint is_proven                  # the peer gets what we send there
+    uint64_t credit_bytes           # until then: what has come from there, less what has gone there
     uint64_t local_cid              # on packets we receive
     uint64_t remote_cid             # on packets we send
     uint32_t packet_bytes           # of the largest packet to be sent on it

@@ -49,7 +49,7 @@ cdef struct Registry:               # everything an engine holds
     Table by_cid                    # connections by our connection id
     Table by_token                  # ... by the first bytes of the peer's reset token
     Table allowed                   # identities (32 bytes each, owned) by their first bytes
-    Link dialing                    # connections that we have called for
+    Link dialing                    # connections that we have called for, until their peers are seen to have confirmed them
     Link live                       # all others
     uint32_t connections
     uint32_t backlog                # incoming connections that the application has not taken

@@ -1,0 +1,38 @@
+"""Test a program that uses interpeer: a whole network in one process, in simulated time, the same in every run.
+
+    from interpeer.testing import Link, SimNet, run
+
+    async def main():
+        net = SimNet(Link(delay_s=0.05, loss=0.1))
+        alice, bob = net.host("alice"), net.host("bob")
+        bob.start(your_service())
+        await alice.start(your_program())
+
+    run(main(), seed=1)
+
+The engine is the one of production: only sockets, clock and entropy are replaced. docs/testing.md tells how to use it.
+"""
+
+from interpeer.testing._clock import SimClock
+from interpeer.testing._errors import Amplified, Deadlock, OutOfTime, SimulationError
+from interpeer.testing._link import Link, Wire, WireStats
+from interpeer.testing._loop import SimLoop, run
+from interpeer.testing._net import Host, SimNet
+from interpeer.testing._packet import Fate, Packet
+
+__all__ = [
+    "Amplified",
+    "Deadlock",
+    "Fate",
+    "Host",
+    "Link",
+    "OutOfTime",
+    "Packet",
+    "SimClock",
+    "SimLoop",
+    "SimNet",
+    "SimulationError",
+    "Wire",
+    "WireStats",
+    "run",
+]

@@ -1,0 +1,66 @@
+"""What holds in every simulated run: no node sends more to an address that has proved nothing than came from there.
+
+An address is proven to a node by a packet under keys, or a response to its own first message, that has really come from
+there. Before that, only the first messages of a call are free: the application has named whom to call.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+from interpeer._address import CoreEndpoint
+from interpeer.testing._errors import Amplified
+from interpeer.testing._packet import Packet
+
+_PROOFS = ("data", "response")
+
+
+@final
+@dataclass(slots=True)
+class _Account:
+    received_bytes: int = 0
+    sent_bytes: int = 0
+    is_proven: bool = False
+
+
+@final
+class Audit:
+    """Keep the books of one node, an account for each address."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._accounts: dict[CoreEndpoint, _Account] = {}
+        self._called: set[CoreEndpoint] = set()
+        self._has_failed = False
+
+    def called(self, target: CoreEndpoint) -> None:
+        """Note that the application calls an address."""
+        self._called.add(target)
+
+    def received(self, packet: Packet) -> None:
+        account = self._accounts.get(packet.core_source)
+        if account is None:
+            account = self._accounts[packet.core_source] = _Account()
+        elif account.is_proven:
+            return
+        account.received_bytes += len(packet.data)
+        if packet.kind in _PROOFS and packet.is_genuine:
+            account.is_proven = True
+
+    def sent(self, packet: Packet) -> None:
+        """Raise Amplified if it was too much."""
+        account = self._accounts.get(packet.core_target)
+        if account is None:
+            account = self._accounts[packet.core_target] = _Account()
+        elif account.is_proven:
+            return
+        if packet.kind == "init" and packet.core_target in self._called:
+            return
+        account.sent_bytes += len(packet.data)
+        if account.sent_bytes > account.received_bytes and not self._has_failed:
+            self._has_failed = True  # once is enough: what the run does to end may do it again
+            raise Amplified(
+                f"{self._name} has sent {account.sent_bytes} bytes to {packet.target}, which has proved nothing and from where "
+                f"{account.received_bytes} have come; the last were {len(packet.data)} of kind {packet.kind!r}"
+            )

@@ -1,0 +1,167 @@
+"""The driver of a node on a simulated host: the same engine, with the network's packets and the clock's time."""
+
+from __future__ import annotations
+
+import errno
+import random
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, final
+
+from interpeer._address import CoreEndpoint, Endpoint
+from interpeer._core import control, engine
+from interpeer._driver import Driver, EventsCallback, bind_all
+from interpeer.testing._audit import Audit
+from interpeer.testing._packet import Packet, is_ipv4, to_endpoint
+
+if TYPE_CHECKING:
+    from interpeer.testing._net import Host
+
+_MAPPED = b"\0" * 10 + b"\xff\xff"
+_WILDCARDS = (bytes(16), _MAPPED + bytes(4))
+
+
+def is_loopback(address: bytes) -> bool:
+    return address == b"\0" * 15 + b"\1" or (address.startswith(_MAPPED) and address[12] == 127)
+
+
+@final
+class SimDriver(Driver):
+    """Give an engine its turns: when packets have come, when its timer is due, when a verb asks for it.
+
+    Whatever happens to it at one moment shares a turn, as on the event loop."""
+
+    def __init__(self, core: engine.Engine, host: Host, on_events: EventsCallback, number: int) -> None:
+        self._core = core
+        self._exchange = control.Exchange(core)
+        self._host = host
+        self._clock = host.net.clock
+        self._on_events = on_events
+        self._random = random.Random(f"{host.net.seed} entropy {host.name} {number}")
+        self._sockets: list[CoreEndpoint] = []
+        self._bound: list[tuple[str, int]] = []
+        self._inbox: list[tuple[bytes, CoreEndpoint, int]] = []
+        self._turn_is_due = False
+        self._alarm_ns = 0  # the earliest call of the clock that is still to come; 0: none
+        self._received = self._sent = 0
+        self._is_open = False
+        self.audit = Audit(f"node {number} on {host.name}")
+        self.endpoints = ()
+
+    # --- sockets ---
+
+    async def open(self, listen: Iterable[str]) -> None:
+        self.bind(listen)
+
+    def bind(self, listen: Iterable[str]) -> None:
+        """Bind to addresses of the host. Raises OSError as a system would, and ValueError."""
+        self._bound = bind_all(tuple(listen), self._bind, self._unbind)
+        self.learn_addresses()
+        self._is_open = True
+        self._core.on_kick = self.kick
+
+    def _bind(self, wanted: CoreEndpoint) -> int:
+        address, port, _ = wanted
+        if address not in _WILDCARDS and not is_loopback(address) and not self._host.has(address):
+            raise OSError(errno.EADDRNOTAVAIL, "not an address of this host")
+        bound = self._host.bind(address, port, self)
+        self._sockets.append(bound)
+        return bound[1]
+
+    def _unbind(self) -> None:
+        for bound in self._sockets:
+            self._host.unbind(bound)
+        self._sockets = []
+
+    def learn_addresses(self) -> None:
+        """Tell where the node can be reached, now that the host's addresses are known, or have changed."""
+        found: list[Endpoint] = []
+        for host, port in self._bound:
+            wanted = Endpoint(host, port).to_core()
+            own = self._host.packed_like(wanted) if wanted[0] in _WILDCARDS else wanted[0]
+            if own is not None:
+                found.append(to_endpoint((own, port, 0)))
+        self.endpoints = tuple(found)
+
+    def can_reach(self, endpoint: Endpoint) -> bool:
+        target = endpoint.to_core()
+        self.audit.called(target)  # the node asks this of every address that its application calls
+        return self._source_for(target) is not None
+
+    def _source_for(self, target: CoreEndpoint) -> CoreEndpoint | None:
+        """Return where a packet to a target comes from; None: no socket can send it."""
+        is_near = is_loopback(target[0])
+        for bound, port, _ in self._sockets:
+            if is_ipv4((bound, port, 0)) != is_ipv4(target):
+                continue
+            own = bound if bound not in _WILDCARDS else target[0] if is_near else self._host.packed_like(target)
+            if own is not None and is_loopback(own) == is_near:
+                return own, port, 0
+        return None
+
+    # --- turns ---
+
+    def receive(self, packet: Packet) -> None:
+        """Take a packet, for the turn that follows."""
+        self._received += 1
+        self.audit.received(packet)
+        self._inbox.append((packet.data, packet.core_source, packet.ecn))
+        self.kick()
+
+    def kick(self) -> None:
+        if not self._turn_is_due and self._is_open:
+            self._turn_is_due = True
+            self._clock.at(self._clock.now_ns, self._turn)
+
+    def flush(self) -> None:
+        if self._is_open:
+            self._turn()
+
+    def _turn(self) -> None:
+        self._turn_is_due = False
+        if not self._is_open:
+            return
+        now_ns = self._clock.now_ns
+        exchange, missing = self._exchange, control.entropy_missing(self._core)
+        if missing > control.ENTROPY // 2:
+            control.add_entropy(self._core, self._random.randbytes(missing))
+        if self._inbox:
+            arrived, self._inbox = self._inbox, []
+            exchange.receive(arrived, now_ns)
+        exchange.handle_timeout(now_ns)
+        for data, target, ecn in exchange.transmit(now_ns):
+            self._send(data, target, ecn)
+        if exchange.has_events:
+            self._on_events(control.events(self._core))
+        self._set_alarm()
+
+    def _send(self, data: bytes, target: CoreEndpoint, ecn: int) -> None:
+        source = self._source_for(target)
+        if source is None:
+            return  # the system would refuse it: the network is unreachable
+        self._sent += 1
+        packet = Packet(data, source, target, ecn, 0.0, self._clock.now_ns, (data, source), self._host)
+        self.audit.sent(packet)
+        self._host.net.send(packet)
+
+    def _set_alarm(self) -> None:
+        """See that there is a turn at the engine's deadline; a later call of the clock that is not needed does no harm."""
+        deadline_ns = self._exchange.poll_timeout()
+        if deadline_ns and self._is_open and (not self._alarm_ns or deadline_ns < self._alarm_ns):
+            self._alarm_ns = max(deadline_ns, self._clock.now_ns)
+            self._clock.at(self._alarm_ns, self._ring, self._alarm_ns)
+
+    def _ring(self, alarm_ns: int) -> None:
+        if alarm_ns != self._alarm_ns:
+            return  # an earlier one has taken its place
+        self._alarm_ns = 0
+        if self._is_open:
+            self._turn()
+
+    def counters(self) -> dict[str, int]:
+        return {"received_packets": self._received, "sent_packets": self._sent}
+
+    def close(self) -> None:
+        self._is_open = False
+        self._core.on_kick = None
+        self._inbox = []
+        self._unbind()

@@ -1,0 +1,148 @@
+"""A datagram on its way through a simulated network, and what became of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Self, final
+
+from interpeer._address import CoreEndpoint, Endpoint
+
+if TYPE_CHECKING:
+    from interpeer.testing._net import Host
+
+IPV4_OVERHEAD_BYTES = 28
+IPV6_OVERHEAD_BYTES = 48
+_MAPPED = b"\0" * 10 + b"\xff\xff"
+_ECT_1, _ECT_0, _CE = 1, 2, 3
+_MESSAGES = {0x41: "init", 0x42: "response", 0x43: "cookie", 0x44: "versions"}
+
+
+def is_ipv4(endpoint: CoreEndpoint) -> bool:
+    return endpoint[0].startswith(_MAPPED)
+
+
+@lru_cache(maxsize=65_536)
+def to_endpoint(core: CoreEndpoint) -> Endpoint:
+    return Endpoint.from_core(core)
+
+
+@final
+@dataclass(slots=True)
+class Packet:
+    """Hold one UDP datagram. An interceptor may look at it, copy it with changes, and put others in its place."""
+
+    data: bytes
+    """The UDP payload."""
+    core_source: CoreEndpoint
+    core_target: CoreEndpoint
+    ecn: int = 0
+    """The ECN field: 0 not-ECT, 1 ECT(1), 2 ECT(0), 3 CE."""
+    delay_s: float = 0.0
+    """How long it is kept back before it goes on its way."""
+    sent_ns: int = 0
+    origin: tuple[bytes, CoreEndpoint] | None = None
+    """What a node has sent, and from where, if a node has."""
+    sender: Host | None = None
+    """The host whose links carry it; None: it is put on its target's doorstep."""
+    notes: str = ""
+
+    @classmethod
+    def of(cls, data: bytes, source: Endpoint, target: Endpoint, *, ecn: int = 0) -> Self:
+        """Make a packet that no node has sent, for `SimNet.inject`."""
+        return cls(data, source.to_core(), target.to_core(), ecn)
+
+    @property
+    def source(self) -> Endpoint:
+        """Where it says that it comes from."""
+        return to_endpoint(self.core_source)
+
+    @property
+    def target(self) -> Endpoint:
+        """Where it goes to."""
+        return to_endpoint(self.core_target)
+
+    @property
+    def kind(self) -> str:
+        """What it is: "init", "response", "cookie", "versions", "data" for what is under a connection's keys, or "other"."""
+        first = self.data[0] if self.data else 0
+        return "data" if first & 0x80 else _MESSAGES.get(first, "other")
+
+    @property
+    def wire_bytes(self) -> int:
+        """Its size with the headers of IP and UDP."""
+        return len(self.data) + (IPV4_OVERHEAD_BYTES if is_ipv4(self.core_target) else IPV6_OVERHEAD_BYTES)
+
+    @property
+    def is_genuine(self) -> bool:
+        """Whether it is what a node has sent, from where that node is."""
+        return self.origin is not None and self.data == self.origin[0] and self.core_source == self.origin[1]
+
+    @property
+    def is_ecn_capable(self) -> bool:
+        return self.ecn in (_ECT_0, _ECT_1)
+
+    def mark(self) -> None:
+        """Mark it as having met congestion."""
+        self.ecn = _CE
+        self.note("marked")
+
+    def note(self, what: str) -> None:
+        """Remember what happened to it on the way, for the trace."""
+        self.notes = f"{self.notes}, {what}" if self.notes else what
+
+    def translate(self, *, source: Endpoint | None = None, target: Endpoint | None = None) -> Packet:
+        """Rewrite its addresses as a NAT on the way does, and return it: to whoever gets it, it truly comes from there."""
+        if target is not None:
+            self.core_target = target.to_core()
+        if source is not None:
+            is_genuine = self.is_genuine
+            self.core_source = source.to_core()
+            if is_genuine:
+                self.origin = (self.data, self.core_source)
+        return self
+
+    def copy(
+        self,
+        *,
+        data: bytes | None = None,
+        source: Endpoint | None = None,
+        target: Endpoint | None = None,
+        delay_s: float | None = None,
+    ) -> Packet:
+        """Return another packet like this one, but for what is given. With another source it is a forgery."""
+        return dataclasses.replace(
+            self,
+            data=self.data if data is None else data,
+            core_source=self.core_source if source is None else source.to_core(),
+            core_target=self.core_target if target is None else target.to_core(),
+            delay_s=self.delay_s if delay_s is None else delay_s,
+        )
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Fate:
+    """Say what became of a packet, and when.
+
+    `str()` gives a line of the trace: times in seconds since the clock's start, addresses, bytes of UDP payload."""
+
+    time_s: float
+    sent_s: float
+    source: Endpoint
+    target: Endpoint
+    payload_bytes: int
+    kind: str
+    what: str
+    """"delivered", or why not: "lost", "queue full", "too large", "down", "partitioned", "unplugged", "nobody there",
+    "intercepted"."""
+    notes: str
+    """What happened on the way, in order: "corrupted", "duplicate", "late" for reordered, "marked" for ECN."""
+
+    def __str__(self) -> str:
+        notes = f" ({self.notes})" if self.notes else ""
+        return (
+            f"{self.sent_s:.9f} {self.time_s:.9f} {self.source} > {self.target} {self.kind} {self.payload_bytes} "
+            f"{self.what}{notes}"
+        )
