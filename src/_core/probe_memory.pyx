@@ -340,7 +340,7 @@ cdef class Queue:
 
     cdef Messages messages
 
-    def __cinit__(self, uint32_t limit):
+    def __cinit__(self, uint64_t limit):
         messages_init(&self.messages, limit)
 
     def __dealloc__(self):
