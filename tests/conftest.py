@@ -21,7 +21,7 @@ ROOT = Path(__file__).parent.parent
 SEED = pytest.StashKey[int]()
 
 settings.register_profile("quick", deadline=None, max_examples=50, stateful_step_count=40)
-settings.register_profile("thorough", deadline=None, max_examples=5000, stateful_step_count=200)  # --hypothesis-profile
+settings.register_profile("thorough", deadline=None, max_examples=1000, stateful_step_count=100)  # --hypothesis-profile
 settings.load_profile("quick")
 
 
