@@ -90,9 +90,9 @@ cdef class Recoverer:
             return None
         return outcome_to_dict(&outcome)
 
-    def timeout(self, uint64_t now_ns):
+    def timeout(self, uint64_t now_ns, uint64_t max_ack_delay_ns=0):
         cdef AckOutcome outcome
-        recovery_handle_timeout(&self.recovery, now_ns, &outcome)
+        recovery_handle_timeout(&self.recovery, now_ns, max_ack_delay_ns, &outcome)
         return outcome_to_dict(&outcome)
 
     def seed_rtt(self, uint64_t sample_ns):

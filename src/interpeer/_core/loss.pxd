@@ -52,6 +52,7 @@ cdef struct Rtt:
     uint64_t smoothed_ns
     uint64_t variance_ns
     uint64_t min_ns                 # 0: no sample yet
+    uint64_t first_ns               # when the first sample was taken; 0: in the handshake, or none yet
 
 ctypedef void (*packet_fate)(void *owner, uint64_t number, const SentPacket *packet) noexcept nogil
 
@@ -80,7 +81,6 @@ cdef struct AckOutcome:             # of one ACK frame, or of a timer
     uint64_t lost_bytes
     uint64_t lost_packets
     uint64_t newest_lost_sent_ns
-    uint64_t oldest_lost_sent_ns
     bint is_persistent              # persistent congestion (RFC 9002, 7.6)
 
 cdef void recovery_init(Recovery *r, void *owner, packet_fate on_acked, packet_fate on_lost) noexcept nogil
@@ -91,7 +91,7 @@ cdef int recovery_skip(Recovery *r) noexcept nogil
 cdef void recovery_sent(Recovery *r, SentPacket *p) noexcept nogil
 cdef int recovery_handle_ack(Recovery *r, Frame *ack, uint64_t now_ns, uint64_t max_ack_delay_ns,
                              AckOutcome *out) noexcept nogil
-cdef void recovery_handle_timeout(Recovery *r, uint64_t now_ns, AckOutcome *out) noexcept nogil
+cdef void recovery_handle_timeout(Recovery *r, uint64_t now_ns, uint64_t max_ack_delay_ns, AckOutcome *out) noexcept nogil
 cdef uint64_t recovery_deadline(const Recovery *r, uint64_t max_ack_delay_ns) noexcept nogil
 cdef uint64_t recovery_pto_ns(const Recovery *r, uint64_t max_ack_delay_ns) noexcept nogil
 cdef const SentPacket *recovery_oldest(const Recovery *r) noexcept nogil
