@@ -25,7 +25,7 @@ MODULES = (
     "answer", "conn", "context", "dial", "egress", "handshake", "ingress",
     "control", "engine", "handles", "reception", "registry",
     "udp", "udpsocket", "pump", "limit",
-    "probe",
+    "probe", "probe_conn", "probe_handshake", "probe_loops", "probe_memory", "probe_transport", "probe_wire",
 )
 
 CORE = Path("src/_core")

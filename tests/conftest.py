@@ -15,9 +15,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 ROOT = Path(__file__).parent.parent
 SEED = pytest.StashKey[int]()
+
+settings.register_profile("quick", deadline=None, max_examples=50, stateful_step_count=40)
+settings.register_profile("thorough", deadline=None, max_examples=1000, stateful_step_count=100)  # --hypothesis-profile
+settings.load_profile("quick")
 
 
 class LeakHooks:

@@ -93,7 +93,10 @@ cdef uint64_t send_buffer_append(SendBuffer *b, const uint8_t *data, uint64_t n)
 
 cdef int send_buffer_lend(SendBuffer *b, const uint8_t *data, uint64_t n) noexcept nogil:
     """Queue memory of the application without a copy; it must stay as it is until `start` has passed it."""
-    cdef Chunk *c = add_chunk(b)
+    cdef Chunk *c
+    if n == 0:
+        return BUFFER_OK            # a chunk of nothing would never be passed
+    c = add_chunk(b)
     if c == NULL:
         return BUFFER_NO_MEMORY
     c.offset = b.end
@@ -236,7 +239,7 @@ cdef int recv_buffer_write(RecvBuffer *b, uint64_t offset, const uint8_t *data, 
     cdef uint64_t end = offset + n, blocks, at, stop
     cdef uint32_t i
     cdef int result
-    if end <= b.ready:
+    if n == 0 or end <= b.ready:
         return BUFFER_OK
     if offset < b.ready:
         data += b.ready - offset

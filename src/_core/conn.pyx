@@ -630,7 +630,7 @@ cdef void conn_count_lost(Conn *c, uint64_t packets) noexcept nogil:
 cdef void handle_recovery_timeout(Conn *c, uint64_t now_ns) noexcept nogil:
     cdef Path *p = &c.path
     cdef AckOutcome outcome
-    recovery_handle_timeout(&p.recovery, now_ns, &outcome)
+    recovery_handle_timeout(&p.recovery, now_ns, c.peer_ack_delay_ns, &outcome)
     if outcome.lost_packets:
         conn_count_lost(c, outcome.lost_packets)
         cc_handle_congestion(&p.cc, now_ns, outcome.newest_lost_sent_ns, outcome.is_persistent)

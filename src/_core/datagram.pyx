@@ -4,20 +4,21 @@ Messages lie one behind the other in a ring of bytes: no allocation and no objec
 does not fit; the queue in drops its oldest message for a newer one and counts it.
 """
 
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
 cdef enum:
     FIRST_BYTES = 4096
+    LARGEST_BYTES = 1 << 31         # so that offsets fit in 32 bits
     LENGTH_BYTES = 4
 
 
-cdef void messages_init(Messages *m, uint32_t limit) noexcept nogil:
-    """Start an empty queue of at most `limit` bytes (rounded up to a power of two)."""
+cdef void messages_init(Messages *m, uint64_t limit) noexcept nogil:
+    """Start an empty queue of at most `limit` bytes (rounded up to a power of two; 2 GiB at the most)."""
     memset(m, 0, sizeof(Messages))
     m.limit = FIRST_BYTES
-    while m.limit < limit:
+    while m.limit < limit and m.limit < <uint32_t>LARGEST_BYTES:
         m.limit *= 2
 
 

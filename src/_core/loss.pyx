@@ -133,10 +133,8 @@ cdef int recovery_handle_ack(Recovery *r, Frame *ack, uint64_t now_ns, uint64_t 
     A duplicate or an old ACK changes nothing."""
     cdef uint64_t low, high, number, newest = 0
     cdef uint64_t delay_ns
-    cdef bint eliciting = False
     cdef SentPacket *p
     memset(out, 0, sizeof(AckOutcome))
-    r.max_ack_delay_ns = max_ack_delay_ns
     if ack.value >= r.next:
         return LOSS_PROTOCOL
     while ack_next(ack, &low, &high) == PARSE_OK:
@@ -152,24 +150,25 @@ cdef int recovery_handle_ack(Recovery *r, Frame *ack, uint64_t now_ns, uint64_t 
                 continue
             leave_flight(r, p)
             out.acked_packets += 1
-            if p.flags & SENT_ELICITING:
-                eliciting = True
-                out.acked_bytes += p.bytes
+            out.acked_bytes += p.bytes
             if number >= newest:
                 newest = number + 1
                 out.newest_acked_sent_ns = p.sent_ns
             r.on_acked(r.owner, number, p)
     if newest == 0:
         return LOSS_OK
-    if newest == ack.value + 1 and eliciting:
+    if newest == ack.value + 1 or ack.value >= r.largest_acked:
+        # the largest number is newly acknowledged, even if that packet asked for nothing (RFC 9002, 5.1)
         delay_ns = ack.delay_us * 1000 if ack.delay_us < max_ack_delay_ns // 1000 else max_ack_delay_ns
-        take_rtt_sample(&r.rtt, now_ns - out.newest_acked_sent_ns, delay_ns)
+        if r.rtt.min_ns == 0:
+            r.rtt.first_ns = now_ns
+        take_rtt_sample(&r.rtt, now_ns - packet(r, ack.value).sent_ns, delay_ns)
         out.has_rtt = True
     if ack.value + 1 > r.largest_acked:
         r.largest_acked = ack.value + 1
         out.largest_moved = True
     r.pto_count = 0
-    detect_losses(r, now_ns, out)
+    detect_losses(r, now_ns, max_ack_delay_ns, out)
     move_base(r)
     return LOSS_OK
 
@@ -199,35 +198,33 @@ cdef inline uint64_t loss_delay_ns(const Recovery *r) noexcept nogil:
     return rtt if rtt > GRANULARITY_NS else GRANULARITY_NS
 
 
-cdef void detect_losses(Recovery *r, uint64_t now_ns, AckOutcome *out) noexcept nogil:
+cdef void detect_losses(Recovery *r, uint64_t now_ns, uint64_t max_ack_delay_ns, AckOutcome *out) noexcept nogil:
     """Declare lost what was sent long enough before something that was acknowledged (RFC 9002, 6.1).
 
-    Congestion is persistent if everything was lost over several probe time-outs, with nothing acknowledged in between
-    (7.6); what was acknowledged is not outstanding here, and what was lost before lies below."""
+    Congestion is persistent if two of these were sent that far apart and nothing between them was acknowledged (7.6)."""
     cdef uint64_t number, delay_ns = loss_delay_ns(r)
-    cdef uint64_t persistent_ns = PERSISTENT_PTOS * recovery_pto_ns(r, r.max_ack_delay_ns)
-    cdef uint64_t run_began_ns = 0
+    cdef uint64_t persistent_ns = PERSISTENT_PTOS * recovery_pto_ns(r, max_ack_delay_ns)
+    cdef uint64_t run_ns = 0        # when the first packet was sent of those lost in a row; 0: none
     cdef SentPacket *p
     r.loss_time_ns = 0
     for number in range(r.base, r.largest_acked):
         p = packet(r, number)
         if not p.flags & SENT_OUTSTANDING:
             if p.flags & SENT_ELICITING:
-                run_began_ns = 0
+                run_ns = 0          # acknowledged: those lost before are older than all that are lost now
             continue
         if p.sent_ns + delay_ns > now_ns and number + PACKET_THRESHOLD >= r.largest_acked:
             # packets are in order of time, so nothing after this one is lost either
             r.loss_time_ns = p.sent_ns + delay_ns
             break
         leave_flight(r, p)
-        if p.flags & SENT_ELICITING:
-            if run_began_ns == 0:
-                run_began_ns = p.sent_ns
-            if r.rtt.min_ns and p.sent_ns - run_began_ns > persistent_ns:
-                out.is_persistent = True
-            out.lost_packets += 1
-            out.lost_bytes += p.bytes
-            out.newest_lost_sent_ns = p.sent_ns
+        out.lost_packets += 1
+        out.lost_bytes += p.bytes
+        out.newest_lost_sent_ns = p.sent_ns
+        if run_ns and p.sent_ns - run_ns > persistent_ns:
+            out.is_persistent = True
+        elif run_ns == 0 and p.sent_ns > r.rtt.first_ns:
+            run_ns = p.sent_ns
         r.on_lost(r.owner, number, p)
 
 
@@ -255,12 +252,12 @@ cdef uint64_t recovery_deadline(const Recovery *r, uint64_t max_ack_delay_ns) no
     return r.last_eliciting_ns + pto_ns
 
 
-cdef void recovery_handle_timeout(Recovery *r, uint64_t now_ns, AckOutcome *out) noexcept nogil:
+cdef void recovery_handle_timeout(Recovery *r, uint64_t now_ns, uint64_t max_ack_delay_ns, AckOutcome *out) noexcept nogil:
     """Either packets are lost by time, told in `out`, or a probe is due: then `pto_count` has grown."""
     memset(out, 0, sizeof(AckOutcome))
     if r.loss_time_ns:
         if r.loss_time_ns <= now_ns:
-            detect_losses(r, now_ns, out)
+            detect_losses(r, now_ns, max_ack_delay_ns, out)
             move_base(r)
         return
     r.pto_count += 1

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-UNTYPED = {"probe"}  # a door for tests and benchmarks, which are not type-checked
+UNTYPED = "probe"  # what starts like this is a door for tests and benchmarks, which are not type-checked
 
 
 @pytest.fixture
@@ -21,7 +21,9 @@ def check(root, *command):
 
 
 def test_module_without_a_stub_offers_nothing_to_python(core_modules, stubs):
-    for name in set(core_modules) - set(stubs) - UNTYPED:
+    for name in set(core_modules) - set(stubs):
+        if name.startswith(UNTYPED):
+            continue
         module = importlib.import_module(f"interpeer._core.{name}")
         assert not [member for member in vars(module) if not member.startswith("_")], f"{name} needs a stub"
 

@@ -42,6 +42,12 @@ ALLOWED: dict[str, set[str]] = {
     "pump": L0 | {"engine", "udp", "context", "control"},
     "limit": {"udp", "crypto", "slab"},
     "probe": L0 | L1 | L2,
+    "probe_wire": L0 | L1 | L2 | {"probe"},
+    "probe_memory": L0 | L1 | L2 | {"probe"},
+    "probe_transport": L0 | L1 | L2 | {"probe", "probe_memory"},
+    "probe_handshake": L0 | L1 | L2 | {"probe", "probe_wire"},
+    "probe_conn": L0 | L1 | L2 | {"probe", "probe_wire"},
+    "probe_loops": L0 | L1 | L2 | {"probe", "engine"},
 }
 # Python: what the files of the top layer, and of interpeer.testing, may take from the core
 TOP = {"engine", "pump", "crypto"} | DOORS

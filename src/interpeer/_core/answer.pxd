@@ -77,6 +77,7 @@ cdef struct Answering:              # the responder's side of an engine
     Table by_cid
     Bucket *buckets                 # owned; allocated under the first load
 
+cdef int half_input(HalfOpen *h, int event) noexcept nogil
 cdef void answering_init(Answering *a, uint32_t capacity) noexcept nogil
 cdef void answering_free(Answering *a) noexcept nogil
 cdef bint answering_is_loaded(const Answering *a) noexcept nogil

@@ -14,7 +14,7 @@ cdef struct Messages:               # a queue of datagrams, oldest first, in one
     uint32_t count                  # messages
     uint64_t dropped                # oldest messages given up for newer ones
 
-cdef void messages_init(Messages *m, uint32_t limit) noexcept nogil
+cdef void messages_init(Messages *m, uint64_t limit) noexcept nogil
 cdef void messages_free(Messages *m) noexcept nogil
 cdef int messages_push(Messages *m, const uint8_t *data, uint32_t n) noexcept nogil
 cdef int messages_push_dropping(Messages *m, const uint8_t *data, uint32_t n) noexcept nogil

@@ -52,6 +52,7 @@ cdef struct Rtt:
     uint64_t smoothed_ns
     uint64_t variance_ns
     uint64_t min_ns                 # 0: no sample yet
+    uint64_t first_ns               # when the first sample was taken; 0: in the handshake, or none yet
 
 ctypedef void (*packet_fate)(void *owner, uint64_t number, const SentPacket *packet) noexcept nogil
 
@@ -65,7 +66,6 @@ cdef struct Recovery:               # what was sent on one path and is not settl
     uint64_t eliciting_in_flight    # packets
     uint64_t last_eliciting_ns
     uint64_t loss_time_ns           # when the next packet counts as lost by time; 0: none
-    uint64_t max_ack_delay_ns       # the peer's, as of the last ACK
     uint32_t pto_count
     Rtt rtt
     void *owner                     # handed to the two functions below
@@ -91,7 +91,7 @@ cdef int recovery_skip(Recovery *r) noexcept nogil
 cdef void recovery_sent(Recovery *r, SentPacket *p) noexcept nogil
 cdef int recovery_handle_ack(Recovery *r, Frame *ack, uint64_t now_ns, uint64_t max_ack_delay_ns,
                              AckOutcome *out) noexcept nogil
-cdef void recovery_handle_timeout(Recovery *r, uint64_t now_ns, AckOutcome *out) noexcept nogil
+cdef void recovery_handle_timeout(Recovery *r, uint64_t now_ns, uint64_t max_ack_delay_ns, AckOutcome *out) noexcept nogil
 cdef uint64_t recovery_deadline(const Recovery *r, uint64_t max_ack_delay_ns) noexcept nogil
 cdef uint64_t recovery_pto_ns(const Recovery *r, uint64_t max_ack_delay_ns) noexcept nogil
 cdef const SentPacket *recovery_oldest(const Recovery *r) noexcept nogil
