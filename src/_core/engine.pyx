@@ -130,8 +130,12 @@ cdef class Engine:
                 self.last_conn = <Conn *>table_find(&r.by_cid, cid)
                 self.last_cid = cid
             c = self.last_conn
-            if c != NULL and c.state != CONN_DIALING:
-                conn_handle_packet(c, p, n, from_.ecn, now_ns)
+            if c != NULL:
+                if c.state == CONN_DIALING:
+                    # nobody has its keys yet, and who has seen our init must not be told the token of its reset
+                    r.context.counters.dropped_unknown += 1
+                else:
+                    conn_handle_packet(c, p, n, from_.ecn, now_ns)
                 return
             h = half_open_find_cid(&r.answering, cid)
             if h != NULL:
