@@ -356,6 +356,7 @@ cdef class Engine:
             c = handle.conn
             free(handle)
             if c != NULL:
+                self.last_cid = 0       # it may be freed here
                 c.handle = NULL
                 c.is_released = True
                 release(&self.registry, c)
