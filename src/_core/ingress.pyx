@@ -27,6 +27,7 @@ from interpeer._core.wire cimport (
     FRAME_RESET_STREAM, FRAME_STOP_SENDING, FRAME_STREAM, HEADER_BYTES, PARSE_END, PARSE_OK, Frame, Reader, parse_frame)
 
 cdef enum:
+    BURST_PACKETS = 3               # a window with less room than this counts as full
     PREVIOUS_KEY_PTOS = 3           # how long packets of the last epoch are still read
     COMPLETE = 0                    # results of reading a packet's frames
     FAILED = -1                     # the connection is closing, or closed
@@ -223,9 +224,10 @@ cdef uint64_t handle_ack(Conn *c, Frame *f, uint64_t now_ns) noexcept nogil:
         sample.rtt_ns = p.recovery.rtt.latest_ns if outcome.has_rtt else 0
         sample.min_rtt_ns = p.recovery.rtt.min_ns
         sample.smoothed_rtt_ns = p.recovery.rtt.smoothed_ns
-        # a window that is not nearly full is not what holds the sender back (RFC 9002, 7.8)
+        # a window that is not nearly full is not what holds the sender back (RFC 9002, 7.8); a small one is full already
+        # when less than a burst would fit, since only whole packets are sent, and paced ones
         used = in_flight * 2 if p.cc.window < p.cc.threshold else in_flight + in_flight // 4
-        sample.app_limited = used < p.cc.window
+        sample.app_limited = used < p.cc.window and in_flight + BURST_PACKETS * p.packet_bytes < p.cc.window
         cc_handle_ack(&p.cc, &sample)
         c.pto_probes = 0
     return 0
