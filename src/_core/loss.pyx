@@ -136,6 +136,7 @@ cdef int recovery_handle_ack(Recovery *r, Frame *ack, uint64_t now_ns, uint64_t 
     cdef bint eliciting = False
     cdef SentPacket *p
     memset(out, 0, sizeof(AckOutcome))
+    r.max_ack_delay_ns = max_ack_delay_ns
     if ack.value >= r.next:
         return LOSS_PROTOCOL
     while ack_next(ack, &low, &high) == PARSE_OK:
@@ -199,14 +200,20 @@ cdef inline uint64_t loss_delay_ns(const Recovery *r) noexcept nogil:
 
 
 cdef void detect_losses(Recovery *r, uint64_t now_ns, AckOutcome *out) noexcept nogil:
-    """Declare lost what was sent long enough before something that was acknowledged (RFC 9002, 6.1)."""
+    """Declare lost what was sent long enough before something that was acknowledged (RFC 9002, 6.1).
+
+    Congestion is persistent if everything was lost over several probe time-outs, with nothing acknowledged in between
+    (7.6); what was acknowledged is not outstanding here, and what was lost before lies below."""
     cdef uint64_t number, delay_ns = loss_delay_ns(r)
-    cdef uint64_t duration
+    cdef uint64_t persistent_ns = PERSISTENT_PTOS * recovery_pto_ns(r, r.max_ack_delay_ns)
+    cdef uint64_t run_began_ns = 0
     cdef SentPacket *p
     r.loss_time_ns = 0
     for number in range(r.base, r.largest_acked):
         p = packet(r, number)
         if not p.flags & SENT_OUTSTANDING:
+            if p.flags & SENT_ELICITING:
+                run_began_ns = 0
             continue
         if p.sent_ns + delay_ns > now_ns and number + PACKET_THRESHOLD >= r.largest_acked:
             # packets are in order of time, so nothing after this one is lost either
@@ -214,15 +221,14 @@ cdef void detect_losses(Recovery *r, uint64_t now_ns, AckOutcome *out) noexcept 
             break
         leave_flight(r, p)
         if p.flags & SENT_ELICITING:
-            if out.lost_packets == 0:
-                out.oldest_lost_sent_ns = p.sent_ns
+            if run_began_ns == 0:
+                run_began_ns = p.sent_ns
+            if r.rtt.min_ns and p.sent_ns - run_began_ns > persistent_ns:
+                out.is_persistent = True
             out.lost_packets += 1
             out.lost_bytes += p.bytes
             out.newest_lost_sent_ns = p.sent_ns
         r.on_lost(r.owner, number, p)
-    if out.lost_packets > 1 and r.rtt.min_ns:
-        duration = PERSISTENT_PTOS * (r.rtt.smoothed_ns + max_u64(4 * r.rtt.variance_ns, GRANULARITY_NS))
-        out.is_persistent = out.newest_lost_sent_ns - out.oldest_lost_sent_ns > duration and out.acked_bytes == 0
 
 
 cdef inline uint64_t max_u64(uint64_t a, uint64_t b) noexcept nogil:

@@ -65,6 +65,7 @@ cdef struct Recovery:               # what was sent on one path and is not settl
     uint64_t eliciting_in_flight    # packets
     uint64_t last_eliciting_ns
     uint64_t loss_time_ns           # when the next packet counts as lost by time; 0: none
+    uint64_t max_ack_delay_ns       # the peer's, as of the last ACK
     uint32_t pto_count
     Rtt rtt
     void *owner                     # handed to the two functions below
@@ -80,7 +81,6 @@ cdef struct AckOutcome:             # of one ACK frame, or of a timer
     uint64_t lost_bytes
     uint64_t lost_packets
     uint64_t newest_lost_sent_ns
-    uint64_t oldest_lost_sent_ns
     bint is_persistent              # persistent congestion (RFC 9002, 7.6)
 
 cdef void recovery_init(Recovery *r, void *owner, packet_fate on_acked, packet_fate on_lost) noexcept nogil
