@@ -13,7 +13,7 @@ from typing import Any, Self
 from interpeer import Config
 from interpeer._core import control
 from interpeer._core.engine import Engine
-from interpeer._core.handles import ConnectionHandle
+from interpeer._core.handles import ConnectionHandle, StreamHandle
 from tests.spec import reference as ref
 from tests.spec.reference import Frame, Handshake, Identity, Opened, PacketKeys
 
@@ -146,15 +146,16 @@ class Peer:
         self.received: set[int] = set()
         self.remote_parameters: dict[int, bytes] = {}
         self.handle: ConnectionHandle
+        self.stream: StreamHandle | None = None  # one that a test keeps open
 
     # --- handshake ---
 
     def parameters(self, **changes: int | bytes | None) -> bytes:
         """Return what this peer says about itself; `changes` are named like the constants of reference.py."""
         values: dict[str, int | bytes | None] = {
-            "SUITE_LIST": bytes([self.suite]), "PROTOCOL": PROTOCOL, "MAX_DATA": 1 << 24, "MAX_STREAM_DATA": 1 << 22,
+            "SUITE_LIST": bytes([self.suite]), "PROTOCOL": PROTOCOL, "MAX_DATA": 1 << 40, "MAX_STREAM_DATA": 1 << 40,
             "MAX_STREAMS": 100, "MAX_DATAGRAM": 65_000, "IDLE_TIMEOUT": 30_000, "MAX_ACK_DELAY": 5000,
-            "MAX_UDP_PAYLOAD": 65_507, "RESET_TOKEN": ref.reset_token(self.identity.seed, self.cid),
+            "MAX_UDP_PAYLOAD": 65_507, "RECEIVE_BUFFER": 1 << 20, "RESET_TOKEN": ref.reset_token(self.identity.seed, self.cid),
         }  # fmt: skip
         values |= changes
         return b"".join(ref.parameter(getattr(ref, name), value) for name, value in values.items() if value is not None)

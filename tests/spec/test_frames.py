@@ -150,9 +150,9 @@ def test_a_ping_has_no_effect_but_an_acknowledgement():
 def with_packets(n=5, **limits):
     """Return a peer whose node has sent so many packets, each with a byte of one stream."""
     peer = connected(**limits)
-    stream = peer.handle.open_stream()
+    peer.stream = peer.handle.open_stream()
     for _ in range(n):
-        stream.write(b".")
+        peer.stream.write(b".")
         peer.frames()
     assert len(peer.received) == n
     return peer

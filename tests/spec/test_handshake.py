@@ -248,7 +248,7 @@ def test_a_responder_opens_nothing_before_an_authentic_packet():
 @pytest.mark.spec("HS-25")
 @pytest.mark.row("H21")
 def test_unknown_parameters_are_skipped():
-    more = b"".join(ref.parameter(kind, b"value") for kind in (0x0D, 0x3F, 0x40, 0x4000, 2**62 - 1, 0x0D))
+    more = b"".join(ref.parameter(kind, b"value") for kind in (0x0E, 0x3F, 0x40, 0x4000, 2**62 - 1, 0x0E))
     peer = Peer(Node())
     peer.read_response(peer.node.answers(peer.init(parameters=more + peer.parameters() + more))[0])
     assert peer.remote_cid
@@ -541,6 +541,12 @@ def test_the_same_init_is_answered_again_with_the_same_response_but_not_for_ever
         answers += [sent.data for sent in said]
     assert len(answers) == 16 and len(set(answers)) == 1
     assert peer.node.counter("half_open") == 1 and peer.node.counter("dropped_limited") == 4
+
+
+def test_a_node_with_the_largest_limits_answers_in_the_room_that_an_entry_has():
+    largest = dict.fromkeys(("connection_window", "stream_window", "max_streams", "max_datagram", "receive_buffer"), 1 << 61)
+    node = Node(idle_timeout_ns=2**63, max_ack_delay_ns=16_384_000_000, **largest)
+    assert len(answered(Peer(node))) == 193
 
 
 # --- cookies ---
