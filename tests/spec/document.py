@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[2]
 SPEC = ROOT / "docs/spec"
 CORE, INTERFACE = ROOT / "src/_core", ROOT / "src/interpeer/_core"
 
+REQUIREMENT = re.compile(r"(?<!`)\bMUST\b")
 START = re.compile(r"^\*\*\[([A-Z]{2}-\d+)\]\*\* ")
 
 
@@ -25,7 +26,8 @@ class Paragraph:
 
     @property
     def requirements(self) -> int:
-        return len(re.findall(r"\bMUST\b", self.text))
+        """How often it says MUST; between backticks the word is only mentioned."""
+        return len(REQUIREMENT.findall(self.text))
 
     def tables(self) -> list[list[list[str]]]:
         """Return its tables: rows of cells, the head included."""
@@ -86,10 +88,12 @@ def array(module: str, name: str) -> list[str]:
     return re.findall(r"[A-Z_]+", match[1])
 
 
-def constants() -> dict[str, int]:
-    """Return every named constant of the core whose value is a plain number or a shift of one."""
+def constants(*modules: str) -> dict[str, int]:
+    """Return the named constants of these modules of the core, or of all, whose value is a plain number."""
     found = {}
     for path in (*sorted(CORE.glob("*.pyx")), *sorted(INTERFACE.glob("*.pxd"))):
+        if modules and path.stem not in modules:
+            continue
         for name, value in re.findall(r"^    ([A-Z][A-Z0-9_]+) = (0x[0-9A-Fa-f]+|\d+)\b(?! *<<)", path.read_text(), re.MULTILINE):
             found[name] = int(value, 0)
     return found
