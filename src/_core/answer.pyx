@@ -14,7 +14,7 @@ from interpeer._core.handshake cimport InitMessage, NodeKeys, write_response
 from interpeer._core.noise cimport PATTERN_IK, Noise, noise_split
 from interpeer._core.slab cimport Datagrams, Endpoint, endpoint_is_ipv4
 from interpeer._core.table cimport table_find, table_free, table_init, table_put, table_remove
-from interpeer._core.wire cimport BASE_DATAGRAM_BYTES, MAX_RESPONSE_BYTES, Parameters
+from interpeer._core.wire cimport Parameters
 
 cdef enum:
     NOT_ALLOWED = 0xFF
@@ -175,7 +175,7 @@ cdef void half_open_parameters(const HalfOpen *h, Parameters *out) noexcept nogi
     out.max_datagram = h.max_datagram
     out.idle_timeout_ms = h.idle_timeout_ms
     out.max_ack_delay_us = h.max_ack_delay_us
-    out.max_udp_payload = h.max_udp_payload if h.max_udp_payload else BASE_DATAGRAM_BYTES
+    out.max_udp_payload = h.max_udp_payload
     out.receive_buffer = h.receive_buffer
     out.has_reset_token = h.has_reset_token
     memcpy(out.reset_token, h.reset_token, sizeof(out.reset_token))

@@ -161,8 +161,8 @@ cdef double cc_pacing_rate(const Congestion *c, uint64_t smoothed_rtt_ns) noexce
 cdef uint64_t cc_release_ns(Congestion *c, uint64_t now_ns, uint64_t smoothed_rtt_ns) noexcept nogil:
     """Return 0 if a packet may be sent now, otherwise when a quantum may be."""
     cdef double rate, quantum, bucket
-    if c.tokens >= c.packet_bytes:
-        return 0
+    if now_ns == c.tokens_ns and c.tokens >= c.packet_bytes:
+        return 0                    # the rest of a burst; time that has passed is counted before it, or two would go at once
     rate = cc_pacing_rate(c, smoothed_rtt_ns)
     if rate == 0:
         return 0

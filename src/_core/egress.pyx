@@ -68,7 +68,7 @@ cdef int conn_transmit(Conn *c, SendBatch *batch, uint64_t now_ns) noexcept nogi
         if is_full(batch, &c.path):
             return TRANSMIT_MORE
         if build_packet(c, batch, now_ns, may_send_data) != 0:
-            return TRANSMIT_DONE
+            break
     if c.state == CONN_CLOSING:
         return transmit_close(c, batch, now_ns)
     return TRANSMIT_DONE

@@ -130,7 +130,11 @@ cdef class Engine:
                 self.last_conn = <Conn *>table_find(&r.by_cid, cid)
                 self.last_cid = cid
             c = self.last_conn
-            if c != NULL and c.state != CONN_DIALING:
+            if c != NULL:
+                if c.state == CONN_DIALING:
+                    # nobody has its keys yet, and who has seen our init must not be told the token of its reset
+                    r.context.counters.dropped_unknown += 1
+                    return
                 if not c.path.is_proven and memcmp(&c.path.remote, &from_.remote, sizeof(Endpoint)) == 0:
                     c.path.credit_bytes += n
                 conn_handle_packet(c, p, n, from_.ecn, now_ns)
@@ -354,6 +358,7 @@ cdef class Engine:
             c = handle.conn
             free(handle)
             if c != NULL:
+                self.last_cid = 0       # it may be freed here
                 c.handle = NULL
                 c.is_released = True
                 release(&self.registry, c)

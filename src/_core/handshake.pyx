@@ -193,7 +193,7 @@ cdef bint rotate_cookie_secret(NodeKeys *k, const uint8_t *fresh, uint64_t now_n
     """Replace the secret when it is due, `fresh` being 32 random bytes. Return whether they were used."""
     if k.cookie_secret_ns and now_ns - k.cookie_secret_ns < COOKIE_SECRET_NS:
         return False
-    if k.cookie_secret_ns:
+    if k.cookie_secret_ns and now_ns - k.cookie_secret_ns < 2 * <uint64_t>COOKIE_SECRET_NS:
         memcpy(k.last_cookie_secret, k.cookie_secret, KEY_BYTES)
     else:
         memcpy(k.last_cookie_secret, fresh, KEY_BYTES)

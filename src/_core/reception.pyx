@@ -392,7 +392,7 @@ cdef void take_over(Registry *r, Conn *own, Conn *c) noexcept nogil:
     if c.handle != NULL:
         c.handle.conn = c
     own.handle = NULL
-    own.is_released = True
+    own.is_released = True          # there is nobody to be told of its end
     conn_close_info(own, CLOSED_UNREACHABLE, 0, False, NULL, 0)
     conn_input(own, CONN_IN_FAILED)
 

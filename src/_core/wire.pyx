@@ -164,13 +164,16 @@ cdef int ack_next(Frame *f, uint64_t *low, uint64_t *high) noexcept nogil:
 # --- transport parameters ---
 
 cdef int parse_parameters(const uint8_t *p, size_t n, Parameters *out) noexcept nogil:
-    """Read type-length-value triples. Unknown types are skipped; a repeated, malformed or absurd one is an error."""
+    """Read type-length-value triples. Unknown types are skipped; a repeated, malformed or absurd one is an error.
+
+    What is not there is 0, but for the size of packets: every path carries BASE_DATAGRAM_BYTES."""
     cdef Reader r
     cdef Reader value
     cdef uint64_t type, length
     cdef uint32_t seen = 0
     cdef const uint8_t *data
     memset(out, 0, sizeof(Parameters))
+    out.max_udp_payload = BASE_DATAGRAM_BYTES
     r.p = p
     r.end = p + n
     while r.p < r.end:
@@ -223,6 +226,10 @@ cdef int parse_parameter(uint64_t type, Reader *v, Parameters *out) noexcept nog
         return PARSE_ERROR
     if type == PARAM_MAX_UDP_PAYLOAD:
         return PARSE_OK if number[0] >= BASE_DATAGRAM_BYTES else PARSE_ERROR
+    if type == PARAM_MAX_ACK_DELAY:
+        return PARSE_OK if number[0] <= MAX_ACK_DELAY_US else PARSE_ERROR
+    if type == PARAM_IDLE_TIMEOUT and number[0] > MAX_IDLE_TIMEOUT_MS:
+        number[0] = MAX_IDLE_TIMEOUT_MS
     return PARSE_OK
 
 

@@ -92,6 +92,8 @@ class Config:
             raise ValueError(f'pump is "loop" or "thread", not {self.pump!r}')
         if not 1200 <= self.packet_bytes <= 65_507:
             raise ValueError(f"packet_bytes is from 1200 to 65507, not {self.packet_bytes}")
+        if self.max_ack_delay_s > 16.384:
+            raise ValueError(f"max_ack_delay_s is at most 16.384, which is what peers accept, not {self.max_ack_delay_s}")
         if self.key_limit_packets < self.key_update_packets:
             raise ValueError("key_limit_packets is not less than key_update_packets")
         for name in ("backlog", "max_connections", "max_half_open", "max_streams", "key_update_packets", "forgery_limit"):

@@ -14,7 +14,7 @@ cdef enum:
     GATE_BUCKETS = 1024             # token buckets, by hash of the source's prefix
     GATE_RATE = 20                  # inits a second from one /24 or /64 under load
     GATE_BURST = 40
-    STORED_RESPONSE_BYTES = 192
+    STORED_RESPONSE_BYTES = 208     # it has 193 with every parameter at its largest
 
 cdef enum:                          # states (docs/spec, chapter 4)
     HALF_FREE = 0
@@ -57,7 +57,7 @@ cdef struct HalfOpen:
     uint32_t receive_buffer
     bint has_reset_token
     uint8_t reset_token[16]
-    uint8_t material[192]           # ASKING: Noise's chaining key, hash, peer's ephemeral; ANSWERED: the response
+    uint8_t material[208]           # ASKING: Noise's chaining key, hash, peer's ephemeral; ANSWERED: the response
     uint8_t send_secret[32]         # ANSWERED
     uint8_t recv_secret[32]
 

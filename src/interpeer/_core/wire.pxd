@@ -29,6 +29,8 @@ cdef enum:                          # handshake messages: type 1, version 1, con
     MAX_VERSIONS = 16               # listed in a versions reply
     MAX_PROTOCOL_BYTES = 64         # name of an application protocol
     MAX_REASON_BYTES = 256          # reason phrase of a close or a refusal; longer ones are cut
+    MAX_ACK_DELAY_US = 16384000     # that a peer may announce, since probes wait for it (RFC 9000, 18.2: 2^14 ms)
+    MAX_IDLE_TIMEOUT_MS = 0x7FFFFFFF    # 24 days; more counts as that, so that nanoseconds fit in 64 bits
 
 cdef enum:                          # parameters in the handshake's encrypted payloads
     PARAM_PADDING = 0x00            # fills an init to its size; the one parameter that may be repeated

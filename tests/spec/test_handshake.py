@@ -1,0 +1,673 @@
+"""Chapter 4 of the specification: init, response, parameters, refusals, half-open entries. See also test_calls.py."""
+
+import random
+
+import pytest
+
+from interpeer._core import control
+from tests.spec import reference as ref
+from tests.spec.peer import ELSEWHERE, MS, NODE_AT, PEER_AT, PROTOCOL, SECOND, Node, Peer, endpoint
+from tests.spec.test_packets import dropped, pto_ns
+
+DIALING, OPEN, CLOSED = 0, 1, 4
+REFUSED_BY_PEER, UNREACHABLE = 7, 9  # ConnectionHandle.closed()[0]
+PARAMETER, REFUSED, UNKNOWN_PROTOCOL, BUSY, NO_SUITE = 8, 0x10, 0x11, 0x12, 0x13
+
+
+def refusal(peer, answers):
+    """Open the one answer, which is a refusal and nothing else; return its code and reason."""
+    (response,) = answers
+    found = peer.read_response(response)
+    assert list(found) == [ref.REFUSAL]
+    reader = ref.Reader(found[ref.REFUSAL])
+    return reader.varint(), reader.data
+
+
+def called(peer):
+    """Let the node call the peer; return the handle and the init."""
+    handle = peer.node.connect(peer)
+    (init,) = peer.node.say()
+    assert init.to == peer.at and init.ecn == 0
+    return handle, init.data
+
+
+# --- the messages ---
+
+
+@pytest.mark.spec("HS-3")
+@pytest.mark.parametrize("kind", [ref.RESPONSE, ref.COOKIE, ref.VERSIONS])
+def test_replies_to_nothing_are_dropped(kind):
+    peer = Peer(Node())
+    handle, init = called(peer)
+    other = init[2:9] + bytes([init[9] ^ 1])
+    for body in (bytes(56), bytes(190)):
+        assert dropped(peer.node, "dropped_unknown", ref.header(kind, other) + body)
+    # once it is answered, the call does not wait for anything
+    response = peer.answer(init)
+    peer.node.hear(response)
+    peer.node.say()
+    assert handle.is_open
+    assert dropped(peer.node, "dropped_unknown", response, ref.header(kind, init[2:10]) + bytes(56))
+
+
+@pytest.mark.spec("HS-5", "HS-9", "HS-10", "HS-11")
+@pytest.mark.parametrize("network", [b"", b"interpeer", b"n" * 64], ids=len)
+def test_an_init_is_what_an_independent_implementation_expects(network):
+    peer = Peer(Node(network=network))
+    handle, init = called(peer)
+    assert len(init) == 1200 and init[:2] == b"\x41\1" and init[2] & 0x80
+    assert init[1168:] == ref.blake(16, init[:1168], ref.mac1_key(peer.identity.public, network)) + bytes(16)
+    response = peer.answer(init)
+    assert (peer.remote_identity, peer.remote_static) == (peer.node.identity.id, peer.node.identity.public)
+    assert peer.remote_parameters[ref.PROTOCOL] == PROTOCOL and peer.remote_parameters[ref.SUITE_LIST] == b"\1"
+    peer.node.hear(response)
+    assert handle.is_open
+
+
+@pytest.mark.spec("HS-6")
+@pytest.mark.parametrize("size", [64, 1199, 1201, 1400])
+def test_an_init_of_another_size_is_dropped(size):
+    peer = Peer(Node())
+    body = peer.init()[:-32]
+    body = (body + bytes(300))[: size - 32]
+    assert dropped(peer.node, "dropped_short", ref.with_macs(body, peer.node.identity.public, b""))
+
+
+@pytest.mark.spec("HS-7")
+def test_an_init_with_a_connection_id_that_is_none_is_dropped():
+    peer = Peer(Node())
+    peer.cid = b"\x7f" + peer.cid[1:]
+    assert dropped(peer.node, "dropped_short", peer.init())
+
+
+@pytest.mark.spec("HS-8")
+@pytest.mark.row("H4", "H12")
+def test_an_init_with_a_wrong_mac1_is_dropped():
+    peer = Peer(Node(network=b"one"))
+    init = peer.init()
+    for byte in (0, 1, 15):
+        wrong = bytearray(init)
+        wrong[1168 + byte] ^= 1
+        assert dropped(peer.node, "dropped_mac", bytes(wrong))
+    assert dropped(peer.node, "dropped_mac", peer.init(network=b"two"))
+    assert dropped(peer.node, "dropped_mac", ref.with_macs(init[:1168], peer.identity.public, b"one"))
+    assert peer.node.answers(init)
+
+
+@pytest.mark.spec("HS-12")
+@pytest.mark.row("P4")
+def test_each_direction_has_a_secret_of_its_own():
+    peer = Peer(Node(is_stored=False)).call()
+    assert peer.send_keys.secrets[0] != peer.receive_keys.secrets[0]
+    assert peer.handle.send_datagram(b"to the peer")
+    (sent,) = peer.node.say()
+    # what comes back to its sender is for another connection id, and does not open if that is replaced
+    assert dropped(peer.node, "dropped_unknown", sent.data)
+    peer.node.hear(peer.remote_cid + sent.data[8:])
+    assert peer.node.counter("dropped_reserved") + peer.node.counter("dropped_forged") == 1
+    assert peer.handle.recv_datagram() is None and [frame.data for frame in peer.told([sent])] == [b"to the peer"]
+
+
+@pytest.mark.spec("HS-13")
+def test_no_random_byte_is_used_twice():
+    entropy = random.Random(1).randbytes(4096)
+    node = Node(entropy=entropy)
+    handles = [node.connect(Peer(node)) for _ in range(3)]
+    inits = [sent.data for sent in node.say()]
+    peers = [Peer(node, bytes([i]) * 32) for i in range(3, 6)]
+    responses = [node.answers(peer.init())[0] for peer in peers]
+    identifiers = [init[2:10] for init in inits]
+    ephemerals = [init[10:42] for init in inits] + [response[10:42] for response in responses]
+    for peer, response in zip(peers, responses, strict=True):
+        peer.read_response(response)
+        identifiers.append(peer.remote_cid)
+    assert len(handles) == 3 and len(set(identifiers)) == len(set(ephemerals)) == 6
+    assert control.entropy_missing(node.engine) == 6 * (8 + 32)
+    # what is gone is gone: without fresh bytes there is no handshake
+    while control.entropy_missing(node.engine) <= 4096 - 40:
+        peers.append(Peer(node, random.Random(len(peers)).randbytes(32)))
+        node.hear(peers[-1].init())
+    node.say()
+    assert node.answers(Peer(node, bytes([99]) * 32).init()) == []
+
+
+@pytest.mark.spec("HS-14")
+@pytest.mark.row("H2", "H3")
+def test_a_damaged_message_leaves_the_handshake_as_it_was():
+    peer = Peer(Node())
+    handle, init = called(peer)
+    response = peer.answer(init)
+    for bit in range(10 * 8, len(response) * 8, 7):
+        damaged = bytearray(response)
+        damaged[bit // 8] ^= 1 << bit % 8
+        assert dropped(peer.node, "dropped_handshake", bytes(damaged)), bit
+    for n in range(10, len(response)):
+        assert dropped(peer.node, "dropped_handshake", response[:n]), n
+    assert handle.state == DIALING
+    peer.node.hear(response)
+    assert handle.is_open
+    peer = Peer(Node())
+    init = peer.init()
+    for at in (10, 41, 42, 90, 500, 1167):
+        damaged = bytearray(init[:1168])
+        damaged[at] ^= 1
+        assert dropped(peer.node, "dropped_handshake", ref.with_macs(bytes(damaged), peer.node.identity.public, b""))
+    peer.read_response(peer.node.answers(init)[0])
+
+
+# --- identities ---
+
+
+@pytest.mark.spec("HS-15")
+@pytest.mark.row("H24")
+def test_an_init_that_claims_another_identity_is_dropped():
+    peer = Peer(Node())
+    other = ref.Identity(bytes([9]) * 32)
+    for claim in (other.id, peer.node.identity.id, bytes(32), b"\2" + bytes(31)):
+        assert dropped(peer.node, "dropped_identity", peer.init(claim=claim))
+    assert peer.node.counter("half_open") == 0
+
+
+@pytest.mark.spec("HS-16")
+def test_a_response_with_another_identity_is_dropped():
+    peer = Peer(Node())
+    handle, init = called(peer)
+    # the last one has the key that was called, but is not the id
+    for claim in (ref.Identity(bytes([9]) * 32).id, bytes(32), ref.negated(peer.identity.id)):
+        assert dropped(peer.node, "dropped_identity", peer.answer(init, claim=claim))
+    peer.node.hear(peer.answer(init))
+    assert handle.is_open
+
+
+@pytest.mark.spec("HS-17")
+@pytest.mark.row("H7")
+def test_an_init_with_our_own_key_is_dropped():
+    node = Node()
+    mirror = Peer(node, node.identity.seed)
+    for claim in (node.identity.id, ref.negated(node.identity.id)):
+        assert dropped(node, "dropped_identity", mirror.init(claim=claim))
+
+
+# --- the response ---
+
+
+@pytest.mark.spec("HS-19")
+def test_a_response_that_is_too_long_is_dropped():
+    peer = Peer(Node())
+    handle, init = called(peer)
+    own = peer.parameters(PROTOCOL=None, CONNECTION_ID=peer.cid)
+    room = 512 - 10 - 32 - 16 - 32 - len(own)
+    too_long, longest = (own + ref.parameter(0x77, bytes(room - 4 + more)) for more in (1, 0))
+    response = peer.answer(init, parameters=too_long)
+    assert len(response) == 513 and dropped(peer.node, "dropped_handshake", response)
+    response = peer.answer(init, parameters=longest)
+    assert len(response) == 512
+    peer.node.hear(response)
+    assert handle.is_open
+
+
+@pytest.mark.spec("HS-20")
+@pytest.mark.row("H14")
+def test_a_response_is_taken_from_any_address_and_that_is_the_path():
+    peer = Peer(Node())
+    handle, init = called(peer)
+    peer.node.hear(peer.answer(init), source=ELSEWHERE)
+    assert {sent.to for sent in peer.node.say()} == {ELSEWHERE} and handle.remote == ELSEWHERE
+
+
+@pytest.mark.spec("HS-21")
+def test_an_initiator_confirms_at_once():
+    peer = Peer(Node())
+    handle, init = called(peer)
+    peer.node.hear(peer.answer(init))
+    (confirmation,) = peer.node.say()
+    assert handle.is_open and [frame.kind for frame in peer.frames([confirmation])] == [ref.PING]
+
+
+@pytest.mark.spec("HS-22", "HS-23")
+@pytest.mark.row("H8", "H10")
+def test_a_responder_opens_nothing_before_an_authentic_packet():
+    peer = Peer(Node())
+    peer.read_response(peer.node.answers(peer.init())[0])
+    whole = peer.packet(ref.datagram(b"confirmed"))
+    for i in range(16, len(whole)):
+        forged = bytearray(whole)
+        forged[i] ^= 1
+        assert peer.node.answers(bytes(forged)) == []
+    assert peer.node.events() == [] and peer.node.counter("connections") == 0 and peer.node.counter("half_open") == 1
+    assert peer.node.wait(5 * SECOND) == []
+    peer.node.hear(whole)
+    peer.handle = peer.node.incoming()
+    assert peer.handle.peer_identity == peer.identity.id and peer.handle.recv_datagram() == b"confirmed"
+    assert peer.node.counter("half_open") == 0 and peer.node.counter("connections") == 1
+
+
+# --- parameters ---
+
+
+@pytest.mark.spec("HS-25")
+@pytest.mark.row("H21")
+def test_unknown_parameters_are_skipped():
+    more = b"".join(ref.parameter(kind, b"value") for kind in (0x0E, 0x3F, 0x40, 0x4000, 2**62 - 1, 0x0E))
+    peer = Peer(Node())
+    peer.read_response(peer.node.answers(peer.init(parameters=more + peer.parameters() + more))[0])
+    assert peer.remote_cid
+    peer = Peer(Node())
+    handle, init = called(peer)
+    own = peer.parameters(PROTOCOL=None, CONNECTION_ID=peer.cid)
+    peer.node.hear(peer.answer(init, parameters=more + own + more))
+    assert handle.is_open
+
+
+INVALID = {
+    "twice": ref.parameter(ref.MAX_DATA, 5),
+    "type cut": b"\x40",
+    "size missing": b"\x20",
+    "size cut": b"\x20\x40",
+    "value cut": b"\x20\x05abcd",
+    "value absent, huge size": b"\x20" + ref.varint(2**62 - 1),
+    "type too long": ref.varint(0x20, 2) + b"\0",
+    "size too long": b"\x20" + ref.varint(1, 2) + b"a",
+    "number too long": ref.varint(ref.MAX_STREAMS) + b"\2" + ref.varint(5, 2),
+    "number and more": ref.varint(ref.MAX_STREAMS) + b"\2\5\5",
+    "number cut": ref.varint(ref.MAX_STREAMS) + b"\1\x40",
+    "no number": ref.varint(ref.MAX_STREAMS) + b"\0",
+    "small packets": ref.parameter(ref.MAX_UDP_PAYLOAD, 1199),
+    "long delay": ref.parameter(ref.MAX_ACK_DELAY, 16_384_001),
+    "short token": ref.parameter(ref.RESET_TOKEN, bytes(15)),
+    "long token": ref.parameter(ref.RESET_TOKEN, bytes(17)),
+    "no suites": ref.parameter(ref.SUITE_LIST, b""),
+    "short id": ref.parameter(ref.CONNECTION_ID, b"\x80" + bytes(6)),
+    "long id": ref.parameter(ref.CONNECTION_ID, b"\x80" + bytes(8)),
+    "low id": ref.parameter(ref.CONNECTION_ID, b"\x7f" + bytes(7)),
+    "refusal without a code": ref.parameter(ref.REFUSAL, b""),
+    "refusal with code 0": ref.parameter(ref.REFUSAL, b"\0"),
+    "long reason": ref.parameter(ref.REFUSAL, b"\1" + bytes(257)),
+    "no protocol": ref.parameter(ref.PROTOCOL, b""),
+    "long protocol": ref.parameter(ref.PROTOCOL, bytes(65)),
+}
+REPLACES = {
+    "number too long": "MAX_STREAMS", "number and more": "MAX_STREAMS", "number cut": "MAX_STREAMS", "no number": "MAX_STREAMS",
+    "small packets": "MAX_UDP_PAYLOAD", "long delay": "MAX_ACK_DELAY", "short token": "RESET_TOKEN",
+    "long token": "RESET_TOKEN", "no suites": "SUITE_LIST", "no protocol": "PROTOCOL", "long protocol": "PROTOCOL",
+    "short id": "CONNECTION_ID", "long id": "CONNECTION_ID", "low id": "CONNECTION_ID",
+}  # fmt: skip
+
+
+def invalid(peer, what, **changes):
+    """Return parameters that would be right, were it not for their end."""
+    return peer.parameters(**changes | ({REPLACES[what]: None} if what in REPLACES else {})) + INVALID[what]
+
+
+@pytest.mark.spec("HS-26", "HS-28")
+@pytest.mark.row("H21")
+@pytest.mark.parametrize("what", INVALID)
+def test_an_init_with_invalid_parameters_is_refused(what):
+    peer = Peer(Node())
+    parameters = invalid(peer, what)
+    padding = ref.parameter(ref.PADDING, bytes(1030 - 3 - len(parameters)))  # in front, so that a cut value stays cut
+    assert refusal(peer, peer.node.answers(peer.init(parameters=padding + parameters))) == (PARAMETER, b"")
+    assert peer.node.counter("half_open") == 0
+
+
+@pytest.mark.spec("HS-26", "HS-29")
+@pytest.mark.parametrize("what", INVALID)
+def test_a_response_with_invalid_parameters_is_dropped(what):
+    peer = Peer(Node())
+    handle, init = called(peer)
+    own = {"PROTOCOL": None, "CONNECTION_ID": peer.cid}
+    wrong = invalid(peer, what, **own)
+    assert dropped(peer.node, "dropped_handshake", peer.answer(init, parameters=wrong))
+    assert handle.state == DIALING
+    peer.node.hear(peer.answer(init, parameters=peer.parameters(**own)))
+    assert handle.is_open
+
+
+@pytest.mark.spec("HS-29")
+def test_a_response_with_neither_refusal_nor_connection_id_is_dropped():
+    peer = Peer(Node())
+    handle, init = called(peer)
+    assert dropped(peer.node, "dropped_handshake", peer.answer(init, parameters=peer.parameters(PROTOCOL=None)))
+    assert handle.state == DIALING
+
+
+@pytest.mark.spec("HS-27")
+@pytest.mark.parametrize("role", ["call", "be_called"])
+def test_absent_parameters_have_their_defaults(role):
+    names = ("MAX_DATA", "MAX_STREAM_DATA", "MAX_STREAMS", "MAX_DATAGRAM", "IDLE_TIMEOUT", "MAX_ACK_DELAY", "RESET_TOKEN")
+    peer = getattr(Peer(Node(packet_bytes=1400, idle_timeout_ns=0)), role)(MAX_UDP_PAYLOAD=None, **dict.fromkeys(names))
+    assert peer.handle.open_stream() is None and peer.handle.max_datagram_bytes == 0
+    stats = peer.handle.stats()
+    assert (stats["data_limit"], stats["packet_bytes"]) == (0, 1200)
+    peer.send(ref.max_streams(1), ref.max_data(10**6))
+    stream = peer.handle.open_stream()
+    assert [(frame.id, frame.data) for frame in peer.told()] == [(stream.id, b"")]
+    peer.send(ref.max_stream_data(stream.id, 10**6))
+    stream.write(bytes(8000))
+    said = peer.node.say()
+    assert max(len(sent.data) for sent in said) == 1200
+    # the peer has promised to acknowledge at once, so the probe time-out has no delay in it
+    assert peer.node.wait(pto_ns(peer, delay_ns=0) - MS) == [] and len(peer.node.wait(2 * MS)) == 2
+    # and there is no idle time-out
+    peer.exchange()
+    peer.node.wait(3600 * SECOND)
+    assert peer.handle.is_open
+
+
+@pytest.mark.spec("HS-30", "VR-7")
+@pytest.mark.parametrize(
+    ("offered", "accepted", "chosen"),
+    [
+        ([1], [1], 1),
+        ([4, 1], [1], 1),
+        ([200, 255, 0, 1], [1], 1),
+        ([1, 4], [4, 1], 1),
+        ([4, 1], [1, 4], 4),
+        ([100, 101, 102, 103, 104, 105, 106, 1], [1], 1),
+        ([100, 101, 102, 103, 104, 105, 106, 107, 1], [1], None),
+    ],
+)
+def test_the_initiators_first_suite_that_fits_is_chosen(offered, accepted, chosen):
+    names = tuple(control.SUITE_NAMES[suite] for suite in accepted)
+    if not set(names) <= set(control.available_suites()):
+        pytest.skip("this libsodium or processor has no AEGIS")
+    peer = Peer(Node(suites=names))
+    answers = peer.node.answers(peer.init(parameters=peer.parameters(SUITE_LIST=bytes(offered))))
+    if chosen is None:
+        assert refusal(peer, answers) == (NO_SUITE, b"")
+    else:
+        assert peer.read_response(answers[0])[ref.SUITE_LIST] == bytes([chosen])
+
+
+@pytest.mark.spec("HS-31")
+@pytest.mark.row("H13")
+@pytest.mark.parametrize("suite", [0, 2, 3, 4, 5, 255])
+def test_an_initiator_does_not_use_a_suite_that_it_has_not_offered(suite):
+    peer = Peer(Node())
+    handle, init = called(peer)
+    wrong = peer.parameters(PROTOCOL=None, CONNECTION_ID=peer.cid, SUITE_LIST=bytes([suite]))
+    assert peer.node.answers(peer.answer(init, parameters=wrong)) == []
+    assert handle.state == CLOSED and handle.closed() == (REFUSED_BY_PEER, NO_SUITE, False, b"")
+
+
+# --- refusals ---
+
+
+@pytest.mark.spec("HS-33")
+@pytest.mark.parametrize("protocol", [b"test/2", b"test", b"test/11", b"x" * 64, None], ids=str)
+def test_an_unknown_protocol_is_refused_by_name(protocol):
+    peer = Peer(Node(protocols=(PROTOCOL, b"other/1")))
+    answers = peer.node.answers(peer.init(parameters=peer.parameters(PROTOCOL=protocol)))
+    assert refusal(peer, answers) == (UNKNOWN_PROTOCOL, protocol or b"")
+
+
+@pytest.mark.spec("HS-34")
+def test_who_is_not_on_the_list_is_refused():
+    node = Node()
+    friend, stranger = Peer(node, bytes([3]) * 32), Peer(node, bytes([4]) * 32)
+    control.allow_listed(node.engine, [friend.identity.id])
+    assert refusal(stranger, node.answers(stranger.init())) == (REFUSED, b"")
+    # the other id of the same key is another id
+    assert refusal(friend, node.answers(friend.init(claim=ref.negated(friend.identity.id)))) == (REFUSED, b"")
+    friend.call()
+
+
+@pytest.mark.spec("HS-35")
+def test_who_finds_no_room_is_told_that_we_are_busy():
+    node = Node(max_connections=2)
+    peers = [Peer(node, bytes([i]) * 32) for i in range(3, 6)]
+    for peer in peers[:2]:
+        peer.call()
+    assert refusal(peers[2], node.answers(peers[2].init())) == (BUSY, b"")
+    node = Node(backlog=1)
+    peers = [Peer(node, bytes([i]) * 32) for i in range(3, 6)]
+    for peer in peers[:2]:
+        peer.read_response(node.answers(peer.init())[0])
+        peer.send(ref.ping())  # it is confirmed, and the application does not take it
+        break
+    assert refusal(peers[1], node.answers(peers[1].init())) == (BUSY, b"")
+    node.incoming()
+    peers[2].read_response(node.answers(peers[2].init())[0])
+    node = Node()
+    control.refuse_all(node.engine)
+    peer = Peer(node)
+    assert refusal(peer, node.answers(peer.init())) == (BUSY, b"")
+
+
+@pytest.mark.spec("HS-36")
+def test_who_offers_no_suite_that_fits_is_told_so():
+    peer = Peer(Node())
+    for offered in (b"\4", b"\0", b"\5\6\7", None):
+        answers = peer.node.answers(peer.init(parameters=peer.parameters(SUITE_LIST=offered)))
+        assert refusal(peer, answers) == (NO_SUITE, b"")
+
+
+@pytest.mark.spec("HS-37")
+def test_nothing_is_kept_of_who_is_refused():
+    node = Node()
+    control.allow_listed(node.engine, [])
+    before = control.live_objects(node.engine)
+    for changes in ({}, {"PROTOCOL": b"other"}, {"SUITE_LIST": b"\5"}, {"MAX_UDP_PAYLOAD": 1}):
+        peer = Peer(node)
+        init = peer.init(parameters=peer.parameters(**changes))
+        assert [len(answer) < 512 for answer in node.answers(init, init)] == [True, True]
+        assert control.live_objects(node.engine) == before and node.events() == []
+    assert node.exchange.poll_timeout() == 0
+
+
+@pytest.mark.spec("HS-38")
+def test_a_refused_initiator_gives_up_and_tells_why():
+    peer = Peer(Node())
+    handle, init = called(peer)
+    no = ref.parameter(ref.REFUSAL, ref.varint(UNKNOWN_PROTOCOL) + b"test/1 \xc3\xa4")
+    assert peer.node.answers(peer.answer(init, parameters=no)) == []
+    assert handle.closed() == (REFUSED_BY_PEER, UNKNOWN_PROTOCOL, False, b"test/1 \xc3\xa4")
+    assert handle.state == CLOSED and peer.node.wait(20 * SECOND) == []
+
+
+@pytest.mark.spec("HS-39")
+@pytest.mark.parametrize("is_welcome", [True, False])
+def test_nothing_is_answered_before_the_application_has_decided(is_welcome):
+    node = Node()
+    control.allow_asking(node.engine)
+    peer = Peer(node)
+    init = peer.init()
+    assert node.answers(init, init) == [] and node.wait(SECOND) == []
+    ((kind, question, identity, protocol),) = node.events()
+    assert (kind, identity, protocol) == (control.ASK, peer.identity.id, 0)
+    control.decide(node.engine, question, is_welcome)
+    answers = [sent.data for sent in node.say()]
+    if is_welcome:
+        peer.read_response(answers[0])
+        peer.send(ref.ping())
+        assert node.incoming().peer_identity == peer.identity.id
+    else:
+        assert refusal(peer, answers) == (REFUSED, b"")
+        assert node.counter("half_open") == 0
+
+
+# --- half-open entries ---
+
+
+def stranger(node, i):
+    """Return a peer from a network of its own."""
+    return Peer(node, i.to_bytes(32, "big"), at=endpoint(f"10.{i >> 8}.{i & 255}.1", 5000))
+
+
+def answered(peer, *, with_cookie=True):
+    """Get a response, showing a cookie if one is asked for."""
+    (answer,) = peer.node.answers(peer.init(), source=peer.at)
+    if answer[0] == ref.COOKIE and with_cookie:
+        cookie = ref.open_reply(answer, peer.mac1, peer.node.identity.public, peer.node.network)
+        (answer,) = peer.node.answers(peer.with_cookie(cookie), source=peer.at)
+    peer.read_response(answer)
+    return answer
+
+
+@pytest.mark.spec("HS-42")
+@pytest.mark.row("H20")
+def test_half_open_entries_are_bounded_and_the_oldest_gives_way():
+    node = Node(max_half_open=8)
+    peers = [stranger(node, i) for i in range(12)]
+    for i, peer in enumerate(peers):
+        answered(peer)
+        assert node.counter("half_open") == min(i + 1, 8)
+    for peer in peers:
+        peer.send(ref.ping())
+    assert {event[1].peer_identity for event in node.events()} == {peer.identity.id for peer in peers[4:]}
+
+
+@pytest.mark.spec("HS-43")
+def test_half_open_entries_expire():
+    for age_ns, is_kept in ((8 * SECOND, True), (12 * SECOND, False)):
+        peer = Peer(Node())
+        answered(peer)
+        assert peer.node.wait(age_ns) == []
+        assert peer.node.counter("half_open") == is_kept
+        peer.send(ref.ping())
+        assert peer.node.counter("connections_accepted") == is_kept
+
+
+@pytest.mark.spec("HS-44", "HS-45")
+def test_the_same_init_is_answered_again_with_the_same_response_but_not_for_ever():
+    peer = Peer(Node())
+    init = peer.init()
+    answers = []
+    for i in range(20):
+        source = endpoint("10.0.0.1", 1000 + i)
+        peer.node.hear(init, source=source)
+        said = peer.node.say()
+        assert all(sent.to == source for sent in said)
+        answers += [sent.data for sent in said]
+    assert len(answers) == 16 and len(set(answers)) == 1
+    assert peer.node.counter("half_open") == 1 and peer.node.counter("dropped_limited") == 4
+
+
+def test_a_node_with_the_largest_limits_answers_in_the_room_that_an_entry_has():
+    largest = dict.fromkeys(("connection_window", "stream_window", "max_streams", "max_datagram", "receive_buffer"), 1 << 61)
+    node = Node(idle_timeout_ns=2**63, max_ack_delay_ns=16_384_000_000, **largest)
+    assert len(answered(Peer(node))) == 193
+
+
+# --- cookies ---
+
+
+def loaded(**options):
+    """Return a node that asks strangers for cookies, having two entries in use of four."""
+    node = Node(max_half_open=4, **options)
+    for i in range(2):
+        answered(stranger(node, 1000 + i), with_cookie=False)
+    return node
+
+
+def cookie_from(peer, source=None):
+    """Get a cookie for the last init."""
+    (answer,) = peer.node.answers(peer.init(), source=source or peer.at)
+    assert answer[:10] == ref.header(ref.COOKIE, peer.cid) and len(answer) == 66
+    return ref.open_reply(answer, peer.mac1, peer.node.identity.public, peer.node.network)
+
+
+@pytest.mark.spec("HS-47", "HS-49")
+@pytest.mark.row("H16")
+def test_under_load_a_stranger_gets_a_cookie_and_nothing_else():
+    node = loaded(network=b"net")
+    peer = Peer(node)
+    assert len(cookie_from(peer)) == 16
+    # a mac2 that is wrong is none
+    for cookie in (None, bytes(16)):
+        (answer,) = node.answers(peer.with_cookie(cookie) if cookie else peer.init())
+        assert answer[0] == ref.COOKIE
+    assert node.counter("half_open") == 2 and node.counter("cookies_sent") == 3
+    # even what could not be decrypted: no Diffie-Hellman was done
+    noise = ref.header(ref.INIT, peer.cid) + bytes(1158)
+    assert node.answers(ref.with_macs(noise, node.identity.public, b"net"))[0][0] == ref.COOKIE
+    assert node.counter("dropped_handshake") == 0
+
+
+@pytest.mark.spec("HS-47")
+def test_load_begins_with_256_entries():
+    node = Node()
+    for i in range(256):
+        answered(stranger(node, i), with_cookie=False)
+    assert len(cookie_from(Peer(node))) == 16
+
+
+@pytest.mark.spec("HS-50")
+@pytest.mark.row("H18")
+@pytest.mark.parametrize("source", [endpoint("198.51.100.7", 2003), endpoint("198.51.100.8", 2002)], ids=["port", "address"])
+def test_a_cookie_is_good_for_one_address_and_port(source):
+    peer = Peer(loaded())
+    cookie = cookie_from(peer)
+    (answer,) = peer.node.answers(peer.with_cookie(cookie), source=source)
+    assert answer[0] == ref.COOKIE
+    (answer,) = peer.node.answers(peer.with_cookie(cookie))
+    assert answer[0] == ref.RESPONSE
+
+
+def keep_loaded(node, first):
+    """Fill the half-open entries again."""
+    for i in range(2):
+        peer = stranger(node, first + i)
+        peer.node.hear(peer.init(), source=peer.at)
+    node.say()
+    assert node.counter("half_open") == 2
+
+
+@pytest.mark.spec("HS-51")
+@pytest.mark.row("H18")
+@pytest.mark.parametrize("rotate", [False, True])
+def test_a_cookie_is_good_for_two_minutes(rotate):
+    node = loaded()
+    cookie_from(stranger(node, 1))  # makes the secret
+    node.wait(119 * SECOND)
+    keep_loaded(node, 2000)
+    peer = Peer(node)
+    cookie = cookie_from(peer)
+    node.wait(119 * SECOND)
+    keep_loaded(node, 3000)
+    if rotate:
+        cookie_from(stranger(node, 2))
+    (answer,) = node.answers(peer.with_cookie(cookie))
+    assert answer[0] == ref.RESPONSE
+
+
+@pytest.mark.spec("HS-52")
+@pytest.mark.row("H18")
+@pytest.mark.parametrize("later_s", [240, 1000])
+@pytest.mark.parametrize("rotate", [False, True])
+def test_a_cookie_of_a_secret_that_is_too_old_is_none(rotate, later_s):
+    node = loaded()
+    peer = Peer(node)
+    cookie = cookie_from(peer)
+    node.wait(later_s * SECOND)
+    keep_loaded(node, 2000)
+    if rotate:
+        cookie_from(stranger(node, 2))
+    (answer,) = node.answers(peer.with_cookie(cookie))
+    assert answer[0] == ref.COOKIE
+
+
+@pytest.mark.spec("HS-53")
+@pytest.mark.row("H17")
+@pytest.mark.parametrize(
+    ("near", "far"),
+    [
+        (lambda i: endpoint(f"203.0.113.{i}", 5000 + i), endpoint("203.0.114.1", 5000)),
+        (lambda i: (bytes.fromhex("20010db800000001") + bytes([i] * 8), 5000, 0), (bytes.fromhex("20010db800000002") + bytes(8), 1, 0)),
+    ],
+    ids=["IPv4", "IPv6"],
+)
+def test_under_load_each_network_is_let_in_at_a_rate(near, far):
+    node = loaded()
+
+    def is_let_in(i, at):
+        peer = Peer(node, i.to_bytes(32, "big"), at=at)
+        cookie = cookie_from(peer)
+        answers = node.answers(peer.with_cookie(cookie), source=at)
+        assert [answer[0] for answer in answers] in ([], [ref.RESPONSE])
+        return bool(answers)
+
+    assert [is_let_in(i, near(i)) for i in range(1, 43)] == [True] * 40 + [False] * 2
+    assert is_let_in(100, far)
+    node.now_ns += SECOND
+    assert [is_let_in(i, near(i)) for i in range(43, 65)] == [True] * 20 + [False] * 2

@@ -1,0 +1,33 @@
+"""The state tables of the specification and those of the source are the same."""
+
+import pytest
+
+from tests.spec.document import array, names, paragraph
+
+
+@pytest.mark.parametrize(
+    ("id", "module", "table", "prefix", "input_prefix"),
+    [
+        pytest.param("HS-40", "answer", "TABLE", "HALF", "HALF_IN", marks=pytest.mark.spec("HS-41")),
+        pytest.param("HS-57", "dial", "TABLE", "DIAL", "DIAL_IN", marks=pytest.mark.spec("HS-58")),
+        pytest.param("ST-7", "stream", "SEND_TABLE", "SEND", "SEND_IN", marks=pytest.mark.spec("ST-8")),
+        pytest.param("ST-13", "stream", "RECV_TABLE", "RECV", "RECV_IN", marks=pytest.mark.spec("ST-14")),
+    ],
+)
+def test_table_of_states_is_that_of_the_source(id, module, table, prefix, input_prefix):
+    head, *rows = paragraph(id).tables()[0]
+    assert head[1:] == names(module, input_prefix) and [row[0] for row in rows] == names(module, prefix)
+    written = [cell if cell == "-" else f"{prefix}_{cell}" for row in rows for cell in row[1:]]
+    assert written == ["-" if name == "NOT_ALLOWED" else name for name in array(module, table)]
+
+
+@pytest.mark.spec("CN-2")
+def test_table_of_the_connection_is_that_of_the_source():
+    head, *rows = paragraph("CN-1").tables()[0]
+    assert head[1:] == names("conn", "CONN_IN") and [row[0] for row in rows] == names("conn", "CONN")
+    written = []
+    for row in rows:
+        for cell in row[1:]:
+            state, _, action = cell.partition(", ")
+            written += ["NOT_ALLOWED", "DO_NOTHING"] if cell == "-" else [f"CONN_{state}", f"DO_{action}"]
+    assert written == array("conn", "TABLE")
