@@ -36,10 +36,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(words: list[str], output: Output) -> int:
-    from interpeer._cli.parser import command, parse
-
     if words == ["--version"]:  # without the grammar of all commands
         return _version(output)
+    from interpeer._cli.parser import COMMANDS, command, parse
+
+    output.data_on_stdout = any(command(word).DATA_ON_STDOUT for word in words[:1] if word in COMMANDS)
     options = parse(words)
     output.has_color = not getattr(options, "no_color", False) and not os.environ.get("NO_COLOR")
     _log_to(output, getattr(options, "verbose", 0))

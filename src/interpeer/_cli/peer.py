@@ -30,33 +30,46 @@ Serve = Callable[[Connection], Awaitable[None]]
 
 @asynccontextmanager
 async def open_node(
-    settings: Settings, output: Output, protocols: tuple[str, ...], allowed: Collection[PeerId] = ()
+    settings: Settings,
+    output: Output,
+    protocols: tuple[str, ...],
+    allowed: Collection[PeerId] = (),
+    reaching: PeerId | None = None,
 ) -> AsyncGenerator[Node]:
     """Open a node with the key and the state directory of the settings, and close it at the end.
 
-    The default state directory serves one process at a time; one beside it, or one that cannot write, uses a fresh key."""
+    The default state directory serves one process at a time. One beside it uses a fresh key, and so does one that cannot
+    write there, and one that is to reach the peer whose key is kept there: another process of the same user."""
     async with AsyncExitStack() as stack:
         identity, state = _who(settings)
+        is_default = identity is None and settings.state is None
+
+        async def enter(identity: Identity | Path | None, state: Path | None) -> Node:
+            return await stack.enter_async_context(_node(settings, protocols, allowed, identity, state))
+
         try:
-            node = await stack.enter_async_context(_node(settings, protocols, allowed, identity, state))
+            node = await enter(identity, state)
         except ValueError as error:
             raise Misuse(str(error)) from None
         except StateLockedError:
-            if settings.state is not None:
+            if not is_default:
                 raise
             logger.info("another process uses the default state directory: this one has a fresh key, for this run")
-            node = await stack.enter_async_context(_node(settings, protocols, allowed, None, None))
+            node = await enter(None, None)
         except (OSError, IdentityFileError) as error:
-            if not _is_default_state_out_of_order(settings, state, error):
+            if not is_default or not _is_state_out_of_order(state, error):
                 raise
             output.warn(f"{explain(error)[0]}: going on with a fresh key, for this run")
-            node = await stack.enter_async_context(_node(settings, protocols, allowed, None, None))
+            node = await enter(None, None)
+        if is_default and node.id == reaching:
+            await stack.aclose()
+            node = await enter(None, None)
         yield node
 
 
-def _is_default_state_out_of_order(settings: Settings, state: Path | None, error: OSError | IdentityFileError) -> bool:
-    """Tell whether the default directory cannot be made or written: not that a key in it is damaged, or a port taken."""
-    if state is None or settings.state is not None or settings.key is not None:
+def _is_state_out_of_order(state: Path | None, error: OSError | IdentityFileError) -> bool:
+    """Tell whether a state directory cannot be made or written: not that a key in it is damaged, or a port taken."""
+    if state is None:
         return False
     if isinstance(error, IdentityFileError):
         return not os.path.lexists(state / "identity")

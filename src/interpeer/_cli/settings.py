@@ -34,6 +34,8 @@ from interpeer._driver import parse_listen, to_core
 from interpeer._identity import Identity, PeerId, from_base32
 
 DEFAULT_NETWORK = "interpeer"
+MAX_NETWORK_BYTES = 64
+"""What the handshake has room for."""
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
 
 
@@ -164,6 +166,13 @@ def _text(value: object) -> str:
     return value
 
 
+def _network(value: object) -> str:
+    name = _text(value)
+    if len(name.encode()) > MAX_NETWORK_BYTES:
+        raise ValueError(f"a network's name has at most {MAX_NETWORK_BYTES} bytes")
+    return name
+
+
 def _path(value: object) -> Path:
     try:
         return Path(_text(value)).expanduser()
@@ -218,7 +227,7 @@ _READERS: dict[str, Callable[[object], Any]] = {
     "listen": _listen,
     "timeout": _timeout,
     "state": _path,
-    "network": _text,
+    "network": _network,
     "bootstrap": _tickets,
     "lan": _boolean,
     "give": _rate,

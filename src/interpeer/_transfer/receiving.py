@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from io import FileIO
 from typing import final
@@ -244,16 +245,18 @@ class _Receiving:
     # --- writing ---
 
     def _write(self, items: Iterator[_Order]) -> Iterator[_Result]:
-        """Check chunks and write them; on a thread."""
+        """Check chunks and write them; on a thread, with another one for the digests."""
         file: FileIO | None = None
         index = -1
+        digester = ThreadPoolExecutor(1, "interpeer digests")
         try:
             for item in items:
                 if isinstance(item, _Write):
-                    if item.buffer.digest(item.size) != item.digest:
-                        raise ProtocolError(f"a chunk of {self._entries[index].name!r} does not match its digest")
+                    digest = digester.submit(item.buffer.digest, item.size)
                     if file is not None:
                         _write_all(file, item.buffer.chunk[: item.size])
+                    if digest.result() != item.digest:  # what is written counts for nothing: the next attempt compares
+                        raise ProtocolError(f"a chunk of {self._entries[index].name!r} does not match its digest")
                     yield _Written(item.buffer, item.size if file is not None else 0)
                     continue
                 try:
@@ -269,6 +272,7 @@ class _Receiving:
                     file = None
                     yield _Impossible(index, str(conflict))
         finally:
+            digester.shutdown()
             if file is not None:
                 file.close()
 

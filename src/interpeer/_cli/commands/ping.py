@@ -66,7 +66,7 @@ def run(options: argparse.Namespace, output: Output) -> int:
 
 
 async def _ping(target: Target, count: int, resolved: settings.Settings, output: Output) -> int:
-    async with open_node(resolved, output, (PING,)) as node:
+    async with open_node(resolved, output, (PING,), reaching=target.peer_id) as node:
         output.say(f"reaching {target.peer_id}")
         started = time.perf_counter()
         try:

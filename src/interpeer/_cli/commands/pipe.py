@@ -60,7 +60,7 @@ def run(options: argparse.Namespace, output: Output) -> int:
 
 
 async def _call(target: Target, ends: _Ends, resolved: settings.Settings, output: Output) -> int:
-    async with open_node(resolved, output, (PROTOCOL,)) as node:
+    async with open_node(resolved, output, (PROTOCOL,), reaching=target.peer_id) as node:
         connection = await reach(node, target, PROTOCOL)
         async with connection:
             try:
@@ -104,7 +104,8 @@ class _Listener:
         stream = await self._door.admit(connection)
         if stream is None:
             peer, path = str(connection.peer_id), str(connection.path)
-            self._output.note("refused", f"refused {peer} ({path}): no valid ticket", peer=peer, path=path)
+            self._output.event("refused", peer=peer, detail=path)
+            self._output.say(f"refused {peer} ({path}): no valid ticket")
         elif self._is_taken:
             await connection.close(CODE_BUSY, "somebody else is connected already")
         else:

@@ -47,7 +47,8 @@ async def _recv(target: Target, folder: Path | None, resolved: settings.Settings
     store = Store(folder or Path())
     store.open()
     try:
-        async with open_node(resolved, output, (PROTOCOL,)) as node:
+        async with open_node(resolved, output, (PROTOCOL,), reaching=target.peer_id) as node:
+            output.event("reaching", peer=str(target.peer_id))
             output.say(f"reaching {target.peer_id}")
             connection = await reach(node, target, PROTOCOL)
             async with connection:
@@ -105,11 +106,11 @@ def _tell(received: Received, seconds: float, kind: str, path: str, output: Outp
         output.event("done", ok=True, **facts, files=received.files, reasons=[])
         output.say(text)
         return DONE
-    message = f"{len(failures)} of {len(failures) + received.files} files are missing: {failures[0]}"
+    message = f"{len(failures)} of {len(failures) + received.files} files not received: {failures[0]}"
     output.event("done", ok=False, **facts, files=received.files, error=message, reasons=failures)
     output.say(text)
-    for failure in failures[:SHOWN_FAILURES]:
-        output.say(f"missing: {failure}")
+    for failure in failures[1:SHOWN_FAILURES]:
+        output.say(f"not received: {failure}")
     if not output.is_json:
         output.error(message)
     return FAILED

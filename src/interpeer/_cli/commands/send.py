@@ -48,11 +48,12 @@ def run(options: argparse.Namespace, output: Output) -> int:
 
 
 async def _send(paths: list[str], is_once: bool, door: Door, resolved: settings.Settings, output: Output) -> int:
-    listing = await _collect(paths, output)
+    listing, left_out = await _collect(paths, output)
     what = f"{printable(listing.title)}: {_count(listing.files)}, {size(listing.total_bytes)}"
     async with open_node(resolved, output, (PROTOCOL, PING), door.allowed) as node, Progress(output) as progress:
         ticket = door.ticket(node.address)
-        output.event("ready", ticket=ticket, id=str(node.id), files=listing.files, bytes=listing.total_bytes)
+        facts = {"files": listing.files, "bytes": listing.total_bytes, "left_out": left_out}
+        output.event("ready", ticket=ticket, id=str(node.id), **facts)
         output.say(what)
         if not output.is_json:
             output.answer(ticket)
@@ -71,8 +72,8 @@ async def _send(paths: list[str], is_once: bool, door: Door, resolved: settings.
     return DONE
 
 
-async def _collect(paths: list[str], output: Output) -> Listing:
-    """Look through what is to be sent; say so if it takes long, and what is left out."""
+async def _collect(paths: list[str], output: Output) -> tuple[Listing, list[str]]:
+    """Look through what is to be sent; say so if it takes long. Return what is left out, too."""
     skipped: list[tuple[str, str]] = []
     looking = asyncio.create_task(asyncio.to_thread(collect, paths, lambda path, why: skipped.append((path, why))))
     while not (await asyncio.wait({looking}, timeout=SILENCE_S))[0]:
@@ -81,9 +82,10 @@ async def _collect(paths: list[str], output: Output) -> Listing:
         listing = looking.result()
     except ValueError as error:
         raise CommandError(str(error)) from None
-    for path, why in skipped:
-        output.warn(f"left out: {path}: {why}")
-    return listing
+    left_out = [f"{path}: {why}" for path, why in skipped]
+    for one in left_out if not output.is_json else ():
+        output.warn(f"left out: {one}")
+    return listing, left_out
 
 
 @final
@@ -102,7 +104,8 @@ class _Sender:
         stream = await self._door.admit(connection)
         peer, path = str(connection.peer_id), str(connection.path)
         if stream is None:
-            self._output.note("refused", f"refused {peer} ({path}): no valid ticket", peer=peer, path=path)
+            self._output.event("refused", peer=peer, detail=path)
+            self._output.say(f"refused {peer} ({path}): no valid ticket")
             return
         self._output.event("connected", peer=peer, path=connection.path.kind, detail=path)
         started = time.monotonic()
