@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any
 
-from benchmarks._end import RESIDENT, Facts
-from benchmarks._figures import LoadBroken, figures, median_of
-from benchmarks._loads import PARTS
-from benchmarks._process import EndFailed, run_pair
+from interpeer._bench.end import RESIDENT, Facts
+from interpeer._bench.figures import LoadBroken, figures, median_of
+from interpeer._bench.loads import PARTS
+from interpeer._bench.process import EndFailed, run_pair
 
 RUNS = 5
 

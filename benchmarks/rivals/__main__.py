@@ -4,9 +4,9 @@ import argparse
 import json
 from typing import Any
 
-from benchmarks._end import Facts
-from benchmarks._loads import PARTS
 from benchmarks.rivals import RIVALS, RUNS, compare
+from interpeer._bench.end import Facts
+from interpeer._bench.loads import PARTS
 
 
 def main() -> None:

@@ -14,15 +14,15 @@ from typing import Any
 import iroh
 from iroh import iroh_ffi
 
-from benchmarks import _loads
-from benchmarks._end import Control, Facts, Stopwatch, raise_descriptor_limit, run
+from interpeer._bench import loads
+from interpeer._bench.end import Control, Facts, Stopwatch, raise_descriptor_limit, run
 
 ALPN = b"load"
 ADDRESS = "127.0.0.1:0"
 CHUNK_BYTES = 1 << 18
 WINDOW_BYTES = 1 << 21
 HELLO = b"\x01"
-LAST_MESSAGE = HELLO * _loads.MESSAGE_BYTES
+LAST_MESSAGE = HELLO * loads.MESSAGE_BYTES
 
 
 def version() -> str:
@@ -64,7 +64,7 @@ class _Server:
 
     def __init__(self) -> None:
         self.figures: Facts = {"handshakes": 0}
-        self.memory = _loads.IdleServer()
+        self.memory = loads.IdleServer()
 
     async def bulk(self, connection: iroh.Connection) -> None:
         stream = await connection.accept_bi()
@@ -75,26 +75,26 @@ class _Server:
         while data := await receiver.read(CHUNK_BYTES):
             count += len(data)
         self.figures.update(bytes=count, **watch.read())
-        await stream.send().write_all(_loads.COUNT.pack(count))
+        await stream.send().write_all(loads.COUNT.pack(count))
 
     async def messages(self, connection: iroh.Connection) -> None:
         stream = await connection.accept_bi()
         receiver = stream.recv()
         await receiver.read_exact(len(HELLO))
-        frames = _loads.Frames()
+        frames = loads.Frames()
         watch = Stopwatch()
         while not frames.ended:
             frames.feed(await receiver.read(CHUNK_BYTES))
         self.figures.update(received=frames.count, **watch.read())
-        await stream.send().write_all(_loads.COUNT.pack(frames.count))
+        await stream.send().write_all(loads.COUNT.pack(frames.count))
 
     async def echo(self, connection: iroh.Connection) -> None:
         stream = await connection.accept_bi()
         receiver, sender = stream.recv(), stream.send()
         await receiver.read_exact(len(HELLO))
-        message = _loads.MESSAGE
+        message = loads.MESSAGE
         while message != LAST_MESSAGE:
-            message = await receiver.read_exact(_loads.MESSAGE_BYTES)
+            message = await receiver.read_exact(loads.MESSAGE_BYTES)
             await sender.write_all(message)
 
     async def greeting(self, connection: iroh.Connection) -> None:
@@ -106,7 +106,7 @@ class _Server:
         await self.greeting(connection)
         self.memory.opened()
         stream = await connection.accept_bi()
-        await stream.recv().read_exact(_loads.IDLE_BYTES)
+        await stream.recv().read_exact(loads.IDLE_BYTES)
         await stream.send().write_all(HELLO)
         self.memory.moved()
 
@@ -158,11 +158,11 @@ async def _dial(control: Control, part: str, server: iroh.EndpointAddr, seconds:
         connection.close(0, b"")
 
     if part == "handshakes":
-        return await _loads.handshakes(attempt, seconds, _loads.HANDSHAKES_IN_FLIGHT)
+        return await loads.handshakes(attempt, seconds, loads.HANDSHAKES_IN_FLIGHT)
     if part == "handshakes-in-a-row":
-        return await _loads.handshakes(attempt, seconds, 1)
+        return await loads.handshakes(attempt, seconds, 1)
     if part == "idle":
-        await _loads.idle_client(control, greeted, _move)
+        await loads.idle_client(control, greeted, _move)
         return None
     connection = await endpoint.connect(server, ALPN)
     stream = await connection.open_bi()
@@ -171,9 +171,9 @@ async def _dial(control: Control, part: str, server: iroh.EndpointAddr, seconds:
         case "bulk":
             return await _send_for(stream, seconds, bytes(CHUNK_BYTES), b"")
         case "msgs":
-            return await _send_for(stream, seconds, _loads.FRAMES, _loads.END_FRAME)
+            return await _send_for(stream, seconds, loads.FRAMES, loads.END_FRAME)
         case "msgs-single":
-            return await _send_for(stream, seconds, _loads.FRAME, _loads.END_FRAME)
+            return await _send_for(stream, seconds, loads.FRAME, loads.END_FRAME)
         case "ping":
             return await _ping(stream, seconds)
     raise ValueError(f"no load has a part {part!r}")
@@ -181,8 +181,8 @@ async def _dial(control: Control, part: str, server: iroh.EndpointAddr, seconds:
 
 async def _move(connection: iroh.Connection) -> None:
     stream = await connection.open_bi()
-    for _ in range(_loads.IDLE_BYTES // _loads.IDLE_PIECE_BYTES):
-        await stream.send().write_all(bytes(_loads.IDLE_PIECE_BYTES))
+    for _ in range(loads.IDLE_BYTES // loads.IDLE_PIECE_BYTES):
+        await stream.send().write_all(bytes(loads.IDLE_PIECE_BYTES))
     await stream.recv().read_exact(len(HELLO))
 
 
@@ -198,8 +198,8 @@ async def _send_for(stream: iroh.BiStream, seconds: float, data: bytes, end: byt
     if end:
         await sender.write_all(end)
     await sender.finish()
-    await stream.recv().read_exact(_loads.COUNT.size)
-    return {"bytes": sent, "sent": sent // len(_loads.FRAME), **watch.read()}
+    await stream.recv().read_exact(loads.COUNT.size)
+    return {"bytes": sent, "sent": sent // len(loads.FRAME), **watch.read()}
 
 
 async def _ping(stream: iroh.BiStream, seconds: float) -> Facts:
@@ -210,9 +210,9 @@ async def _ping(stream: iroh.BiStream, seconds: float) -> Facts:
     sent_ns = 0
     while sent_ns < deadline_ns:
         sent_ns = clock()
-        await sender.write_all(_loads.MESSAGE)
-        await receiver.read_exact(_loads.MESSAGE_BYTES)
+        await sender.write_all(loads.MESSAGE)
+        await receiver.read_exact(loads.MESSAGE_BYTES)
         times_ns.append(clock() - sent_ns)
     await sender.write_all(LAST_MESSAGE)
-    await receiver.read_exact(_loads.MESSAGE_BYTES)
-    return _loads.round_trips(times_ns)
+    await receiver.read_exact(loads.MESSAGE_BYTES)
+    return loads.round_trips(times_ns)

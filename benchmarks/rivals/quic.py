@@ -18,9 +18,9 @@ from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 from aioquic.quic.events import HandshakeCompleted, QuicEvent, StreamDataReceived
 
-from benchmarks import _loads
-from benchmarks._end import Control, Facts, Stopwatch, raise_descriptor_limit, run
 from benchmarks.rivals.certificate import HOST, certificate_file
+from interpeer._bench import loads
+from interpeer._bench.end import Control, Facts, Stopwatch, raise_descriptor_limit, run
 
 ADDRESS = "127.0.0.1"
 DATAGRAM_BYTES = 1420
@@ -94,7 +94,7 @@ class _Protocol(QuicConnectionProtocol):
 
 
 class _Server(_Protocol):
-    def __init__(self, *args: Any, figures: Facts, memory: _loads.IdleServer, **options: Any) -> None:
+    def __init__(self, *args: Any, figures: Facts, memory: loads.IdleServer, **options: Any) -> None:
         super().__init__(*args, **options)
         self.figures = figures
         self.memory = memory
@@ -106,7 +106,7 @@ class _Receiver(_Server):
 
     def opened(self) -> None:
         self.watch = Stopwatch()
-        self.frames = _loads.Frames()
+        self.frames = loads.Frames()
         self.reported = 0
 
     def data_received(self, stream: int, data: bytes) -> None:
@@ -114,7 +114,7 @@ class _Receiver(_Server):
         ended = self.take(data)
         if ended or self.count - self.reported >= REPORT_BYTES:
             self.reported = self.count
-            self.send(stream, _loads.COUNT.pack(self.count))
+            self.send(stream, loads.COUNT.pack(self.count))
         if ended:
             self.figures.update(bytes=self.count, received=self.frames.count, **self.watch.read())
 
@@ -144,14 +144,14 @@ class _Greeter(_Server):
 
     def data_received(self, stream: int, data: bytes) -> None:
         self.count += len(data)
-        if self.count == _loads.IDLE_BYTES:
+        if self.count == loads.IDLE_BYTES:
             self.send(stream, HELLO)
             self.memory.moved()
 
 
 async def _serve(control: Control, part: str, configuration: QuicConfiguration, certificate: str) -> Facts:
     figures: Facts = {}
-    memory = _loads.IdleServer()
+    memory = loads.IdleServer()
 
     def accept(*args: Any, **options: Any) -> _Server:
         return SERVERS[part](*args, figures=figures, memory=memory, **options)
@@ -185,12 +185,12 @@ class _Client(_Protocol):
 
     async def hear_report(self) -> int:
         """Return the newest number of bytes that the server reports, once there is one."""
-        size = _loads.COUNT.size
+        size = loads.COUNT.size
         while True:
             await self.hear()
             if whole := len(self._received) // size * size:
                 count: int
-                (count,) = _loads.COUNT.unpack_from(self._received, whole - size)
+                (count,) = loads.COUNT.unpack_from(self._received, whole - size)
                 del self._received[:whole]
                 return count
 
@@ -206,9 +206,9 @@ class _Pinger(_Client):
         self.transmit()
 
     def _ping(self) -> None:
-        self.missing = _loads.MESSAGE_BYTES
+        self.missing = loads.MESSAGE_BYTES
         self.sent_ns = time.perf_counter_ns()
-        self.send(self.stream, _loads.MESSAGE)
+        self.send(self.stream, loads.MESSAGE)
 
     def data_received(self, stream: int, data: bytes) -> None:
         self.missing -= len(data)
@@ -261,7 +261,7 @@ async def _send_for(client: _Client, seconds: float, data: bytes, repeat: int, e
     client.transmit()
     while reported < sent + len(end):
         reported = await client.hear_report()
-    return {"bytes": reported, "sent": sent // len(_loads.FRAME), **watch.read()}
+    return {"bytes": reported, "sent": sent // len(loads.FRAME), **watch.read()}
 
 
 async def _bulk(dial: _Dialler, _control: Control, seconds: float) -> Facts:
@@ -269,27 +269,27 @@ async def _bulk(dial: _Dialler, _control: Control, seconds: float) -> Facts:
 
 
 async def _messages(dial: _Dialler, _control: Control, seconds: float) -> Facts:
-    return await _send_for(await dial(), seconds, _loads.FRAMES, 1, _loads.END_FRAME)
+    return await _send_for(await dial(), seconds, loads.FRAMES, 1, loads.END_FRAME)
 
 
 async def _single_messages(dial: _Dialler, _control: Control, seconds: float) -> Facts:
-    return await _send_for(await dial(), seconds, _loads.FRAME, _loads.BATCH_MESSAGES, _loads.END_FRAME)
+    return await _send_for(await dial(), seconds, loads.FRAME, loads.BATCH_MESSAGES, loads.END_FRAME)
 
 
 async def _ping(dial: _Dialler, _control: Control, seconds: float) -> Facts:
     client = await dial.to(_Pinger)
     client.begin(seconds)
     await client.hear()
-    return _loads.round_trips(client.times_ns)
+    return loads.round_trips(client.times_ns)
 
 
-async def _handshakes(dial: _Dialler, _control: Control, seconds: float, in_flight: int = _loads.HANDSHAKES_IN_FLIGHT) -> Facts:
+async def _handshakes(dial: _Dialler, _control: Control, seconds: float, in_flight: int = loads.HANDSHAKES_IN_FLIGHT) -> Facts:
     async def attempt() -> None:
         client = await dial()
         await client.hear()
         client.close()
 
-    return await _loads.handshakes(attempt, seconds, in_flight)
+    return await loads.handshakes(attempt, seconds, in_flight)
 
 
 async def _handshakes_in_a_row(dial: _Dialler, control: Control, seconds: float) -> Facts:
@@ -304,12 +304,12 @@ async def _idle(dial: _Dialler, control: Control, _seconds: float) -> None:
 
     async def move(client: _Client) -> None:
         stream = client.open_stream()
-        for _ in range(_loads.IDLE_BYTES // _loads.IDLE_PIECE_BYTES):
-            client.send(stream, bytes(_loads.IDLE_PIECE_BYTES))
+        for _ in range(loads.IDLE_BYTES // loads.IDLE_PIECE_BYTES):
+            client.send(stream, bytes(loads.IDLE_PIECE_BYTES))
         client.transmit()
         await client.hear()
 
-    await _loads.idle_client(control, open_one, move)
+    await loads.idle_client(control, open_one, move)
 
 
 SERVERS = {

@@ -10,8 +10,8 @@ from typing import Any
 
 import zmq
 
-from benchmarks import _loads
-from benchmarks._end import Control, Facts, Stopwatch, raise_descriptor_limit, resident_bytes
+from interpeer._bench import loads
+from interpeer._bench.end import Control, Facts, Stopwatch, raise_descriptor_limit, resident_bytes
 
 CHUNK_BYTES = 1 << 20
 CHUNKS_QUEUED = 4
@@ -44,7 +44,7 @@ def dial(control: Control, *, part: str, port: int, server_key: str, seconds: fl
 def _context() -> zmq.Context:
     raise_descriptor_limit()
     context = zmq.Context()
-    context.setsockopt(zmq.MAX_SOCKETS, 2 * _loads.IDLE_CONNECTIONS)
+    context.setsockopt(zmq.MAX_SOCKETS, 2 * loads.IDLE_CONNECTIONS)
     context.setsockopt(zmq.LINGER, 0)
     return context
 
@@ -77,7 +77,7 @@ def _serve_bulk(control: Control, sock: zmq.Socket) -> Facts:
     while size := len(sock.recv(copy=False).buffer):
         count += size
     figures = {"bytes": count, **watch.read()}
-    sock.send(_loads.COUNT.pack(count))
+    sock.send(loads.COUNT.pack(count))
     control.wait_stop()
     return figures
 
@@ -92,7 +92,7 @@ def _dial_bulk(dialler: _Dialler, _control: Control, seconds: float) -> Facts:
             sock.send(chunk, copy=False)
             sent += CHUNK_BYTES
         sock.send(END)
-        assert _loads.COUNT.unpack(sock.recv())[0] == sent
+        assert loads.COUNT.unpack(sock.recv())[0] == sent
         return {"bytes": sent, **watch.read()}
 
 
@@ -104,21 +104,21 @@ def _serve_messages(control: Control, sock: zmq.Socket) -> Facts:
     while recv():
         count += 1
     figures = {"received": count, **watch.read()}
-    sock.send(_loads.COUNT.pack(count))
+    sock.send(loads.COUNT.pack(count))
     control.wait_stop()
     return figures
 
 
 def _dial_messages(dialler: _Dialler, _control: Control, seconds: float) -> Facts:
     with dialler(zmq.PAIR) as sock:
-        send, message = sock.send, _loads.MESSAGE
+        send, message = sock.send, loads.MESSAGE
         sent = 0
         watch = Stopwatch()
         deadline = time.perf_counter() + seconds
         while time.perf_counter() < deadline:
-            for _ in range(_loads.BATCH_MESSAGES):
+            for _ in range(loads.BATCH_MESSAGES):
                 send(message)
-            sent += _loads.BATCH_MESSAGES
+            sent += loads.BATCH_MESSAGES
         send(END)
         sock.recv()
         return {"sent": sent, **watch.read()}
@@ -141,11 +141,11 @@ def _dial_ping(dialler: _Dialler, _control: Control, seconds: float) -> Facts:
         sent_ns = 0
         while sent_ns < deadline_ns:
             sent_ns = clock()
-            sock.send(_loads.MESSAGE)
+            sock.send(loads.MESSAGE)
             sock.recv()
             times_ns.append(clock() - sent_ns)
         sock.send(END)
-        return _loads.round_trips(times_ns)
+        return loads.round_trips(times_ns)
 
 
 def _messages_until_stop(control: Control, sock: zmq.Socket) -> Any:
@@ -190,7 +190,7 @@ def _dial_many(dialler: _Dialler, seconds: float, in_flight: int) -> Facts:
 
 
 def _dial_handshakes(dialler: _Dialler, _control: Control, seconds: float) -> Facts:
-    return _dial_many(dialler, seconds, _loads.HANDSHAKES_IN_FLIGHT)
+    return _dial_many(dialler, seconds, loads.HANDSHAKES_IN_FLIGHT)
 
 
 def _dial_handshakes_in_a_row(dialler: _Dialler, _control: Control, seconds: float) -> Facts:
@@ -198,11 +198,11 @@ def _dial_handshakes_in_a_row(dialler: _Dialler, _control: Control, seconds: flo
 
 
 def _serve_idle(control: Control, sock: zmq.Socket) -> Facts:
-    memory = _loads.IdleServer()
+    memory = loads.IdleServer()
     missing: dict[bytes, int] = {}
     for sender, message in _messages_until_stop(control, sock):
         if sender not in missing:
-            missing[sender] = _loads.IDLE_BYTES
+            missing[sender] = loads.IDLE_BYTES
             memory.opened()
         else:
             missing[sender] -= len(message)
@@ -214,7 +214,7 @@ def _serve_idle(control: Control, sock: zmq.Socket) -> Facts:
 
 
 def _dial_idle(dialler: _Dialler, control: Control, _seconds: float) -> None:
-    piece = bytes(_loads.IDLE_PIECE_BYTES)
+    piece = bytes(loads.IDLE_PIECE_BYTES)
 
     def connect(count: int) -> list[zmq.Socket]:
         connections = []
@@ -226,14 +226,14 @@ def _dial_idle(dialler: _Dialler, control: Control, _seconds: float) -> None:
 
     def move(connections: list[zmq.Socket]) -> None:
         for sock in connections:
-            for _ in range(_loads.IDLE_BYTES // _loads.IDLE_PIECE_BYTES):
+            for _ in range(loads.IDLE_BYTES // loads.IDLE_PIECE_BYTES):
                 sock.send(piece)
             sock.recv()
 
-    warm = connect(_loads.IDLE_WARM_UP)
+    warm = connect(loads.IDLE_WARM_UP)
     move(warm)
     before = resident_bytes()
-    connections = connect(_loads.IDLE_CONNECTIONS)
+    connections = connect(loads.IDLE_CONNECTIONS)
     fresh = resident_bytes() - before
     move(connections)
     control.tell(connections=len(connections), fresh_bytes=fresh, used_bytes=resident_bytes() - before)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self, final
@@ -27,7 +28,7 @@ class StateDirectory:
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         file = open(self.path / "lock", "ab")
         try:
-            _lock(file)
+            lock_file(file)
         except OSError:
             file.close()
             raise StateLockedError(f"the state directory {self.path} is in use by another process") from None
@@ -45,11 +46,11 @@ class StateDirectory:
 if sys.platform == "win32":
     import msvcrt
 
-    def _lock(file: IO[bytes]) -> None:
+    def lock_file(file: IO[bytes] | FileIO) -> None:
         msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
 
 else:
     import fcntl
 
-    def _lock(file: IO[bytes]) -> None:
+    def lock_file(file: IO[bytes] | FileIO) -> None:
         fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)

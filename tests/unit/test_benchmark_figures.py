@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 pytest.importorskip("resource", reason="the loads are measured on POSIX systems")
 
-from benchmarks import _loads
-from benchmarks._figures import FIGURES, LoadBroken, figures, median_of
+from interpeer._bench import loads
+from interpeer._bench.figures import FIGURES, LoadBroken, figures, median_of
 
 
 def test_bulk_counts_bits_of_the_clients_clock_and_processor_of_both_ends() -> None:
@@ -46,7 +46,7 @@ def test_run_whose_ends_disagree_counts_for_nothing(part: str, client: dict, ser
 
 
 def test_every_part_of_every_load_has_figures() -> None:
-    assert {part for parts in _loads.PARTS.values() for part in parts} == set(FIGURES)
+    assert {part for parts in loads.PARTS.values() for part in parts} == set(FIGURES)
 
 
 def test_median_of_runs_keeps_pairs_and_tells_the_spread() -> None:
@@ -59,8 +59,8 @@ def test_median_of_runs_keeps_pairs_and_tells_the_spread() -> None:
     cuts=st.lists(st.integers(min_value=0, max_value=1500), max_size=20),
 )
 def test_frames_come_out_whole_wherever_the_stream_is_cut(messages: list[bytes], cuts: list[int]) -> None:
-    stream = b"".join(len(m).to_bytes(4, "big") + m for m in messages) + _loads.END_FRAME
-    frames = _loads.Frames()
+    stream = b"".join(len(m).to_bytes(4, "big") + m for m in messages) + loads.END_FRAME
+    frames = loads.Frames()
     received = []
     edges = [0, *sorted(min(cut, len(stream)) for cut in cuts), len(stream)]
     for start, stop in itertools.pairwise(edges):
@@ -80,7 +80,7 @@ def test_handshakes_still_under_way_at_the_end_are_awaited_but_not_counted(monke
         now_s += 0.4
         finished.append(now_s)
 
-    monkeypatch.setattr(_loads.time, "perf_counter", lambda: now_s)
-    measured = asyncio.run(_loads.handshakes(attempt, 1.0, 1))
+    monkeypatch.setattr(loads.time, "perf_counter", lambda: now_s)
+    measured = asyncio.run(loads.handshakes(attempt, 1.0, 1))
     assert measured == {"handshakes": 2, "seconds": 1.0}
     assert len(finished) == 3

@@ -9,8 +9,8 @@ import pytest
 
 pytest.importorskip("resource", reason="the loads are measured on POSIX systems")
 
-from benchmarks import _end
-from benchmarks._process import End, EndFailed, run_pair
+from interpeer._bench import end
+from interpeer._bench.process import End, EndFailed, run_pair
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_client_outlives_the_servers_figures(ends: Callable[[str], None]) -> Non
 def test_end_on_an_event_loop_hears_the_stop(ends: Callable[[str], None], loop: str) -> None:
     pytest.importorskip(loop)
     ends(f"""
-        from benchmarks._end import run
+        from interpeer._bench.end import run
 
         async def main(control):
             control.tell(ready=True)
@@ -145,6 +145,6 @@ def test_no_end_outlives_its_block(ends: Callable[[str], None]) -> None:
 
 def test_stopwatch_reads_clock_and_processor_since_it_was_made(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, processor = iter([10.0, 12.5]), iter([1.0, 4.0])
-    monkeypatch.setattr(_end.time, "perf_counter", lambda: next(clock))
-    monkeypatch.setattr(_end.time, "process_time", lambda: next(processor))
-    assert _end.Stopwatch().read() == {"seconds": 2.5, "cpu_s": 3.0}
+    monkeypatch.setattr(end.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(end.time, "process_time", lambda: next(processor))
+    assert end.Stopwatch().read() == {"seconds": 2.5, "cpu_s": 3.0}

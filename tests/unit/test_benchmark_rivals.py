@@ -5,8 +5,8 @@ import pytest
 pytest.importorskip("resource", reason="the loads are measured on POSIX systems")
 
 from benchmarks import rivals
-from benchmarks._end import Facts
-from benchmarks._process import EndFailed
+from interpeer._bench.end import Facts
+from interpeer._bench.process import EndFailed
 
 
 def test_rivals_runs_are_interleaved(monkeypatch: pytest.MonkeyPatch) -> None:

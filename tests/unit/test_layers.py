@@ -51,7 +51,7 @@ ALLOWED: dict[str, set[str]] = {
 }
 # Python: what the files of the top layer, and of interpeer.testing, may take from the core
 TOP = {"engine", "pump", "crypto"} | DOORS
-TOP_MORE = {"_limit.py": {"limit"}, "_driver.py": {"udp"}, "_doctor.py": {"udpsocket"}}
+TOP_MORE = {"_limit.py": {"limit"}, "_driver.py": {"udp"}, "doctor.py": {"udpsocket"}}
 TESTING = {"engine"} | DOORS
 
 LOOPS = {"asyncio", "uvloop"}

@@ -1,7 +1,6 @@
-"""The measured side: run one end of a load in this process (`python -m benchmarks._end module:function ARGUMENTS`).
+"""The measured side: run one end of a load in this process (`python -m interpeer._bench.end module:function ARGUMENTS`).
 
-For POSIX systems: Windows has no `resource`. Standard output belongs to the JSON lines; whatever a library prints goes
-to standard error instead.
+Standard output belongs to the JSON lines; whatever a library prints goes to standard error instead.
 """
 
 import asyncio
@@ -9,13 +8,15 @@ import gc
 import importlib
 import json
 import os
-import resource
 import sys
 import threading
 import time
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, TextIO
+
+if sys.platform != "win32":
+    import resource
 
 RESIDENT = Path("/proc/self/statm")
 DESCRIPTORS = 1 << 16
@@ -83,11 +84,13 @@ class Stopwatch:
 def resident_bytes() -> int:
     """Return this process's resident memory after a garbage collection; OSError on systems without RESIDENT."""
     gc.collect()
-    return int(RESIDENT.read_text().split()[1]) * resource.getpagesize()
+    return int(RESIDENT.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def raise_descriptor_limit() -> None:
     """Allow this process as many open descriptors as the system permits without privilege."""
+    if sys.platform == "win32":
+        return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))

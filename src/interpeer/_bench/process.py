@@ -1,6 +1,6 @@
 """The measuring side: start the two ends of a load as processes of their own and collect their figures.
 
-An end is a function `module:name` that takes a `benchmarks._end.Control` and keyword arguments; it runs in a fresh
+An end is a function `module:name` that takes a `interpeer._bench.end.Control` and keyword arguments; it runs in a fresh
 interpreter, so that neither end shares an interpreter lock, a heap or a warm cache with the other. The two sides speak
 JSON lines: what the end tells or returns comes up on its standard output, and closing its standard input stops it.
 """
@@ -11,12 +11,10 @@ import subprocess
 import sys
 import tempfile
 import threading
-from pathlib import Path
 from typing import IO, Any, cast
 
-from benchmarks._end import Facts
+from interpeer._bench.end import Facts
 
-ROOT = Path(__file__).resolve().parents[1]
 TIMEOUT_S = 120.0
 
 
@@ -31,9 +29,9 @@ class End:
         self.function = function
         self._timed_out = False
         self._stderr = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115 - closed by __exit__
-        path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+        path = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), *sys.path)))  # it finds what we find
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks._end", function, json.dumps(arguments)],
+            [sys.executable, "-m", "interpeer._bench.end", function, json.dumps(arguments)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,

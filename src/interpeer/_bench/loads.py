@@ -1,7 +1,7 @@
 """What the loads are, for every library alike, and the parts of an end that do not depend on the library.
 
 A load consists of one or more parts; an end is started once for each part. What its two ends tell becomes figures in
-`benchmarks._figures`.
+`interpeer._bench.figures`.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from statistics import quantiles
 from typing import Any
 
-from benchmarks._end import Control, Facts, resident_bytes
+from interpeer._bench.end import Control, Facts, resident_bytes
 
 PARTS = {
     "bulk": ("bulk",),
@@ -50,7 +50,7 @@ class Frames:
         """Return the messages that `data` completes."""
         if self._rest:
             data = self._rest + data
-        messages = []
+        messages: list[bytes] = []
         position, end, unpack = 0, len(data), _HEADER.unpack_from
         while position + 4 <= end:
             stop = position + 4 + unpack(data, position)[0]

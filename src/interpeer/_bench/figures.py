@@ -6,7 +6,7 @@ confirmation that everything has come; processor seconds are those of all thread
 
 from statistics import median
 
-from benchmarks._end import Facts
+from interpeer._bench.end import Facts
 
 
 class LoadBroken(RuntimeError):
@@ -14,7 +14,7 @@ class LoadBroken(RuntimeError):
 
 
 def figures(part: str, client: Facts, server: Facts) -> Facts:
-    """Return what one part of a load (`benchmarks._loads.PARTS`) measured."""
+    """Return what one part of a load (`interpeer._bench.loads.PARTS`) measured."""
     return FIGURES[part](client, server)
 
 

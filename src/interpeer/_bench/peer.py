@@ -1,0 +1,265 @@
+"""The loads over interpeer itself, by its public API alone.
+
+`serve` and `dial` are the ends of every part of `loads.PARTS`; `run_once` runs one part between two processes. Bulk goes through
+one stream, messages and pings are datagrams.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from interpeer import Address, Config, Connection, Node, Stream
+from interpeer._bench import loads
+from interpeer._bench.end import Control, Facts, Stopwatch, run
+from interpeer._bench.figures import figures
+from interpeer._bench.process import run_pair
+from interpeer.errors import NetworkError
+
+LISTEN = "127.0.0.1:0"
+CHUNK_BYTES = 1 << 20
+SINGLE_MESSAGES = 256  # sent between looks at the clock
+BATCH_RECEIVED = 8192
+QUIET_S = 0.25  # after so long without a datagram those that are missing are lost
+HELLO = b"\x01"
+
+
+def run_once(part: str, seconds: float, **options: Any) -> Facts:
+    """Run one part between two processes and return its figures, and the cipher. Raises EndFailed or LoadBroken.
+
+    options: `loop` ("uvloop" or "asyncio"), and what `Config` takes."""
+    client, server = run_pair(f"{__name__}:serve", f"{__name__}:dial", part=part, seconds=seconds, **options)
+    return {**figures(part, client, server), "cipher": server.get("cipher")}
+
+
+def serve(control: Control, *, part: str, seconds: float, loop: str = "uvloop", **config: Any) -> Facts | None:
+    return run(_serve(control, part, config), uvloop=loop == "uvloop")
+
+
+def dial(control: Control, *, part: str, seconds: float, address: str, loop: str = "uvloop", **config: Any) -> Facts | None:
+    return run(_dial(control, part, seconds, Address(address), config), uvloop=loop == "uvloop")
+
+
+async def _serve(control: Control, part: str, config: Facts) -> Facts:
+    async with Node(listen=LISTEN, config=_config(config)) as node:
+        control.tell(address=str(node.address))
+        server = _Server(node)
+        serving = asyncio.create_task(server.serve(SERVERS[part]))
+        await control.stopped()
+        serving.cancel()
+        if part == "idle":
+            server.figures |= server.memory.figures()
+        return server.figures
+
+
+async def _dial(control: Control, part: str, seconds: float, address: Address, config: Facts) -> Facts | None:
+    async with Node(listen=LISTEN, config=_config(config)) as node:
+        return await CLIENTS[part](node, address, control, seconds)
+
+
+def _config(given: Facts) -> Config:
+    """Return the settings under which is measured: the defaults but for what is given, which came as JSON."""
+    if "ciphers" in given:
+        given = {**given, "ciphers": tuple(given["ciphers"])}
+    return Config(**given)
+
+
+# --- the serving end ---
+
+
+class _Server:
+    """What the connections of a server measure together."""
+
+    def __init__(self, node: Node) -> None:
+        self.figures: Facts = {"handshakes": 0}
+        self.memory = loads.IdleServer()
+        self._node = node
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def serve(self, work: Callable[[_Server, Connection], Coroutine[Any, Any, None]]) -> None:
+        async for connection in self._node.incoming():
+            self.figures["cipher"] = connection.cipher
+            task = asyncio.create_task(work(self, connection))
+            self._tasks.add(task)
+            task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and not isinstance(task.exception(), NetworkError | None):
+            task.result()
+
+
+async def _take_bulk(server: _Server, connection: Connection) -> None:
+    stream = await connection.accept_stream()
+    buffer, count, watch = bytearray(CHUNK_BYTES), 0, Stopwatch()
+    while size := await stream.readinto(buffer):
+        count += size
+    server.figures |= {"bytes": count, **watch.read()}
+    await _confirm(stream, count)
+
+
+async def _take_messages(server: _Server, connection: Connection) -> None:
+    received = 0
+
+    async def take() -> None:
+        nonlocal received
+        while True:
+            received += len(await connection.recv_datagrams(BATCH_RECEIVED))
+
+    watch = Stopwatch()
+    taking = asyncio.create_task(take())
+    stream = await connection.accept_stream()
+    (sent,) = loads.COUNT.unpack(await stream.readexactly(loads.COUNT.size))
+    quiet_since_s, before = time.perf_counter(), received
+    while received < sent and time.perf_counter() - quiet_since_s < QUIET_S:  # what was sent before may come after
+        await asyncio.sleep(0)
+        if received > before:
+            quiet_since_s, before = time.perf_counter(), received
+    taking.cancel()
+    server.figures |= {"received": received, **watch.read()}
+    await _confirm(stream, received)
+
+
+async def _echo(_server: _Server, connection: Connection) -> None:
+    while True:
+        connection.send_datagram(await connection.recv_datagram())
+
+
+async def _greet(server: _Server, connection: Connection) -> None:
+    connection.send_datagram(HELLO)
+    server.figures["handshakes"] += 1
+    await connection.wait_closed()
+
+
+async def _idle(server: _Server, connection: Connection) -> None:
+    connection.send_datagram(HELLO)
+    server.memory.opened()
+    stream = await connection.accept_stream()
+    while await stream.read(loads.IDLE_PIECE_BYTES):
+        pass
+    server.memory.moved()
+    await _confirm(stream, loads.IDLE_BYTES)
+
+
+async def _confirm(stream: Stream, count: int) -> None:
+    await stream.write(loads.COUNT.pack(count))
+    await stream.finish()
+
+
+async def _confirmed(stream: Stream) -> None:
+    await stream.readexactly(loads.COUNT.size)
+
+
+# --- the calling end ---
+
+
+async def _send_bulk(node: Node, address: Address, _control: Control, seconds: float) -> Facts:
+    connection = await node.connect(address)
+    stream = await connection.open_stream()
+    data = bytes(CHUNK_BYTES)
+    watch, deadline = Stopwatch(), time.perf_counter() + seconds
+    while time.perf_counter() < deadline:
+        await stream.write(data)
+    await stream.finish()
+    await _confirmed(stream)
+    return {"bytes": stream.bytes_accepted, **watch.read()}
+
+
+async def _send_batches(node: Node, address: Address, _control: Control, seconds: float) -> Facts:
+    connection = await node.connect(address)
+    batch = [loads.MESSAGE] * loads.BATCH_MESSAGES
+    sent, watch, deadline = 0, Stopwatch(), time.perf_counter() + seconds
+    while time.perf_counter() < deadline:
+        count = connection.send_datagrams(batch)
+        sent += count
+        if count < len(batch):
+            await connection.datagrams_writable()
+        else:
+            await asyncio.sleep(0)
+    return await _end_messages(connection, sent, watch)
+
+
+async def _send_singly(node: Node, address: Address, _control: Control, seconds: float) -> Facts:
+    connection = await node.connect(address)
+    send, message = connection.send_datagram, loads.MESSAGE
+    sent, watch, deadline = 0, Stopwatch(), time.perf_counter() + seconds
+    while time.perf_counter() < deadline:
+        count = 0
+        while count < SINGLE_MESSAGES and send(message):
+            count += 1
+        sent += count
+        if count < SINGLE_MESSAGES:
+            await connection.datagrams_writable()
+        else:
+            await asyncio.sleep(0)
+    return await _end_messages(connection, sent, watch)
+
+
+async def _end_messages(connection: Connection, sent: int, watch: Stopwatch) -> Facts:
+    stream = await connection.open_stream()
+    await _confirm(stream, sent)
+    await _confirmed(stream)
+    return {"sent": sent, **watch.read()}
+
+
+async def _ping(node: Node, address: Address, _control: Control, seconds: float) -> Facts:
+    connection = await node.connect(address)
+    times_ns: list[int] = []
+    deadline_ns = time.perf_counter_ns() + int(seconds * 1e9)
+    while (start_ns := time.perf_counter_ns()) < deadline_ns:
+        connection.send_datagram(loads.MESSAGE)
+        await connection.recv_datagram()
+        times_ns.append(time.perf_counter_ns() - start_ns)
+    return loads.round_trips(times_ns)
+
+
+async def _handshakes(node: Node, address: Address, _control: Control, seconds: float) -> Facts:
+    return await loads.handshakes(lambda: _shake_hands(node, address), seconds, loads.HANDSHAKES_IN_FLIGHT)
+
+
+async def _handshakes_in_a_row(node: Node, address: Address, _control: Control, seconds: float) -> Facts:
+    return await loads.handshakes(lambda: _shake_hands(node, address), seconds, 1)
+
+
+async def _shake_hands(node: Node, address: Address) -> None:
+    connection = await node.connect(address)
+    await connection.recv_datagram()
+    await connection.close()
+
+
+async def _idle_client(node: Node, address: Address, control: Control, _seconds: float) -> None:
+    async def open_one() -> Connection:
+        connection = await node.connect(address)
+        await connection.recv_datagram()
+        return connection
+
+    async def move(connection: Connection) -> None:
+        stream = await connection.open_stream()
+        for _ in range(loads.IDLE_BYTES // loads.IDLE_PIECE_BYTES):
+            await stream.write(bytes(loads.IDLE_PIECE_BYTES))
+        await stream.finish()
+        await _confirmed(stream)
+
+    await loads.idle_client(control, open_one, move)
+
+
+SERVERS: dict[str, Callable[[_Server, Connection], Coroutine[Any, Any, None]]] = {
+    "bulk": _take_bulk,
+    "msgs": _take_messages,
+    "msgs-single": _take_messages,
+    "ping": _echo,
+    "handshakes": _greet,
+    "handshakes-in-a-row": _greet,
+    "idle": _idle,
+}
+CLIENTS: dict[str, Callable[[Node, Address, Control, float], Coroutine[Any, Any, Facts | None]]] = {
+    "bulk": _send_bulk,
+    "msgs": _send_batches,
+    "msgs-single": _send_singly,
+    "ping": _ping,
+    "handshakes": _handshakes,
+    "handshakes-in-a-row": _handshakes_in_a_row,
+    "idle": _idle_client,
+}
