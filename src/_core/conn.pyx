@@ -7,7 +7,7 @@ is noted in `pending` (for egress) and `events` (for the application), and the c
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memcpy, memset, strlen
+from libc.string cimport memcpy, strlen
 
 from interpeer._core.buffer cimport BUFFER_OK, send_buffer_append, send_buffer_lend
 from interpeer._core.context cimport Context
@@ -23,10 +23,10 @@ from interpeer._core.protection cimport (
     recv_keys_forget_previous, recv_keys_init, recv_keys_wipe, send_keys_init, send_keys_wipe)
 from interpeer._core.slab cimport pool_give, pool_take
 from interpeer._core.stream cimport (
-    PENDING_ANNOUNCE, PENDING_MAX_DATA, PENDING_RESET, PENDING_STOP, RECV_OPEN, RECV_SIZE_KNOWN, SEND_DONE,
-    SEND_FINISHING, SEND_IN_RESET_ACKED, SEND_OPEN, SEND_RESETTING, STREAM_EVENT_ACKED, STREAM_EVENT_READABLE,
-    STREAM_EVENT_WRITABLE, Stream, send_input, stream_clear, stream_finish, stream_handle_acked, stream_handle_lost,
-    stream_has_data, stream_init, stream_is_over, stream_read, stream_readable, stream_reset, stream_stop)
+    PENDING_ANNOUNCE, PENDING_MAX_DATA, PENDING_RESET, PENDING_STOP, RECV_OPEN, RECV_SIZE_KNOWN, SEND_FINISHING,
+    SEND_IN_RESET_ACKED, SEND_OPEN, SEND_RESETTING, STREAM_EVENT_ACKED, STREAM_EVENT_READABLE, STREAM_EVENT_WRITABLE,
+    Stream, send_input, stream_clear, stream_finish, stream_handle_acked, stream_handle_lost, stream_has_data,
+    stream_init, stream_is_over, stream_read, stream_readable, stream_reset, stream_stop)
 from interpeer._core.table cimport table_find, table_free, table_init, table_put, table_remove
 from interpeer._core.wire cimport CODE_INTERNAL, CODE_STREAM_LIMIT, CODE_STREAM_STATE, HEADER_BYTES, MAX_REASON_BYTES, Parameters
 
@@ -36,7 +36,7 @@ cdef enum:
     CLOSE_PTOS = 3                  # closing and draining last so long (RFC 9000, 10.2)
     PROBES = 2                      # packets sent for each probe time-out (RFC 9002, 6.2.4)
     ECN_BLACK_HOLE_PTOS = 3         # probe time-outs in a row before ECN is blamed
-    DEFAULT_RECEIVE_BUFFER = 131072 # of a peer that does not say: what unprivileged programs get everywhere
+    DEFAULT_RECEIVE_BUFFER = 131072  # of a peer that does not say: what unprivileged programs get everywhere
 
 cdef enum:                          # actions
     DO_NOTHING = 0

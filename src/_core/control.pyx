@@ -5,11 +5,11 @@ the engine sees the same batches as from the system calls.
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
-from interpeer._core.answer cimport HALF_OPEN_BYTES, answering_init
+from interpeer._core.answer cimport answering_init
 from interpeer._core.cc cimport CONTROLLER_CUBIC
 from interpeer._core.context cimport ENTROPY_BYTES, Counters, entropy_add
 from interpeer._core.crypto cimport SUITES, suite_is_available, x25519_of_identity

@@ -13,7 +13,7 @@ from interpeer._core.handshake cimport (
     HANDSHAKE_OK, HANDSHAKE_OPEN, HANDSHAKE_PARAMETER, NodeKeys, ResponseMessage, mac1_key_of, open_reply,
     read_response, sealing_key_of, stamp_init, write_init)
 from interpeer._core.slab cimport Endpoint
-from interpeer._core.wire cimport INIT_BYTES, INIT_MACS_BYTES, MAX_VERSIONS, VERSION, Parameters
+from interpeer._core.wire cimport INIT_BYTES, INIT_MACS_BYTES, VERSION, Parameters
 
 # [state][input] -> next state
 cdef uint8_t[6][5] TABLE = [
@@ -169,8 +169,9 @@ cdef Candidate *dial_handle_cookie(Dial *d, const uint8_t *message, size_t bytes
     cdef uint8_t text[16]
     cdef Candidate *candidate = find_candidate(d, source)
     cdef bint had_cookie
-    if candidate == NULL or dial_is_over(d) or open_reply(text, message, bytes, d.sealing_key,
-                                     d.init + INIT_BYTES - INIT_MACS_BYTES) != MAC_BYTES:
+    if candidate == NULL or dial_is_over(d):
+        return NULL
+    if open_reply(text, message, bytes, d.sealing_key, d.init + INIT_BYTES - INIT_MACS_BYTES) != MAC_BYTES:
         return NULL
     had_cookie = candidate.has_cookie
     memcpy(candidate.cookie, text, MAC_BYTES)

@@ -16,20 +16,18 @@ from libc.string cimport memcmp, memcpy, memset
 
 cimport cython
 
-from interpeer._core.answer cimport HalfOpen, answering_deadline_ns, answering_expire, answering_init, half_open_find_cid
+from interpeer._core.answer cimport HalfOpen, answering_deadline_ns, answering_expire, half_open_find_cid
 from interpeer._core.conn cimport (
-    CONN_CLOSED, CONN_CLOSING, CONN_DIALING, CONN_EVENT_OPEN, CONN_IN_CLOSE, CONN_OPEN, Conn, Handle, CLOSED_LOCALLY,
-    conn_close_info, conn_deadline_ns, conn_handle_timeout, conn_input, conn_new, conn_release_stream, conn_wake)
-from interpeer._core.context cimport entropy_add
+    CONN_CLOSED, CONN_DIALING, CONN_EVENT_OPEN, CONN_IN_CLOSE, Conn, Handle, CLOSED_LOCALLY, conn_close_info,
+    conn_deadline_ns, conn_handle_timeout, conn_input, conn_new, conn_release_stream, conn_wake)
 from interpeer._core.crypto cimport KEY_BYTES
-from interpeer._core.dial cimport MAX_CANDIDATES, Dial, dial_add_candidate, dial_deadline_ns, dial_new
+from interpeer._core.dial cimport Dial, dial_add_candidate, dial_deadline_ns, dial_new
 from interpeer._core.egress cimport TRANSMIT_MORE, conn_transmit
-from interpeer._core.handshake cimport node_keys_init
 from interpeer._core.ingress cimport conn_handle_packet
 from interpeer._core.links cimport Link, first_link, link_last, unlink
 from interpeer._core.reception cimport (
-    reception_decide, reception_handle_dial_timeout, reception_handle_first_packet, reception_handle_message,
-    reception_handle_stray, reception_transmit_dial)
+    reception_handle_dial_timeout, reception_handle_first_packet, reception_handle_message, reception_handle_stray,
+    reception_transmit_dial)
 from interpeer._core.registry cimport (
     Registry, Reply, MAX_REPLIES, registry_free, registry_init, registry_protocol, registry_retire)
 from interpeer._core.slab cimport SEND_BATCH_BYTES, SEND_ENTRIES, Datagrams, Endpoint, RecvBatch, SendBatch

@@ -14,10 +14,10 @@ from libc.string cimport memcpy
 
 from interpeer._core.buffer cimport recv_buffer_post, recv_buffer_unpost
 from interpeer._core.conn cimport (
-    CLOSED_LOCALLY, CONN_DIALING, CONN_EVENT_CLOSED, CONN_EVENT_DATAGRAM, CONN_EVENT_DATAGRAM_ROOM,
-    CONN_EVENT_FLUSHED, CONN_EVENT_OPEN, CONN_EVENT_STREAM, CONN_EVENT_STREAM_ROOM, CONN_IN_CLOSE, CONN_OPEN, Conn,
-    Handle, conn_accept_stream, conn_close_info, conn_finish_stream, conn_input, conn_lend_stream, conn_max_datagram,
-    conn_open_stream, conn_read_stream, conn_reset_stream, conn_send_buffer, conn_stop_stream, conn_wake, conn_write_stream)
+    CLOSED_LOCALLY, CONN_EVENT_CLOSED, CONN_EVENT_DATAGRAM, CONN_EVENT_DATAGRAM_ROOM, CONN_EVENT_FLUSHED,
+    CONN_EVENT_OPEN, CONN_EVENT_STREAM, CONN_EVENT_STREAM_ROOM, CONN_IN_CLOSE, CONN_OPEN, Conn, conn_accept_stream,
+    conn_close_info, conn_finish_stream, conn_input, conn_lend_stream, conn_max_datagram, conn_open_stream,
+    conn_read_stream, conn_reset_stream, conn_send_buffer, conn_stop_stream, conn_wake, conn_write_stream)
 from interpeer._core.datagram cimport MESSAGES_OK, messages_next_bytes, messages_pop, messages_push
 from interpeer._core.dial cimport Candidate, Dial
 from interpeer._core.engine cimport Engine
@@ -558,14 +558,13 @@ cdef class StreamHandle:
         """Receive into a buffer from `start` on while nobody runs here; READABLE tells of `mark` bytes, or the end.
 
         True if waiting makes no sense: something can be read, or no more will come. Otherwise `unpost` ends it."""
-        cdef Conn *c
         cdef bint is_so
         if self.has_post:
             raise RuntimeError("another task is reading this stream")
         PyObject_GetBuffer(buffer, &self.posted, PyBUF_SIMPLE | PyBUF_WRITABLE)
         is_so = self.want_readable(mark)
         if not is_so:
-            c = self.enter()
+            self.enter()
             if stream_readable(self.stream) == 0:
                 recv_buffer_post(&self.stream.in_, <uint8_t *>self.posted.buf + start, self.posted.len - start)
                 self.stream.read_mark = mark    # what comes is read at once, so the window does not bound it

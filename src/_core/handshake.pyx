@@ -7,12 +7,12 @@ drop a stranger's noise), and mac2, keyed with a cookie that only the owner of t
 X25519 key that Noise has authenticated: the ids A and -A share one.
 """
 
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
 from interpeer._core.crypto cimport (
-    HASH_BYTES, KEY_BYTES, MAC_BYTES, NOISE_TAG_BYTES, XNONCE_BYTES, blake2b, equal_secret, identity_from_seed, wipe,
-    x25519_of_identity, xopen, xseal)
+    KEY_BYTES, MAC_BYTES, NOISE_TAG_BYTES, XNONCE_BYTES, blake2b, equal_secret, identity_from_seed, x25519_of_identity,
+    xopen, xseal)
 from interpeer._core.noise cimport PATTERN_IK, Noise, noise_init, noise_read, noise_write
 from interpeer._core.slab cimport Endpoint
 from interpeer._core.wire cimport (

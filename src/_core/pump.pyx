@@ -5,9 +5,7 @@ descriptor becomes readable, or on a thread of its own (`run`), where busy Pytho
 """
 
 cimport cython
-from libc.errno cimport EADDRINUSE
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.string cimport memset
 
 from interpeer._core.context cimport ENTROPY_BYTES, Entropy, entropy_add
 from interpeer._core.control cimport read_endpoint

@@ -17,7 +17,7 @@ from interpeer._core.conn cimport (
     CONN_IN_ANSWERED, CONN_IN_CLOSE, CONN_IN_FAILED, CONN_IN_RESET, CONN_OPEN, CONN_PENDING_PING, Conn, conn_close_info,
     conn_free, conn_input, conn_new, conn_start, conn_wake)
 from interpeer._core.context cimport entropy_take
-from interpeer._core.crypto cimport KEY_BYTES, MAC_BYTES, XNONCE_BYTES, equal_secret, suite_is_available, wipe
+from interpeer._core.crypto cimport KEY_BYTES, MAC_BYTES, XNONCE_BYTES, equal_secret, wipe
 from interpeer._core.dial cimport (
     DIAL_MISMATCHED, DIAL_REFUSED, HOLD_NS, Candidate, Dial, dial_add_caller, dial_begin, dial_free,
     dial_handle_cookie, dial_handle_response, dial_handle_timeout, dial_handle_versions, dial_has_called, dial_hold,
@@ -29,17 +29,16 @@ from interpeer._core.handshake cimport (
 from interpeer._core.ingress cimport conn_handle_packet
 from interpeer._core.links cimport Link, link_last, unlink
 from interpeer._core.loss cimport recovery_seed_rtt
-from interpeer._core.noise cimport Noise, noise_split, noise_wipe
+from interpeer._core.noise cimport Noise, noise_split
 from interpeer._core.registry cimport (
     ALLOW_ASK, ALLOW_LISTED, MAX_ASKS, NO_PROTOCOL, Registry, Reply, rate_allows, registry_add, registry_allows,
     registry_new_cid, registry_parameters, registry_protocol, registry_remove,
     registry_reply, registry_start_path)
 from interpeer._core.slab cimport SEND_BATCH_BYTES, SEND_ENTRIES, Datagrams, Endpoint, SendBatch
-from interpeer._core.table cimport table_find, table_put, table_remove
+from interpeer._core.table cimport table_find, table_put
 from interpeer._core.wire cimport (
     CID_FLAG, CODE_BUSY, CODE_IDENTITY, CODE_NO_SUITE, CODE_PARAMETER, CODE_REFUSED, CODE_UNKNOWN_PROTOCOL, INIT_BYTES,
-    MESSAGE_COOKIE, MESSAGE_HEADER_BYTES, MESSAGE_INIT, MESSAGE_RESPONSE, MESSAGE_VERSIONS, RESET_BYTES, VERSION,
-    Parameters, read_u64, write_u64)
+    MESSAGE_COOKIE, MESSAGE_INIT, MESSAGE_RESPONSE, MESSAGE_VERSIONS, RESET_BYTES, VERSION, Parameters, read_u64)
 
 cdef enum:
     MAX_ANSWERS = 16                # to one init that keeps coming
@@ -540,7 +539,6 @@ cdef void reception_handle_stray(Registry *r, const uint8_t *p, uint32_t n, cons
     """A packet with an id that we do not know: a peer's reset, or one for a connection that we have lost."""
     cdef Conn *c
     cdef Reply *reply
-    cdef uint8_t extra
     if n < RESET_BYTES:
         r.context.counters.dropped_unknown += 1
         return

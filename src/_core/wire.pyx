@@ -118,8 +118,7 @@ cdef inline int parse_stream(Reader *r, Frame *f) noexcept nogil:
 
 cdef int parse_ack(Reader *r, Frame *f) noexcept nogil:
     """Read path, largest, delay, count of further ranges; the ranges are read by ack_next and checked here."""
-    cdef uint64_t first, gap, length, low, i
-    cdef Frame probe
+    cdef uint64_t first, gap, length, low, _
     if read_two(r, &f.path, &f.value) != PARSE_OK or read_two(r, &f.delay_us, &f.ranges) != PARSE_OK:
         return PARSE_ERROR
     if f.ranges >= MAX_ACK_RANGES:
@@ -129,7 +128,7 @@ cdef int parse_ack(Reader *r, Frame *f) noexcept nogil:
     if read_varint(r, &first) != PARSE_OK or first > f.value:
         return PARSE_ERROR
     low = f.value - first
-    for i in range(1, f.ranges):
+    for _ in range(1, f.ranges):
         if read_two(r, &gap, &length) != PARSE_OK:
             return PARSE_ERROR
         # a gap of g means g + 1 numbers missing (RFC 9000, 19.3.1), and the next range has length + 1 numbers

@@ -178,7 +178,7 @@ def _parse_body(body: bytes) -> Address:
         raise ValueError("this is not an address: its secret has the wrong size")
     secret = body[at : at + secret_bytes] if secret_bytes else None
     at += secret_bytes
-    endpoints = []
+    endpoints: list[Endpoint] = []
     while at < len(body):
         size = {4: 4, 6: 16}.get(body[at], 0)
         if not size or at + 1 + size + 2 > len(body):

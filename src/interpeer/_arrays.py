@@ -63,7 +63,7 @@ async def receive(stream: Stream, out: Array | None, max_bytes: int) -> Array:
 def _bytes_of(array: Array) -> memoryview:
     """Return the memory of a contiguous array, whatever its type (dates have no buffer of their own)."""
     flat = (array if array.flags.c_contiguous else array.T).reshape(-1)
-    return memoryview(flat.view(np.uint8)) if flat.nbytes else memoryview(bytearray())
+    return flat.view(np.uint8).data if flat.nbytes else memoryview(bytearray())
 
 
 async def _read_header(stream: Stream) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:

@@ -23,7 +23,7 @@ _CHUNK_BYTES = 1 << 20
 async def send(stream: Stream, path: str | os.PathLike[str]) -> int:
     """Send a file; return its size. One that shrinks or grows meanwhile is an OSError."""
     try:
-        with open(path, "rb") as file:
+        with await asyncio.to_thread(open, path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
             digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
             await stream.write(_MAGIC + size.to_bytes(8, "big"))

@@ -44,22 +44,10 @@ class PeerId:
     """
 
     __slots__ = ("_key",)
+    _key: bytes
 
     def __init__(self, key: str | bytes | PeerId) -> None:
-        if isinstance(key, PeerId):
-            key = key._key
-        elif isinstance(key, str):
-            if len(key) != _ID_CHARACTERS:
-                raise ValueError(f"a peer id has {_ID_CHARACTERS} characters, not {len(key)}")
-            try:
-                key = from_base32(key)
-            except ValueError:
-                raise ValueError("a peer id is made of the characters a-z and 2-7") from None
-        elif not isinstance(key, bytes):
-            raise TypeError(f"a peer id is made from str or bytes, not {type(key).__name__}")
-        if not control.is_usable_identity(key):
-            raise ValueError("this is not the id of a usable key: it is not on the curve, or of small order")
-        self._key = key
+        self._key = _key_of(key)
 
     @classmethod
     def _of_proved(cls, key: bytes) -> PeerId:
@@ -85,6 +73,25 @@ class PeerId:
 
     def __lt__(self, other: PeerId) -> bool:
         return self._key < other._key
+
+
+def _key_of(given: str | bytes | PeerId) -> bytes:
+    if isinstance(given, PeerId):
+        return bytes(given)
+    if isinstance(given, str):
+        if len(given) != _ID_CHARACTERS:
+            raise ValueError(f"a peer id has {_ID_CHARACTERS} characters, not {len(given)}")
+        try:
+            key = from_base32(given)
+        except ValueError:
+            raise ValueError("a peer id is made of the characters a-z and 2-7") from None
+    elif isinstance(given, bytes):
+        key = given
+    else:
+        raise TypeError(f"a peer id is made from str or bytes, not {type(given).__name__}")
+    if not control.is_usable_identity(key):
+        raise ValueError("this is not the id of a usable key: it is not on the curve, or of small order")
+    return key
 
 
 @final

@@ -234,7 +234,7 @@ class Node:
         if not self._is_open:
             raise errors.ClosedError("the node is closed" if self._was_opened else 'open the node first: "async with Node()"')
         if asyncio.get_running_loop() is not self._loop:
-            raise errors.WrongLoopError("the node belongs to another event loop: use it there, or interpeer.blocking from threads")
+            raise errors.WrongLoopError("the node belongs to another event loop: use it there; threads use interpeer.blocking")
 
     # --- connecting ---
 
@@ -281,7 +281,7 @@ class Node:
         return failure
 
     async def accept(self) -> Connection:
-        """Return the next connection that a peer opens. Raises ClosedError when the node is closed. Cancelled, nothing is lost."""
+        """Return the next connection that a peer opens; ClosedError when the node is closed. Cancelled, nothing is lost."""
         self._check_open()
         while not self._backlog:
             await self._waiters.wait(_INCOMING, lambda: self._backlog or not self._is_open)
@@ -298,7 +298,7 @@ class Node:
     # --- events ---
 
     def events(self) -> _Events:
-        """Iterate over what happens to the node, until it is closed: an Event each. The oldest are dropped if nobody takes them."""
+        """Iterate over what happens to the node, until it is closed. If nobody takes them the oldest are dropped."""
         return _Events(self)
 
     async def _next_event(self) -> Event:

@@ -11,9 +11,8 @@ from interpeer._core import handles
 from interpeer.errors import ClosedError, StreamReset
 
 if TYPE_CHECKING:
-    from typing_extensions import Buffer
-
     import numpy as np
+    from typing_extensions import Buffer
 
     from interpeer._connection import Connection
 
@@ -176,9 +175,9 @@ class Stream:
             data, self._stash = self._stash[:n], self._stash[n:]
             return data
         while True:
-            data = self._handle.read(n)
-            if data is not None:
-                return data
+            read = self._handle.read(n)
+            if read is not None:
+                return read
             if not await self._more():
                 return b""
 

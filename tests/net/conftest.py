@@ -17,8 +17,9 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import interpeer
 import pytest
+
+import interpeer
 from interpeer._core import engine
 
 DRIVERS = ["asyncio", "uvloop", "thread", "portable"]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
-import interpeer
 import numpy as np
 import pytest
+
+import interpeer
 
 ARRAYS = {
     "float32": np.arange(300_000, dtype="f4").reshape(100, -1),

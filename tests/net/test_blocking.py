@@ -7,9 +7,10 @@ import inspect
 import threading
 from contextlib import contextmanager
 
-import interpeer
 import numpy as np
 import pytest
+
+import interpeer
 from interpeer import blocking
 
 
@@ -33,11 +34,10 @@ def test_two_threads_talk():
 
         thread = threading.Thread(target=serve)
         thread.start()
-        with a.connect(b.address, timeout=5) as connection:
-            with connection.open_stream(timeout=5) as stream:
-                stream.write(b"x" * 1_000_000)
-                stream.finish(timeout=5)
-                assert stream.read(timeout=5) == b"thanks"
+        with a.connect(b.address, timeout=5) as connection, connection.open_stream(timeout=5) as stream:
+            stream.write(b"x" * 1_000_000)
+            stream.finish(timeout=5)
+            assert stream.read(timeout=5) == b"thanks"
         thread.join(5)
         assert got == [b"x" * 1_000_000]
 

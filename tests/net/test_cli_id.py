@@ -7,8 +7,9 @@ import os
 import re
 import stat
 
-import interpeer
 import pytest
+
+import interpeer
 from interpeer._identity import to_base32
 
 LOOPBACK = ("--listen", "127.0.0.1:0")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 
-import interpeer
 import pytest
+
+import interpeer
 
 FALLBACKS = {
     "gso": "without_gso",

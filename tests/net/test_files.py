@@ -6,8 +6,9 @@ import asyncio
 import hashlib
 import os
 
-import interpeer
 import pytest
+
+import interpeer
 
 
 @pytest.fixture
@@ -47,6 +48,9 @@ def test_an_empty_file(run, pair, tmp_path):
     assert (tmp_path / "copy").read_bytes() == b""
 
 
+DIGEST_OF_HELLO = hashlib.blake2b(b"hello", digest_size=32).digest()
+
+
 def damaged(data: bytes) -> bytes:
     return data[:-1] + bytes([data[-1] ^ 1])
 
@@ -57,7 +61,7 @@ def damaged(data: bytes) -> bytes:
         (b"GET / HTTP/1.1\r\n\r\n", interpeer.ProtocolError),
         (b"IPF1" + (5).to_bytes(8, "big") + b"hel", interpeer.ProtocolError),
         (b"IPF1" + (5).to_bytes(8, "big") + b"hello" + bytes(32), interpeer.ProtocolError),
-        (b"IPF1" + (5).to_bytes(8, "big") + b"hello" + damaged(hashlib.blake2b(b"hello", digest_size=32).digest()), interpeer.ProtocolError),
+        (b"IPF1" + (5).to_bytes(8, "big") + b"hello" + damaged(DIGEST_OF_HELLO), interpeer.ProtocolError),
         (b"IPF1" + (1 << 62).to_bytes(8, "big"), ValueError),
     ],
 )

@@ -10,8 +10,9 @@ import socket
 import sys
 import threading
 
-import interpeer
 import pytest
+
+import interpeer
 from interpeer._core import control
 
 
@@ -450,7 +451,7 @@ def test_a_forked_child_is_told_and_disturbs_nothing(run, pair):
             os.close(writer)
             assert b"open a node of its own" in os.read(reader, 1000)
             os.close(reader)
-            os.waitpid(child, 0)
+            await asyncio.to_thread(os.waitpid, child, 0)
             await stream.write(b"as before")
             assert await peer.readexactly(9) == b"as before"
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 
-import interpeer
 import pytest
+
+import interpeer
 
 
 def test_a_stream_is_announced_before_there_are_data(run, pair):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from interpeer import Address, Endpoint, Identity
 
 ID = Identity.from_seed(bytes(32)).id
@@ -44,7 +45,10 @@ def test_the_readable_form():
     assert Address(str(address)) == address
 
 
-@pytest.mark.parametrize("wrong", ["192.0.2.1", "192.0.2.1:", "192.0.2.1:0", "192.0.2.1:65536", "::1:5", "[::1]", "host:5", ":5", "1.2.3:5", "[1.2.3.4:5"])
+@pytest.mark.parametrize(
+    "wrong",
+    ["192.0.2.1", "192.0.2.1:", "192.0.2.1:0", "192.0.2.1:65536", "::1:5", "[::1]", "host:5", ":5", "1.2.3:5", "[1.2.3.4:5"],
+)
 def test_what_is_no_endpoint_is_refused(wrong):
     with pytest.raises(ValueError):
         Endpoint.parse(wrong)

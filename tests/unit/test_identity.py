@@ -6,8 +6,9 @@ import os
 import stat
 import sys
 
-import interpeer
 import pytest
+
+import interpeer
 from interpeer import Identity, IdentityFileError, PeerId
 
 SEED = bytes(range(32))

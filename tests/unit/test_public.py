@@ -6,8 +6,9 @@ import asyncio
 import dataclasses
 import inspect
 
-import interpeer
 import pytest
+
+import interpeer
 from interpeer import errors
 from interpeer._waiting import Opening, Waiters
 
