@@ -226,9 +226,9 @@ cdef void conn_notify_stream(Conn *c, Stream *s) noexcept nogil:
     cdef uint8_t events = 0
     if s.wanted == 0:
         return
-    if s.wanted & STREAM_EVENT_READABLE and (stream_readable(s) + s.in_.posted_filled >= s.read_mark or c.state > CONN_OPEN
+    if s.wanted & STREAM_EVENT_READABLE and (stream_readable(s) or s.in_.posted_filled >= s.read_mark or c.state > CONN_OPEN
                                              or (s.recv_state != RECV_OPEN and s.recv_state != RECV_SIZE_KNOWN)):
-        events |= STREAM_EVENT_READABLE
+        events |= STREAM_EVENT_READABLE     # what could not be posted, after a gap, has to be read to make room
     if s.wanted & STREAM_EVENT_WRITABLE and (s.out.end - s.out.start <= conn_send_buffer(c) // 2
                                              or s.send_state != SEND_OPEN):
         events |= STREAM_EVENT_WRITABLE

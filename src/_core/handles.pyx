@@ -354,6 +354,12 @@ cdef bint all_bytes(list items):
     return True
 
 
+cdef bint is_readable(const Conn *c, const Stream *s) noexcept nogil:
+    """Tell whether something can be read, or no more will come."""
+    return (stream_readable(s) != 0 or c.state > CONN_OPEN or s.is_stopped
+            or (s.recv_state != RECV_OPEN and s.recv_state != RECV_SIZE_KNOWN))
+
+
 @cython.final
 @cython.no_gc_clear             # the destructor needs the engine
 cdef class StreamHandle:
@@ -555,24 +561,27 @@ cdef class StreamHandle:
         return n
 
     def post(self, buffer, Py_ssize_t start, uint64_t mark):
-        """Receive into a buffer from `start` on while nobody runs here; READABLE tells of `mark` bytes, or the end.
+        """Receive into a buffer from `start` on while nobody runs here; READABLE tells of `mark` bytes, or of the end, or
+        of some that came out of order and have to be read.
 
         True if waiting makes no sense: something can be read, or no more will come. Otherwise `unpost` ends it."""
-        cdef bint is_so
+        cdef Conn *c
+        cdef Stream *s
         if self.has_post:
             raise RuntimeError("another task is reading this stream")
         PyObject_GetBuffer(buffer, &self.posted, PyBUF_SIMPLE | PyBUF_WRITABLE)
-        is_so = self.want_readable(mark)
-        if not is_so:
-            self.enter()
-            if stream_readable(self.stream) == 0:
-                recv_buffer_post(&self.stream.in_, <uint8_t *>self.posted.buf + start, self.posted.len - start)
-                self.stream.read_mark = mark    # what comes is read at once, so the window does not bound it
-                self.has_post = True
-            leave(self.connection.engine)
+        c = self.enter()
+        s = self.stream
+        self.has_post = not is_readable(c, s)
+        if self.has_post:
+            recv_buffer_post(&s.in_, <uint8_t *>self.posted.buf + start, self.posted.len - start)
+            s.read_mark = mark
+            s.wanted |= STREAM_EVENT_READABLE
+        leave(self.connection.engine)
         if not self.has_post:
             PyBuffer_Release(&self.posted)
-        return is_so
+            return True
+        return False
 
     def unpost(self):
         """End what `post` began; return how many bytes have come. Harmless without it."""
@@ -591,15 +600,12 @@ cdef class StreamHandle:
         recv_input(self.stream, RECV_IN_TOLD)
         leave(self.connection.engine)
 
-    def want_readable(self, uint64_t mark):
-        """Ask to be told when `mark` bytes can be read, or no more will come. True if that is so."""
+    def want_readable(self):
+        """Ask to be told when something can be read, or no more will come. True if that is so."""
         cdef Conn *c = self.enter()
         cdef Stream *s = self.stream
-        cdef bint is_so = (stream_readable(s) >= mark or c.state > CONN_OPEN or s.is_stopped
-                           or (s.recv_state != RECV_OPEN and s.recv_state != RECV_SIZE_KNOWN))
+        cdef bint is_so = is_readable(c, s)
         if not is_so:
-            # no more than the window can ever wait to be read
-            s.read_mark = mark if mark <= s.window // 2 else s.window // 2
             s.wanted |= STREAM_EVENT_READABLE
         leave(self.connection.engine)
         return is_so

@@ -216,7 +216,7 @@ class Stream:
         """Wait until something can be read, or no more will come; False at the end. Raises what ended it otherwise."""
         if not self._can_come():
             return False
-        await self._waiters.wait(handles.READABLE, lambda: self._handle.want_readable(1))
+        await self._waiters.wait(handles.READABLE, self._handle.want_readable)
         return not self._handle.is_at_end
 
     def _can_come(self) -> bool:

@@ -49,7 +49,7 @@ cdef enum:                          # Stream.pending: control frames to be sent
     PENDING_STOP = 0x08
 
 cdef enum:                          # Stream.events, and what the application waits for (Stream.wanted)
-    STREAM_EVENT_READABLE = 0x01    # `read_mark` bytes, the end, or a reset
+    STREAM_EVENT_READABLE = 0x01    # something to read, `read_mark` bytes in a posted buffer, the end, or a reset
     STREAM_EVENT_WRITABLE = 0x02    # room to write, or the stream cannot be written any more
     STREAM_EVENT_ACKED = 0x04       # everything up to `acked_mark` is acknowledged, or never will be
 
