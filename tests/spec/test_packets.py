@@ -211,6 +211,7 @@ def test_nonce_holds_path_and_counter_behind_zeros(suite):
         assert len(expected) == 4 + tag_bytes
 
 
+@pytest.mark.row("P11")
 @pytest.mark.spec("PK-24")
 def test_too_many_forgeries_end_the_connection():
     peer = Peer(Node(forgery_limit=5)).call()
@@ -248,6 +249,7 @@ def test_a_sender_keeps_its_key_until_a_packet_of_the_epoch_is_acknowledged():
     assert len(packets) > 3 and {packet.epoch for packet in packets} == {1}
 
 
+@pytest.mark.row("P10")
 @pytest.mark.spec("PK-28")
 def test_a_sender_that_cannot_change_its_key_in_time_ends_the_connection():
     peer = Peer(Node(key_update_packets=2, key_limit_packets=8)).call()
