@@ -111,7 +111,21 @@ class Connection:
     """Talk to one peer, over as many streams as the peer allows and in datagrams.
 
     Made by `Node.connect` and `Node.accept`. Leaving `async with` closes it, after what was finished is delivered; leaving it
-    with an exception closes it at once with code 1."""
+    with an exception closes it at once with code 1.
+
+    >>> import asyncio, interpeer
+    >>> async def main():
+    ...     async with interpeer.Node() as a, interpeer.Node() as b:
+    ...         async with a.connect(b.address) as connection:
+    ...             accepted = await b.accept()
+    ...             assert accepted.peer_id == a.id
+    ...             stream = await connection.open_stream()
+    ...             await (await accepted.accept_stream()).write(b"from the callee")
+    ...             connection.send_datagrams([b"one", b"two"])
+    ...             return await stream.readexactly(15), await accepted.recv_datagram()
+    >>> asyncio.run(main())
+    (b'from the callee', b'one')
+    """
 
     __slots__ = ("__weakref__", "_by_stream", "_handle", "_node", "_protocol", "_waiters", "_was_announced", "peer_id")
 

@@ -10,7 +10,17 @@ from interpeer._identity import PeerId
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Be the base of everything that `Node.events` gives."""
+    """Be the base of everything that `Node.events` gives.
+
+    >>> import asyncio, interpeer
+    >>> async def main():
+    ...     async with interpeer.Node() as a, interpeer.Node() as b:
+    ...         async with a.connect(b.address):
+    ...             async for event in b.events():
+    ...                 return event.peer_id == a.id, event.incoming
+    >>> asyncio.run(main())
+    (True, True)
+    """
 
 
 @final
@@ -21,7 +31,7 @@ class PeerConnected(Event):
     peer_id: PeerId
     protocol: str
     path: str
-    """How it is reached: "loopback", "lan" or "direct", and the address."""
+    """How it is reached: "direct", "lan" or "relayed", and the address."""
     incoming: bool
     """Whether the peer has called."""
 

@@ -30,7 +30,23 @@ class Stream:
     an exception resets it. A stream that is dropped without either is finished and read no more.
 
     Cancelling `read*` loses nothing. Cancelling `write` leaves a prefix sent: `bytes_accepted` tells how much. One task
-    reads and one writes at a time."""
+    reads and one writes at a time.
+
+    >>> import asyncio, interpeer
+    >>> import numpy as np
+    >>> async def send(node, address):
+    ...     async with node.connect(address) as connection, connection.open_stream() as stream:
+    ...         await stream.write(b"a grid: ")
+    ...         await stream.send_array(np.arange(6).reshape(2, 3))
+    >>> async def main():
+    ...     async with interpeer.Node() as a, interpeer.Node() as b:
+    ...         sending = asyncio.create_task(send(a, b.address))
+    ...         stream = await (await b.accept()).accept_stream()
+    ...         print(await stream.readexactly(8), (await stream.recv_array()).shape, await stream.read())
+    ...         await sending
+    >>> asyncio.run(main())
+    b'a grid: ' (2, 3) b''
+    """
 
     __slots__ = ("__weakref__", "_connection", "_handle", "_stash", "_waiters")
 

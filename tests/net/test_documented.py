@@ -1,0 +1,94 @@
+"""Every example that a reader sees runs: docstrings, README, the guides in docs/, examples/."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import os
+import pkgutil
+import re
+import subprocess
+import sys
+
+import pytest
+
+import interpeer
+
+
+def modules():
+    """Name all modules of the package but the compiled ones, the command line's entry and what is Windows' alone."""
+    for module in pkgutil.walk_packages(interpeer.__path__, "interpeer."):
+        if not module.name.startswith("interpeer._core") and not module.name.endswith("__main__"):
+            yield module.name
+    yield "interpeer"
+
+
+@pytest.mark.parametrize("name", sorted(modules()))
+def test_examples_in_docstrings(name):
+    module = importlib.import_module(name)
+    done = doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS)
+    assert done.failed == 0
+
+
+def test_every_public_class_has_an_example_or_is_plain_data(root):
+    without = {
+        name
+        for name in interpeer.__all__
+        if isinstance(thing := getattr(interpeer, name), type)
+        and not issubclass(thing, BaseException)
+        and ">>>" not in (thing.__doc__ or "")
+    }
+    data = {"ConnectFailed", "EventsDropped", "Give", "Path", "PeerConnected", "PeerDisconnected", "Stats"}
+    assert without <= data
+
+
+def blocks(path, language):
+    return re.findall(rf"^```{language}\n(.*?)^```", path.read_text(), re.DOTALL | re.MULTILINE)
+
+
+def run_script(script, cwd):
+    done = subprocess.run([sys.executable, script], cwd=cwd, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def guides(root):
+    return [root / "README.md", *sorted((root / "docs").glob("*.md"))]
+
+
+def test_programs_in_the_readme_and_the_guides(root, tmp_path):
+    """A block of Python is a program of its own; what it prints stands in the block of text behind it."""
+    count = 0
+    for path in guides(root):
+        for found in re.finditer(r"^```python\n(.*?)^```(?:\n+```text\n(.*?)^```)?", path.read_text(), re.DOTALL | re.MULTILINE):
+            script = tmp_path / "example.py"
+            script.write_text(found[1])
+            printed = run_script(script, tmp_path)
+            assert found[2] is None or printed == found[2], path
+            count += 1
+    assert count
+
+
+def test_examples_print_what_they_say(root, tmp_path):
+    """The last paragraph of an example's docstring, indented, is what it prints."""
+    scripts = sorted((root / "examples").glob("*.py"))
+    assert scripts
+    for script in scripts:
+        said = re.search(r'"""(.*?)"""', script.read_text(), re.DOTALL)
+        assert said, script
+        expected = "".join(line[4:] + "\n" for line in said[1].split("Prints:\n\n")[1].splitlines() if line.strip())
+        assert run_script(script, tmp_path) == expected, script
+
+
+def test_commands_in_the_readme(root, tmp_path):
+    """What the README shows of the command line is real: every command there is one, with options that it has."""
+    environ = {**os.environ, "XDG_DATA_HOME": str(tmp_path), "XDG_STATE_HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path)}
+    shown = [line for text in blocks(root / "README.md", "sh") for line in text.splitlines() if "interpeer " in line]
+    assert shown
+    for line in shown:
+        words = re.search(r"interpeer ([a-z]+)((?: --?[a-z-]+)*)", line)
+        assert words, line
+        told = subprocess.run(
+            [sys.executable, "-m", "interpeer", words[1], "--help"], capture_output=True, text=True, env=environ, check=False
+        )
+        assert told.returncode == 0 and all(option in told.stdout for option in words[2].split()), line
