@@ -27,6 +27,7 @@ _QUIET_SIGNALS = [number for name in ("SIGTERM", "SIGHUP") if (number := getattr
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return the exit code."""
+    _fill_standard_descriptors()
     words = list(sys.argv[1:] if arguments is None else arguments)
     output = Output(is_json="--json" in words)
     try:
@@ -83,8 +84,7 @@ def _end(run: Any, words: list[str], output: Output) -> int:
         except Exception as error:
             if not isinstance(error, (CommandError, InterpeerError, OSError, ImportError)):
                 logging.getLogger("interpeer").info("where it went wrong", exc_info=error)
-            message, reasons = explain(error)
-            output.error(message, reasons)
+            _tell(error, output)
             return error.exit_code if isinstance(error, CommandError) else FAILED
     except BrokenPipeError:  # whoever read standard output has gone away, which is no news to anybody
         return FAILED
@@ -98,12 +98,31 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
+def _tell(error: Exception, output: Output) -> None:
+    message, reasons = explain(error)
+    try:
+        output.error(message, reasons)
+    except BrokenPipeError:
+        raise
+    except OSError:  # the answer's place is what is full or broken: people are told in any case
+        Output().error(message)
+
+
+def _fill_standard_descriptors() -> None:
+    """Open the null device where standard input, output or error is closed: else a socket gets its number, and our data."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+
+
 def _close_stdout() -> None:
     """Flush standard output; if that fails, let the interpreter not try again and complain."""
     try:
         if sys.stdout is not None:
             sys.stdout.flush()
-    except (BrokenPipeError, ValueError):
+    except (OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 

@@ -116,15 +116,19 @@ class Output:
 
 
 def _write(file: TextIO | None, text: str) -> None:
-    """Write a line at once. A closed standard error is nothing to die of; a closed standard output is BrokenPipeError."""
+    """Write a line at once. What standard error does not take is nothing to die of; a closed standard output is
+    BrokenPipeError. Raises OSError."""
     try:
         if file is None:
             raise BrokenPipeError
         file.write(text.encode(file.encoding, "backslashreplace").decode(file.encoding) + "\n")
         file.flush()
-    except (BrokenPipeError, ValueError):
-        if file is not sys.stderr:
+    except (OSError, ValueError) as error:
+        if file is sys.stderr:
+            return
+        if isinstance(error, ValueError):  # closed by ourselves
             raise BrokenPipeError from None
+        raise
 
 
 @final

@@ -101,6 +101,7 @@ class Store:
     def begin(self, entry: Entry, good: int) -> FileIO:
         """Open a partial file behind its good chunks. Raises OSError, or Conflict when another process writes it."""
         self._make_folder(os.path.dirname(entry.name))
+        self._partial_folder.mkdir(exist_ok=True)  # another process that receives into this folder may have removed it
         file = _open(self._partial(entry), os.O_RDWR | os.O_CREAT)
         try:
             _lock(file)

@@ -138,7 +138,8 @@ class _Sender:
             failures=sent.failures,
         )
         moved = sent.bytes - sent.resumed_bytes
-        text = f"to {peer[:8]}: {size(sent.bytes)} received in {duration(seconds)}, {size(moved / max(seconds, 1e-9))}/s"
+        rate = f", {size(moved / max(seconds, 1e-9))}/s" if moved else ""
+        text = f"to {peer[:8]}: {size(sent.bytes)} received in {duration(seconds)}{rate}"
         if sent.resumed_bytes:
             text += f" ({size(sent.resumed_bytes)} of it was there)"
         self._output.say(text + f", {connection.path}" + ("" if is_ok else f"; {sent.failures} files are missing there"))
