@@ -8,8 +8,9 @@ import signal
 import subprocess
 import sys
 
-import interpeer
 import pytest
+
+import interpeer
 from interpeer._cli import main
 from interpeer._cli.parser import COMMANDS, SHELLS
 from interpeer._version import __version__
