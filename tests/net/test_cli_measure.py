@@ -15,7 +15,8 @@ from interpeer._cli import main
 from interpeer._version import __version__
 
 BENCH_FIELDS = """cipher limit_gbit stream_gbit stream_of_limit tls_gbit stream_of_tls cpu_s_per_gb limit_cpu_s_per_gb
-    messages_per_s messages_single_per_s ping_p50_us raw_ping_p50_us handshakes_per_s handshakes_in_a_row_per_s bytes_per_idle_connection"""
+    messages_per_s messages_single_per_s ping_p50_us raw_ping_p50_us handshakes_per_s handshakes_in_a_row_per_s
+    bytes_per_idle_connection"""
 
 
 @pytest.fixture(autouse=True)
