@@ -28,7 +28,7 @@ QUIET_S = 0.25  # after so long without a datagram those that are missing are lo
 HELLO = b"\x01"
 
 
-BUSY_THREADS = 2
+BUSY_THREADS = 2  # in all, whichever end they are at
 
 
 @final
@@ -39,7 +39,7 @@ class Plan:
     seconds: float = 0.0
     """How long; "idle" and "soak" take as long as they take."""
     busy: str = ""
-    """Which end has busy Python threads beside it: "client", "server" or "both"."""
+    """Where busy Python threads compute beside it: "client", "server", or "both", half of them at each."""
     connections: int = loads.IDLE_CONNECTIONS
     moved_bytes: int = loads.IDLE_BYTES
     """What "idle" moves on each of its connections."""
@@ -68,7 +68,7 @@ def dial(control: Control, *, part: str, plan: Facts, address: str, loop: str = 
 
 async def _serve(control: Control, part: str, plan: Plan, config: Facts) -> Facts:
     if plan.busy in ("server", "both"):
-        _keep_busy()
+        _keep_busy(plan)
     async with Node(listen=LISTEN, config=_config(config)) as node:
         control.tell(address=str(node.address))
         server = _Server(node, plan)
@@ -82,19 +82,19 @@ async def _serve(control: Control, part: str, plan: Plan, config: Facts) -> Fact
 
 async def _dial(control: Control, part: str, plan: Plan, address: Address, config: Facts) -> Facts | None:
     if plan.busy in ("client", "both"):
-        _keep_busy()
+        _keep_busy(plan)
     async with Node(listen=LISTEN, config=_config(config)) as node:
         return await CLIENTS[part](node, address, control, plan)
 
 
-def _keep_busy() -> None:
+def _keep_busy(plan: Plan) -> None:
     """Start threads that compute in Python for as long as the process lives, as an application's might."""
 
     def compute() -> None:
         while True:
             sum(range(1000))
 
-    for _ in range(BUSY_THREADS):
+    for _ in range(BUSY_THREADS // 2 if plan.busy == "both" else BUSY_THREADS):
         threading.Thread(target=compute, daemon=True).start()
 
 
