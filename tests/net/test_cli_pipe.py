@@ -169,7 +169,7 @@ def test_output_that_is_full_is_told(cli, listener):
         command, ticket = listener(stdout=full, stdin=subprocess.DEVNULL)
         call(cli, ticket, b"data")
         last = command.rest()[-1]
-    assert last == {"ok": False, "error": "No space left on device", "reasons": []}
+    assert last == {"event": "error", "ok": False, "error": "No space left on device", "reasons": []}
     assert command.process.wait() == 1
 
 

@@ -240,7 +240,8 @@ def test_folder_that_cannot_be_written_is_told(cli, offer, tmp_path):
     _, ticket = offer(tmp_path / "file")
     done = cli.run("recv", ticket, "-o", tmp_path / "file" / "within", *LOOPBACK, "--json")
     assert done.returncode == 1
-    assert json.loads(done.stdout) == {"ok": False, "error": f"{tmp_path}/file/within: Not a directory", "reasons": []}
+    told = json.loads(done.stdout)
+    assert told == {"event": "error", "ok": False, "error": f"{tmp_path}/file/within: Not a directory", "reasons": []}
 
 
 def test_hidden_file_goes_only_into_a_folder_that_was_named(cli, offer, tmp_path):

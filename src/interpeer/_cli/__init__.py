@@ -39,9 +39,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _dispatch(words: list[str], output: Output) -> int:
     if words == ["--version"]:  # without the grammar of all commands
         return _version(output)
-    from interpeer._cli.parser import COMMANDS, command, parse
+    from interpeer._cli.parser import COMMANDS, LONG_RUNNING, command, parse
 
-    output.data_on_stdout = any(command(word).DATA_ON_STDOUT for word in words[:1] if word in COMMANDS)
+    for word in words[:1]:  # misuse is told where and how everything else would be
+        output.data_on_stdout = word in COMMANDS and command(word).DATA_ON_STDOUT
+        output.has_events = word in LONG_RUNNING
     options = parse(words)
     output.has_color = not getattr(options, "no_color", False) and not os.environ.get("NO_COLOR")
     _log_to(output, getattr(options, "verbose", 0))
@@ -54,6 +56,7 @@ def _dispatch(words: list[str], output: Output) -> int:
         return DONE
     chosen = command(options.command)
     output.data_on_stdout = chosen.DATA_ON_STDOUT
+    output.has_events = options.command in LONG_RUNNING
     return chosen.run(options, output)
 
 
