@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import os
 import stat
 import tempfile
@@ -14,7 +15,8 @@ from interpeer._host import random_bytes
 from interpeer.errors import IdentityFileError
 
 SEED_BYTES = 32
-_MAGIC = b"interpeer identity 1\n"  # a key file: this line, the seed in base32, a newline
+_MAGIC = b"interpeer identity 1\n"  # a key file: this line, the seed in base32, and its digest: a flipped bit is no new identity
+_CHECK_BYTES = 5
 _ID_CHARACTERS = 52
 
 
@@ -155,7 +157,7 @@ class Identity:
         finally:
             os.close(descriptor)
         try:
-            seed = from_base32(content.removeprefix(_MAGIC).removesuffix(b"\n").decode("ascii"))
+            seed = from_base32(content.removeprefix(_MAGIC).partition(b"\n")[0].decode("ascii"))
         except ValueError:
             seed = b""
         if content != _format(seed):
@@ -209,7 +211,8 @@ class Identity:
 
 
 def _format(seed: bytes) -> bytes:
-    return _MAGIC + to_base32(seed).encode("ascii") + b"\n"
+    check = hashlib.blake2b(seed, digest_size=_CHECK_BYTES, person=b"interpeer key").digest()
+    return _MAGIC + f"{to_base32(seed)}\n{to_base32(check)}\n".encode("ascii")
 
 
 def _sync_directory(path: Path) -> None:

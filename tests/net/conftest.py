@@ -120,7 +120,7 @@ class Command:
     """A running command whose JSON events are read as they come."""
 
     def __init__(self, words: Sequence[Words], events_on: str, environ: dict[str, str], **options: Any) -> None:
-        self._quiet = tempfile.TemporaryFile("w+")
+        self._quiet = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed by `close`
         streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": self._quiet, "stderr": self._quiet}
         command = [sys.executable, "-m", "interpeer", *words]
         self.process = subprocess.Popen(command, env=environ, **streams | {events_on: subprocess.PIPE} | options)

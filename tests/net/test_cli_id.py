@@ -100,8 +100,8 @@ def test_state_directory_that_was_named_serves_one_process(cli, tmp_path):
 def test_default_key_is_one_processs_and_the_next_has_a_fresh_one(cli):
     mine = cli.run("id").stdout.strip()
     first = cli.start("pipe", *LOOPBACK, events_on="stderr")
-    second = cli.start("pipe", *LOOPBACK, events_on="stderr")
     assert first.event("ready")["id"] == mine
+    second = cli.start("pipe", *LOOPBACK, events_on="stderr")
     assert second.event("ready")["id"] != mine
 
 

@@ -37,6 +37,7 @@ def test_idle_memory_is_told_for_each_end_in_kilobytes() -> None:
     [
         ("bulk", {"bytes": 2, "seconds": 1.0, "cpu_s": 1.0}, {"bytes": 1, "cpu_s": 1.0}),
         ("handshakes", {"handshakes": 2, "seconds": 1.0}, {"handshakes": 1}),
+        ("soak", {"bytes": 2}, {"bytes": 1}),
         ("idle", {"connections": 2, "used_bytes": 1, "fresh_bytes": 1}, {"connections": 1}),
     ],
 )
@@ -46,7 +47,12 @@ def test_run_whose_ends_disagree_counts_for_nothing(part: str, client: dict, ser
 
 
 def test_every_part_of_every_load_has_figures() -> None:
-    assert {part for parts in loads.PARTS.values() for part in parts} == set(FIGURES)
+    assert {part for parts in loads.PARTS.values() for part in parts} | {"soak"} == set(FIGURES)
+
+
+def test_memory_is_compared_at_both_ends_and_the_worse_counts() -> None:
+    ends = [{"bytes": 9, "early_bytes": early, "late_bytes": late} for early, late in ((100, 101), (100, 110))]
+    assert figures("soak", *ends)["resident_growth"] == pytest.approx(0.1)
 
 
 def test_median_of_runs_keeps_pairs_and_tells_the_spread() -> None:

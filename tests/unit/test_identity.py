@@ -80,7 +80,7 @@ def test_damaged_key_files_are_refused_and_left_alone(tmp_path):
     Identity.from_seed(SEED).save(path)
     good = path.read_bytes()
     damaged = [b"", good[:-2], good + b"x", good[:-1], b"x" + good, bytes(32), good.upper(), good * 10]
-    damaged += [good[:i] + bytes([good[i] ^ 128]) + good[i + 1 :] for i in range(0, len(good), 7)]
+    damaged += [good[:i] + bytes([good[i] ^ bit]) + good[i + 1 :] for i in range(len(good)) for bit in (1, 2, 128)]
     for content in damaged:
         path.write_bytes(content)
         with pytest.raises(IdentityFileError, match="damaged"):

@@ -89,7 +89,7 @@ async def _serve(control: Control) -> Facts:
         seconds = time.perf_counter() - start_s
         await stream.write(loads.COUNT.pack(count))
         await stream.finish()
-        await connection.wait_closed()
+        await connection.close()
         return {"bytes": count, "seconds": seconds, "is_last": True}
 
 
@@ -124,4 +124,5 @@ async def _dial(control: Control, seconds: float, address: Address) -> Facts:
             (count,) = loads.COUNT.unpack(await stream.readexactly(loads.COUNT.size))
             if count != stream.bytes_accepted:
                 raise ValueError(f"{stream.bytes_accepted} bytes were sent and {count} received")
+            await connection.wait_closed()  # by the other side, which knows then that its answer has come
         return {"sent": count}

@@ -66,6 +66,16 @@ def _idle(client: Facts, server: Facts) -> Facts:
     }
 
 
+def _soak(client: Facts, server: Facts) -> Facts:
+    if client["bytes"] != server["bytes"]:
+        raise LoadBroken(f"the client sent {client['bytes']} bytes and the server received {server['bytes']}")
+    ends = (client, server)
+    return {
+        "resident_mb": [end["late_bytes"] / 1e6 for end in ends],
+        "resident_growth": max(end["late_bytes"] / end["early_bytes"] for end in ends) - 1,
+    }
+
+
 FIGURES = {
     "bulk": _bulk,
     "msgs": _messages,
@@ -74,6 +84,7 @@ FIGURES = {
     "handshakes": _handshakes,
     "handshakes-in-a-row": _handshakes_in_a_row,
     "idle": _idle,
+    "soak": _soak,
 }
 
 

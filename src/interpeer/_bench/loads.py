@@ -20,6 +20,7 @@ PARTS = {
     "handshakes": ("handshakes", "handshakes-in-a-row"),
     "idle": ("idle",),
 }
+"""What every library is measured under; interpeer itself also under "soak"."""
 
 MESSAGE_BYTES = 64
 BATCH_MESSAGES = 1024
@@ -97,7 +98,8 @@ class IdleServer:
     The first few connections move their data before the others come, to warm up whatever is made only once; they are
     not counted."""
 
-    def __init__(self) -> None:
+    def __init__(self, connections: int = IDLE_CONNECTIONS) -> None:
+        self._connections = connections
         self._opened = 0
         self._moved = 0
         self._before = 0
@@ -106,7 +108,7 @@ class IdleServer:
     def opened(self) -> None:
         """Note that one more client was greeted."""
         self._opened += 1
-        if self._opened == IDLE_WARM_UP + IDLE_CONNECTIONS:
+        if self._opened == IDLE_WARM_UP + self._connections:
             self._fresh = resident_bytes() - self._before
 
     def moved(self) -> None:
@@ -120,7 +122,12 @@ class IdleServer:
         return {"connections": self._moved - IDLE_WARM_UP, "fresh_bytes": self._fresh, "used_bytes": used}
 
 
-async def idle_client(control: Control, connect: Callable[[], Awaitable[Any]], move: Callable[[Any], Awaitable[None]]) -> None:
+async def idle_client(
+    control: Control,
+    connect: Callable[[], Awaitable[Any]],
+    move: Callable[[Any], Awaitable[None]],
+    count: int = IDLE_CONNECTIONS,
+) -> None:
     """Open connections, move data on each, tell the memory they take, and keep them until told to stop.
 
     `connect` returns a connection when the server has greeted it, `move` when the server has confirmed the data."""
@@ -132,10 +139,10 @@ async def idle_client(control: Control, connect: Callable[[], Awaitable[Any]], m
     await _for_each(range(IDLE_WARM_UP), open_one)
     await _for_each(list(connections), move)
     before = resident_bytes()
-    await _for_each(range(IDLE_CONNECTIONS), open_one)
+    await _for_each(range(count), open_one)
     fresh = resident_bytes() - before
     await _for_each(connections[IDLE_WARM_UP:], move)
-    control.tell(connections=IDLE_CONNECTIONS, fresh_bytes=fresh, used_bytes=resident_bytes() - before)
+    control.tell(connections=count, fresh_bytes=fresh, used_bytes=resident_bytes() - before)
     await control.stopped()
 
 

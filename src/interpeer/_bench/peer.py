@@ -1,19 +1,21 @@
 """The loads over interpeer itself, by its public API alone.
 
-`serve` and `dial` are the ends of every part of `loads.PARTS`; `run_once` runs one part between two processes. Bulk goes through
-one stream, messages and pings are datagrams.
+`serve` and `dial` are the ends of every part of `loads.PARTS`, and of "soak"; `run_once` runs one part between two processes.
+Bulk goes through one stream, messages and pings are datagrams.
 """
 
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Coroutine
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, final
 
 from interpeer import Address, Config, Connection, Node, Stream
 from interpeer._bench import loads
-from interpeer._bench.end import Control, Facts, Stopwatch, run
+from interpeer._bench.end import Control, Facts, Stopwatch, resident_bytes, run
 from interpeer._bench.figures import figures
 from interpeer._bench.process import run_pair
 from interpeer.errors import NetworkError
@@ -26,26 +28,50 @@ QUIET_S = 0.25  # after so long without a datagram those that are missing are lo
 HELLO = b"\x01"
 
 
+BUSY_THREADS = 2  # in all, whichever end they are at
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Say how much of a part is done."""
+
+    seconds: float = 0.0
+    """How long; "idle" and "soak" take as long as they take."""
+    busy: str = ""
+    """Where busy Python threads compute beside it: "client", "server", or "both", half of them at each."""
+    connections: int = loads.IDLE_CONNECTIONS
+    moved_bytes: int = loads.IDLE_BYTES
+    """What "idle" moves on each of its connections."""
+    early_bytes: int = 10**9
+    """After so much "soak" looks at the memory for the first time,"""
+    late_bytes: int = 20 * 10**9
+    """and after so much again."""
+
+
 def run_once(part: str, seconds: float, **options: Any) -> Facts:
     """Run one part between two processes and return its figures, and the cipher. Raises EndFailed or LoadBroken.
 
-    options: `loop` ("uvloop" or "asyncio"), and what `Config` takes."""
-    client, server = run_pair(f"{__name__}:serve", f"{__name__}:dial", part=part, seconds=seconds, **options)
+    options: `loop` ("uvloop" or "asyncio"), `plan` (what Plan takes), and what `Config` takes."""
+    options["plan"] = {**options.get("plan", {}), "seconds": seconds}
+    client, server = run_pair(f"{__name__}:serve", f"{__name__}:dial", part=part, **options)
     return {**figures(part, client, server), "cipher": server.get("cipher")}
 
 
-def serve(control: Control, *, part: str, seconds: float, loop: str = "uvloop", **config: Any) -> Facts | None:
-    return run(_serve(control, part, config), uvloop=loop == "uvloop")
+def serve(control: Control, *, part: str, plan: Facts, loop: str = "uvloop", **config: Any) -> Facts | None:
+    return run(_serve(control, part, Plan(**plan), config), uvloop=loop == "uvloop")
 
 
-def dial(control: Control, *, part: str, seconds: float, address: str, loop: str = "uvloop", **config: Any) -> Facts | None:
-    return run(_dial(control, part, seconds, Address(address), config), uvloop=loop == "uvloop")
+def dial(control: Control, *, part: str, plan: Facts, address: str, loop: str = "uvloop", **config: Any) -> Facts | None:
+    return run(_dial(control, part, Plan(**plan), Address(address), config), uvloop=loop == "uvloop")
 
 
-async def _serve(control: Control, part: str, config: Facts) -> Facts:
+async def _serve(control: Control, part: str, plan: Plan, config: Facts) -> Facts:
+    if plan.busy in ("server", "both"):
+        _keep_busy(plan)
     async with Node(listen=LISTEN, config=_config(config)) as node:
         control.tell(address=str(node.address))
-        server = _Server(node)
+        server = _Server(node, plan)
         serving = asyncio.create_task(server.serve(SERVERS[part]))
         await control.stopped()
         serving.cancel()
@@ -54,9 +80,22 @@ async def _serve(control: Control, part: str, config: Facts) -> Facts:
         return server.figures
 
 
-async def _dial(control: Control, part: str, seconds: float, address: Address, config: Facts) -> Facts | None:
+async def _dial(control: Control, part: str, plan: Plan, address: Address, config: Facts) -> Facts | None:
+    if plan.busy in ("client", "both"):
+        _keep_busy(plan)
     async with Node(listen=LISTEN, config=_config(config)) as node:
-        return await CLIENTS[part](node, address, control, seconds)
+        return await CLIENTS[part](node, address, control, plan)
+
+
+def _keep_busy(plan: Plan) -> None:
+    """Start threads that compute in Python for as long as the process lives, as an application's might."""
+
+    def compute() -> None:
+        while True:
+            sum(range(1000))
+
+    for _ in range(BUSY_THREADS // 2 if plan.busy == "both" else BUSY_THREADS):
+        threading.Thread(target=compute, daemon=True).start()
 
 
 def _config(given: Facts) -> Config:
@@ -72,9 +111,10 @@ def _config(given: Facts) -> Config:
 class _Server:
     """What the connections of a server measure together."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, plan: Plan) -> None:
         self.figures: Facts = {"handshakes": 0}
-        self.memory = loads.IdleServer()
+        self.memory = loads.IdleServer(plan.connections)
+        self.plan = plan
         self._node = node
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -140,7 +180,18 @@ async def _idle(server: _Server, connection: Connection) -> None:
     while await stream.read(loads.IDLE_PIECE_BYTES):
         pass
     server.memory.moved()
-    await _confirm(stream, loads.IDLE_BYTES)
+    await _confirm(stream, server.plan.moved_bytes)
+
+
+async def _take_soak(server: _Server, connection: Connection) -> None:
+    stream = await connection.accept_stream()
+    buffer, count, early = bytearray(CHUNK_BYTES), 0, 0
+    while size := await stream.readinto(buffer):
+        count += size
+        if not early and count >= server.plan.early_bytes:
+            early = resident_bytes()
+    server.figures |= {"bytes": count, "early_bytes": early, "late_bytes": resident_bytes()}
+    await _confirm(stream, count)
 
 
 async def _confirm(stream: Stream, count: int) -> None:
@@ -155,11 +206,11 @@ async def _confirmed(stream: Stream) -> None:
 # --- the calling end ---
 
 
-async def _send_bulk(node: Node, address: Address, _control: Control, seconds: float) -> Facts:
+async def _send_bulk(node: Node, address: Address, _control: Control, plan: Plan) -> Facts:
     connection = await node.connect(address)
     stream = await connection.open_stream()
     data = bytes(CHUNK_BYTES)
-    watch, deadline = Stopwatch(), time.perf_counter() + seconds
+    watch, deadline = Stopwatch(), time.perf_counter() + plan.seconds
     while time.perf_counter() < deadline:
         await stream.write(data)
     await stream.finish()
@@ -167,10 +218,10 @@ async def _send_bulk(node: Node, address: Address, _control: Control, seconds: f
     return {"bytes": stream.bytes_accepted, **watch.read()}
 
 
-async def _send_batches(node: Node, address: Address, _control: Control, seconds: float) -> Facts:
+async def _send_batches(node: Node, address: Address, _control: Control, plan: Plan) -> Facts:
     connection = await node.connect(address)
     batch = [loads.MESSAGE] * loads.BATCH_MESSAGES
-    sent, watch, deadline = 0, Stopwatch(), time.perf_counter() + seconds
+    sent, watch, deadline = 0, Stopwatch(), time.perf_counter() + plan.seconds
     while time.perf_counter() < deadline:
         count = connection.send_datagrams(batch)
         sent += count
@@ -181,10 +232,10 @@ async def _send_batches(node: Node, address: Address, _control: Control, seconds
     return await _end_messages(connection, sent, watch)
 
 
-async def _send_singly(node: Node, address: Address, _control: Control, seconds: float) -> Facts:
+async def _send_singly(node: Node, address: Address, _control: Control, plan: Plan) -> Facts:
     connection = await node.connect(address)
     send, message = connection.send_datagram, loads.MESSAGE
-    sent, watch, deadline = 0, Stopwatch(), time.perf_counter() + seconds
+    sent, watch, deadline = 0, Stopwatch(), time.perf_counter() + plan.seconds
     while time.perf_counter() < deadline:
         count = 0
         while count < SINGLE_MESSAGES and send(message):
@@ -204,10 +255,10 @@ async def _end_messages(connection: Connection, sent: int, watch: Stopwatch) -> 
     return {"sent": sent, **watch.read()}
 
 
-async def _ping(node: Node, address: Address, _control: Control, seconds: float) -> Facts:
+async def _ping(node: Node, address: Address, _control: Control, plan: Plan) -> Facts:
     connection = await node.connect(address)
     times_ns: list[int] = []
-    deadline_ns = time.perf_counter_ns() + int(seconds * 1e9)
+    deadline_ns = time.perf_counter_ns() + int(plan.seconds * 1e9)
     while (start_ns := time.perf_counter_ns()) < deadline_ns:
         connection.send_datagram(loads.MESSAGE)
         await connection.recv_datagram()
@@ -215,12 +266,12 @@ async def _ping(node: Node, address: Address, _control: Control, seconds: float)
     return loads.round_trips(times_ns)
 
 
-async def _handshakes(node: Node, address: Address, _control: Control, seconds: float) -> Facts:
-    return await loads.handshakes(lambda: _shake_hands(node, address), seconds, loads.HANDSHAKES_IN_FLIGHT)
+async def _handshakes(node: Node, address: Address, _control: Control, plan: Plan) -> Facts:
+    return await loads.handshakes(lambda: _shake_hands(node, address), plan.seconds, loads.HANDSHAKES_IN_FLIGHT)
 
 
-async def _handshakes_in_a_row(node: Node, address: Address, _control: Control, seconds: float) -> Facts:
-    return await loads.handshakes(lambda: _shake_hands(node, address), seconds, 1)
+async def _handshakes_in_a_row(node: Node, address: Address, _control: Control, plan: Plan) -> Facts:
+    return await loads.handshakes(lambda: _shake_hands(node, address), plan.seconds, 1)
 
 
 async def _shake_hands(node: Node, address: Address) -> None:
@@ -229,7 +280,7 @@ async def _shake_hands(node: Node, address: Address) -> None:
     await connection.close()
 
 
-async def _idle_client(node: Node, address: Address, control: Control, _seconds: float) -> None:
+async def _idle_client(node: Node, address: Address, control: Control, plan: Plan) -> None:
     async def open_one() -> Connection:
         connection = await node.connect(address)
         await connection.recv_datagram()
@@ -237,12 +288,26 @@ async def _idle_client(node: Node, address: Address, control: Control, _seconds:
 
     async def move(connection: Connection) -> None:
         stream = await connection.open_stream()
-        for _ in range(loads.IDLE_BYTES // loads.IDLE_PIECE_BYTES):
+        for _ in range(plan.moved_bytes // loads.IDLE_PIECE_BYTES):
             await stream.write(bytes(loads.IDLE_PIECE_BYTES))
         await stream.finish()
         await _confirmed(stream)
 
-    await loads.idle_client(control, open_one, move)
+    await loads.idle_client(control, open_one, move, plan.connections)
+
+
+async def _send_soak(node: Node, address: Address, _control: Control, plan: Plan) -> Facts:
+    connection = await node.connect(address)
+    stream = await connection.open_stream()
+    data, early = bytes(CHUNK_BYTES), 0
+    while stream.bytes_accepted < plan.late_bytes:
+        await stream.write(data)
+        if not early and stream.bytes_accepted >= plan.early_bytes:
+            early = resident_bytes()
+    late = resident_bytes()
+    await stream.finish()
+    await _confirmed(stream)
+    return {"bytes": stream.bytes_accepted, "early_bytes": early, "late_bytes": late}
 
 
 SERVERS: dict[str, Callable[[_Server, Connection], Coroutine[Any, Any, None]]] = {
@@ -253,8 +318,9 @@ SERVERS: dict[str, Callable[[_Server, Connection], Coroutine[Any, Any, None]]] =
     "handshakes": _greet,
     "handshakes-in-a-row": _greet,
     "idle": _idle,
+    "soak": _take_soak,
 }
-CLIENTS: dict[str, Callable[[Node, Address, Control, float], Coroutine[Any, Any, Facts | None]]] = {
+CLIENTS: dict[str, Callable[[Node, Address, Control, Plan], Coroutine[Any, Any, Facts | None]]] = {
     "bulk": _send_bulk,
     "msgs": _send_batches,
     "msgs-single": _send_singly,
@@ -262,4 +328,5 @@ CLIENTS: dict[str, Callable[[Node, Address, Control, float], Coroutine[Any, Any,
     "handshakes": _handshakes,
     "handshakes-in-a-row": _handshakes_in_a_row,
     "idle": _idle_client,
+    "soak": _send_soak,
 }

@@ -21,6 +21,8 @@ from interpeer._core import control
 from interpeer._run import loop_factory
 
 PINGS = 4000
+QUICK, THOROUGH = (3, 0.6), (5, 2.0)
+"""Runs of each row, and seconds of each run."""
 
 OnRun = Callable[[str, int, int], None]
 """Told before each run what it measures, its number, and how many there are."""
@@ -51,7 +53,7 @@ class Table:
 
 def measure(*, is_quick: bool, on_run: OnRun) -> Table:
     """Measure everything; under a minute if quick. What fails is left out, with the reason."""
-    rounds, seconds = (3, 0.6) if is_quick else (5, 2.0)
+    rounds, seconds = QUICK if is_quick else THOROUGH
     rows = make_rows(seconds)
     results: dict[str, list[Facts]] = {row.name: [] for row in rows}
     left_out: dict[str, str] = {}

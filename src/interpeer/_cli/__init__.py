@@ -27,6 +27,7 @@ _QUIET_SIGNALS = [number for name in ("SIGTERM", "SIGHUP") if (number := getattr
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return the exit code."""
+    _fill_standard_descriptors()
     words = list(sys.argv[1:] if arguments is None else arguments)
     output = Output(is_json="--json" in words)
     try:
@@ -38,9 +39,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _dispatch(words: list[str], output: Output) -> int:
     if words == ["--version"]:  # without the grammar of all commands
         return _version(output)
-    from interpeer._cli.parser import COMMANDS, command, parse
+    from interpeer._cli.parser import COMMANDS, LONG_RUNNING, command, parse
 
-    output.data_on_stdout = any(command(word).DATA_ON_STDOUT for word in words[:1] if word in COMMANDS)
+    for word in words[:1]:  # misuse is told where and how everything else would be
+        output.data_on_stdout = word in COMMANDS and command(word).DATA_ON_STDOUT
+        output.has_events = word in LONG_RUNNING
     options = parse(words)
     output.has_color = not getattr(options, "no_color", False) and not os.environ.get("NO_COLOR")
     _log_to(output, getattr(options, "verbose", 0))
@@ -53,6 +56,7 @@ def _dispatch(words: list[str], output: Output) -> int:
         return DONE
     chosen = command(options.command)
     output.data_on_stdout = chosen.DATA_ON_STDOUT
+    output.has_events = options.command in LONG_RUNNING
     return chosen.run(options, output)
 
 
@@ -83,8 +87,7 @@ def _end(run: Any, words: list[str], output: Output) -> int:
         except Exception as error:
             if not isinstance(error, (CommandError, InterpeerError, OSError, ImportError)):
                 logging.getLogger("interpeer").info("where it went wrong", exc_info=error)
-            message, reasons = explain(error)
-            output.error(message, reasons)
+            _tell(error, output)
             return error.exit_code if isinstance(error, CommandError) else FAILED
     except BrokenPipeError:  # whoever read standard output has gone away, which is no news to anybody
         return FAILED
@@ -98,12 +101,31 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
+def _tell(error: Exception, output: Output) -> None:
+    message, reasons = explain(error)
+    try:
+        output.error(message, reasons)
+    except BrokenPipeError:
+        raise
+    except OSError:  # the answer's place is what is full or broken: people are told in any case
+        Output().error(message)
+
+
+def _fill_standard_descriptors() -> None:
+    """Open the null device where standard input, output or error is closed: else a socket gets its number, and our data."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+
+
 def _close_stdout() -> None:
     """Flush standard output; if that fails, let the interpreter not try again and complain."""
     try:
         if sys.stdout is not None:
             sys.stdout.flush()
-    except (BrokenPipeError, ValueError):
+    except (OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 

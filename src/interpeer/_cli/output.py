@@ -57,6 +57,8 @@ class Output:
         self.is_json = is_json
         self.has_color = has_color
         self.data_on_stdout = data_on_stdout
+        self.has_events = False
+        """Whether every line of JSON has an `event`, the last one and errors included."""
 
     @property
     def is_live(self) -> bool:
@@ -92,10 +94,10 @@ class Output:
         if self.is_json:
             self._json(facts)
 
-    def error(self, message: str, reasons: tuple[str, ...] = (), *, event: str | None = None) -> None:
+    def error(self, message: str, reasons: tuple[str, ...] = ()) -> None:
         """Say in one line why the command failed."""
         if self.is_json:
-            head: JsonObject = {"event": event} if event else {}
+            head: JsonObject = {"event": "error"} if self.has_events else {}
             self._json({**head, "ok": False, "error": message, "reasons": list(reasons)})
         else:
             _write(sys.stderr, f"interpeer: {printable(message)}")
@@ -116,15 +118,19 @@ class Output:
 
 
 def _write(file: TextIO | None, text: str) -> None:
-    """Write a line at once. A closed standard error is nothing to die of; a closed standard output is BrokenPipeError."""
+    """Write a line at once. What standard error does not take is nothing to die of; a closed standard output is
+    BrokenPipeError. Raises OSError."""
     try:
         if file is None:
             raise BrokenPipeError
         file.write(text.encode(file.encoding, "backslashreplace").decode(file.encoding) + "\n")
         file.flush()
-    except (BrokenPipeError, ValueError):
-        if file is not sys.stderr:
+    except (OSError, ValueError) as error:
+        if file is sys.stderr:
+            return
+        if isinstance(error, ValueError):  # closed by ourselves
             raise BrokenPipeError from None
+        raise
 
 
 @final

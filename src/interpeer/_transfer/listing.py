@@ -1,8 +1,8 @@
 """What a sender offers: the files and folders that it was given, with everything in them.
 
-Symbolic links are followed, as scp does: what they point to is sent in their place, so a receiver never makes a link.
-Links that lead nowhere or back into a folder that holds them are left out, and so is whatever is neither file nor folder;
-the caller is told of each.
+Symbolic links are followed: what they point to is sent in their place, so a receiver never makes a link. But nobody shall give
+away by a forgotten link what is not in the folder that was named: links that lead out of it are left out, as are those that
+lead nowhere or back into a folder that holds them, and whatever is neither file nor folder. The caller is told of each.
 """
 
 from __future__ import annotations
@@ -57,6 +57,7 @@ def collect(paths: Iterable[str], on_skip: OnSkip) -> Listing:
         if name in walk.top_names:
             raise ValueError(f"{given}: there are two of the name {name!r}; send them one after the other")
         walk.top_names.add(name)
+        walk.top = os.path.join(os.path.realpath(path), "")
         if not walk.add(path, name, ()):
             raise ValueError(f"{given} is neither a file nor a folder")
     return Listing(walk.entries, walk.paths, write_listing(walk.entries))
@@ -69,6 +70,8 @@ class _Walk:
         self.entries: list[Entry] = []
         self.paths: list[str] = []
         self.top_names: set[str] = set()
+        self.top = ""
+        """The real path of the folder that is walked, with a separator at its end."""
         self._on_skip = on_skip
 
     def add(self, path: str, name: str, above: tuple[tuple[int, int], ...]) -> bool:
@@ -77,12 +80,16 @@ class _Walk:
             names.check(name, on_windows=False)
         except ValueError as error:
             raise ValueError(f"{path} cannot be sent: {error}") from None
+        is_link = bool(above) and os.path.islink(path)
         try:
             status = os.stat(path)
         except OSError as error:
-            if not above or not os.path.islink(path):
+            if not is_link:
                 raise
             self._on_skip(path, f"a link that leads nowhere ({error.strerror})")
+            return False
+        if is_link and not os.path.join(os.path.realpath(path), "").startswith(self.top):
+            self._on_skip(path, "a link that leads out of the folder; name what it points to if that is to be sent too")
             return False
         if stat.S_ISDIR(status.st_mode):
             return self._add_folder(path, name, status, above)

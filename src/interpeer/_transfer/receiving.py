@@ -254,7 +254,7 @@ class _Receiving:
                 if isinstance(item, _Write):
                     digest = digester.submit(item.buffer.digest, item.size)
                     if file is not None:
-                        _write_all(file, item.buffer.chunk[: item.size])
+                        self._write_chunk(file, item.buffer.chunk[: item.size])
                     if digest.result() != item.digest:  # what is written counts for nothing: the next attempt compares
                         raise ProtocolError(f"a chunk of {self._entries[index].name!r} does not match its digest")
                     yield _Written(item.buffer, item.size if file is not None else 0)
@@ -275,6 +275,13 @@ class _Receiving:
             digester.shutdown()
             if file is not None:
                 file.close()
+
+    def _write_chunk(self, file: FileIO, data: memoryview) -> None:
+        try:
+            while data:
+                data = data[file.write(data) :]
+        except OSError as error:  # which names nothing, since it is about a descriptor
+            raise OSError(error.errno, f"{error.strerror} (what has come is kept)", str(self._store.folder)) from None
 
     # --- what has come of it ---
 
@@ -315,8 +322,3 @@ def _digests(file: FileIO, earlier: Earlier, entry: p.Entry, buffer: Buffer) -> 
         if len(collected) == DIGESTS_AT_ONCE * p.DIGEST_BYTES or number == earlier.chunks - 1:
             yield _Digests(collected, compared)
             collected, compared = b"", 0
-
-
-def _write_all(file: FileIO, data: memoryview) -> None:
-    while data:
-        data = data[file.write(data) :]

@@ -221,7 +221,7 @@ def _open(path: str, entry: p.Entry) -> FileIO:
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode) or status.st_size != entry.size or status.st_mtime_ns != entry.mtime_ns:
         file.close()
-        raise OSError(f"it has changed since it was offered: {entry.name}")
+        raise OSError("it has changed since it was offered")
     return file
 
 
@@ -232,7 +232,7 @@ def _read_chunk(file: FileIO, buffer: Buffer, entry: p.Entry, number: int) -> in
     while done < size:
         count = file.readinto(room[done:size])
         if not count:
-            raise OSError(f"it has changed since it was offered: {entry.name}")
+            raise OSError("it has changed since it was offered")
         done += count
     return size
 

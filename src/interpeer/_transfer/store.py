@@ -82,7 +82,9 @@ class Store:
                 self._make_folder(entry.name)
 
     def look(self, entry: Entry) -> Earlier:
-        """Find out what is there of a file. Raises Conflict when its place is taken by something else."""
+        """Make the folder of a file, and find out what is there of it. Raises OSError, or Conflict when its place is taken by
+        something else, or leads elsewhere."""
+        self._make_folder(os.path.dirname(entry.name))
         place = self._place(entry)
         if os.path.lexists(place):
             status = os.lstat(place)
@@ -100,7 +102,7 @@ class Store:
 
     def begin(self, entry: Entry, good: int) -> FileIO:
         """Open a partial file behind its good chunks. Raises OSError, or Conflict when another process writes it."""
-        self._make_folder(os.path.dirname(entry.name))
+        self._partial_folder.mkdir(exist_ok=True)  # another process that receives into this folder may have removed it
         file = _open(self._partial(entry), os.O_RDWR | os.O_CREAT)
         try:
             _lock(file)

@@ -99,7 +99,8 @@ def _tell(received: Received, seconds: float, kind: str, path: str, output: Outp
     failures = [f"{printable(name)}: {printable(why)}" for name, why in received.failures]
     facts: JsonObject = {"bytes": received.bytes, "seconds": seconds, "path": kind, "resumed_bytes": received.resumed_bytes}
     moved = received.bytes - received.resumed_bytes
-    text = f"received {size(received.bytes)} in {duration(seconds)}, {size(moved / max(seconds, 1e-9))}/s, {path}"
+    rate = f", {size(moved / max(seconds, 1e-9))}/s" if moved else ""
+    text = f"received {size(received.bytes)} in {duration(seconds)}{rate}, {path}"
     if received.resumed_bytes:
         text += f"; {size(received.resumed_bytes)} of it was here already, and is right"
     if not failures:

@@ -1,8 +1,8 @@
 """Offer files and folders to whoever has the ticket; runs until interrupted, or with --once until they were received.
 
 The receiver runs `interpeer recv TICKET`. A broken transfer goes on where it was: run recv again. Links are followed, so what
-they point to is sent; what is neither file nor folder is left out and named. With --allow only those peers may receive, and
-the ticket has no secret: they are told apart by their keys (`interpeer id`).
+they point to is sent; those that lead out of the folder are left out and named, and so is what is neither file nor folder.
+With --allow only those peers may receive, and the ticket has no secret: they are told apart by their keys (`interpeer id`).
 """
 
 from __future__ import annotations
@@ -138,7 +138,8 @@ class _Sender:
             failures=sent.failures,
         )
         moved = sent.bytes - sent.resumed_bytes
-        text = f"to {peer[:8]}: {size(sent.bytes)} received in {duration(seconds)}, {size(moved / max(seconds, 1e-9))}/s"
+        rate = f", {size(moved / max(seconds, 1e-9))}/s" if moved else ""
+        text = f"to {peer[:8]}: {size(sent.bytes)} received in {duration(seconds)}{rate}"
         if sent.resumed_bytes:
             text += f" ({size(sent.resumed_bytes)} of it was there)"
         self._output.say(text + f", {connection.path}" + ("" if is_ok else f"; {sent.failures} files are missing there"))
