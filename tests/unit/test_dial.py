@@ -258,6 +258,17 @@ def test_doubt_does_not_outlast_the_call(dialer, bob):
 
 
 @pytest.mark.row("H23")
+def test_cookie_ends_the_doubt_and_the_call_has_its_whole_time_again(dialer, bob, cookie_reply):
+    init = dialer.stamp(0, START)
+    dialer.handle_versions(versions(bob, init, 2), START)
+    assert dialer.handle_cookie(cookie_reply, address(1)) == 0 and dialer.state == "calling"
+    calls(dialer, START + TIMEOUT - 1)
+    assert dialer.state == "calling"
+    dialer.handle_timeout(START + TIMEOUT)
+    assert dialer.state == "timed out"
+
+
+@pytest.mark.row("H23")
 def test_lists_that_cannot_be_true_are_dropped(dialer, bob):
     init, _ = dialer.poll(START)
     good = versions(bob, init, 2)
