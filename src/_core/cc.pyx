@@ -80,7 +80,7 @@ cdef void cubic_on_ack(Congestion *c, const AckSample *s) noexcept nogil:
             q.k_s = 0
             q.w_max = window
     t = (s.now_ns - q.epoch_ns) / SECOND
-    q.w_est += CUBIC_ALPHA * s.acked_bytes / window * mss
+    q.w_est += (CUBIC_ALPHA if q.w_est < q.prior else 1) * s.acked_bytes / window * mss
     if cubic_window(q, t, mss) < q.w_est:
         if q.w_est > window:
             c.window = <uint64_t>q.w_est
@@ -102,8 +102,11 @@ cdef void cubic_on_congestion(Congestion *c, uint64_t now_ns, bint is_persistent
     cdef double window = c.window
     q.epoch_ns = 0
     if is_persistent:
+        q.w_max = 0                 # the curve starts flat, wherever slow start ends (RFC 9438, 4.8)
+        memset(&c.hystart, 0, sizeof(Hystart))
         c.window = MINIMUM_WINDOW_PACKETS * <uint64_t>c.packet_bytes
         return
+    q.prior = window
     q.w_max = window * (1 + CUBIC_BETA) / 2 if window < q.w_max else window      # fast convergence
     c.window = <uint64_t>(window * CUBIC_BETA)
     c.threshold = c.window

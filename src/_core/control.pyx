@@ -77,7 +77,7 @@ def configure(Engine engine not None, bytes seed not None, bytes network not Non
     r.protocol_count = <uint32_t>len(protocols)
     numbers = {name: number for number, name in SUITE_NAMES.items()}
     memset(r.suites, 0, sizeof(r.suites))
-    usable = [numbers[name] for name in suites if suite_is_available(numbers[name])]
+    usable = [numbers[name] for name in dict.fromkeys(suites) if suite_is_available(numbers[name])]
     if not usable:
         raise ValueError(f"none of these ciphers is available here: {', '.join(suites)}")
     for i, number in enumerate(usable):

@@ -177,6 +177,7 @@ cdef Candidate *dial_handle_cookie(Dial *d, const uint8_t *message, size_t bytes
     memcpy(candidate.cookie, text, MAC_BYTES)
     candidate.has_cookie = True
     dial_input(d, DIAL_IN_COOKIE)
+    d.doubt_ns = 0                  # whoever wants a cookie of us speaks our version
     return NULL if had_cookie or candidate.is_callers else candidate
 
 
@@ -194,13 +195,17 @@ cdef int dial_handle_versions(Dial *d, const uint8_t *message, size_t bytes, uin
             return HANDSHAKE_PARAMETER      # it speaks ours: a downgrade, or nonsense
     if d.state == DIAL_CALLING:
         dial_input(d, DIAL_IN_VERSIONS)
-        if now_ns + DOUBT_NS < d.deadline_ns:
-            d.deadline_ns = now_ns + DOUBT_NS
+        d.doubt_ns = now_ns + DOUBT_NS
     return HANDSHAKE_OK
 
 
+cdef inline uint64_t end_ns(const Dial *d) noexcept nogil:
+    """Return when the call is given up."""
+    return d.doubt_ns if d.doubt_ns and d.doubt_ns < d.deadline_ns else d.deadline_ns
+
+
 cdef void dial_handle_timeout(Dial *d, uint64_t now_ns) noexcept nogil:
-    if now_ns >= d.deadline_ns:
+    if now_ns >= end_ns(d):
         dial_input(d, DIAL_IN_DEADLINE)
 
 
@@ -208,6 +213,6 @@ cdef uint64_t dial_deadline_ns(const Dial *d) noexcept nogil:
     """Return when something is due; 0 when the machine is over."""
     if dial_is_over(d):
         return 0
-    if d.count == 0:
-        return d.deadline_ns
-    return d.next_ns if d.next_ns < d.deadline_ns else d.deadline_ns
+    if d.count == 0 or end_ns(d) < d.next_ns:
+        return end_ns(d)
+    return d.next_ns

@@ -26,6 +26,14 @@ from interpeer._core.wire cimport HEADER_BYTES, PARSE_OK, Frame, Reader, parse_f
 cdef uint64_t CID = <uint64_t>0x80 << 56
 
 
+cdef int endpoint_from(tuple address, Endpoint *out) except -1:
+    cdef bytes packed = address[0]
+    memset(out, 0, sizeof(Endpoint))
+    memcpy(out.address, <const uint8_t *>packed, 16)
+    out.port, out.scope = address[1], address[2]
+    return 0
+
+
 cdef inline uint64_t scatter(uint64_t i) noexcept nogil:
     """Return a number that looks random, and another one for each `i`."""
     i = (i ^ i >> 31) * <uint64_t>0x7FB5D329728EA185
@@ -254,8 +262,13 @@ cdef class Deadlines:
         return done
 
 
+LEFT_AT, RIGHT_AT = (b"\1" * 16, 1, 0), (b"\2" * 16, 2, 0)
+
+
 cdef class Wire:
-    """Two engines and nothing between them: what one sends, the other gets at once, from the memory it was built in."""
+    """Two engines and nothing between them: what one sends, the other gets at once, from the memory it was built in.
+
+    Their addresses are LEFT_AT and RIGHT_AT."""
 
     cdef Engine left, right
     cdef Endpoint left_address, right_address
@@ -265,8 +278,8 @@ cdef class Wire:
 
     def __cinit__(self, Engine left not None, Engine right not None):
         self.left, self.right = left, right
-        memset(&self.left_address, 1, sizeof(Endpoint))
-        memset(&self.right_address, 2, sizeof(Endpoint))
+        endpoint_from(LEFT_AT, &self.left_address)
+        endpoint_from(RIGHT_AT, &self.right_address)
         memset(&self.received, 0, sizeof(RecvBatch))
         assert send_batch_init(&self.batch) == 0
 

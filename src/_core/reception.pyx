@@ -428,18 +428,20 @@ cdef bint reception_transmit_dial(Registry *r, Conn *c, SendBatch *batch, uint64
 
 
 cdef bint begin_dial(Registry *r, Conn *c, Dial *d, uint64_t now_ns) noexcept nogil:
-    """Write the init; without random bytes, next turn. A peer that is just calling us is given time to finish."""
+    """Write the init; without random bytes, next turn, which is due at once. A peer that is just calling us is given time
+    to finish."""
     cdef Parameters ours
     cdef uint8_t ephemeral[32]
     cdef uint64_t cid
     cdef HalfOpen *h
+    if d.deadline_ns == 0:
+        dial_begin(d, now_ns, r.context.limits.connect_timeout_ns)
     if not registry_new_cid(r, &cid) or entropy_take(&r.context.entropy, ephemeral, KEY_BYTES) != 0:
         return False
     registry_parameters(r, &ours, cid)
     memcpy(ours.suites, r.suites, sizeof(ours.suites))
     ours.protocol = d.protocol
     ours.protocol_bytes = d.protocol_bytes
-    dial_begin(d, now_ns, r.context.limits.connect_timeout_ns)
     if dial_prepare(d, &r.keys, c.peer_key, cid, &ours, ephemeral) != 0 or table_put(&r.by_cid, cid, c) != 0:
         conn_close_info(c, CLOSED_UNREACHABLE, CODE_IDENTITY, False, NULL, 0)
         conn_input(c, CONN_IN_FAILED)

@@ -7,6 +7,7 @@ from typing import final
 
 KIB, MIB = 1 << 10, 1 << 20
 _NS = 1_000_000_000
+_CIPHERS = ("aegis-256", "aegis-128l", "aes-256-gcm", "chacha20-poly1305")
 
 
 @final
@@ -80,7 +81,7 @@ class Config:
     """Forged packets before a connection is given up: ChaCha20-Poly1305's limit (RFC 9001, 6.6)."""
     skip_every: int = 512
     """One packet number in about so many is left out, to catch peers that acknowledge what they have not received; 0: none."""
-    ciphers: tuple[str, ...] = ("aegis-256", "aegis-128l", "aes-256-gcm", "chacha20-poly1305")
+    ciphers: tuple[str, ...] = _CIPHERS
     """Offered and accepted, the preferred ones first; those that the machine cannot do are left out."""
     pump: str = "loop"
     """Where the protocol runs: "loop", on the event loop, or "thread", on a thread of its own beside busy Python threads."""
@@ -92,6 +93,8 @@ class Config:
             raise ValueError(f'pump is "loop" or "thread", not {self.pump!r}')
         if not 1200 <= self.packet_bytes <= 65_507:
             raise ValueError(f"packet_bytes is from 1200 to 65507, not {self.packet_bytes}")
+        if not self.ciphers or set(self.ciphers) - set(_CIPHERS) or len(set(self.ciphers)) < len(self.ciphers):
+            raise ValueError(f"ciphers are some of {', '.join(_CIPHERS)}, each once; not {self.ciphers!r}")
         if self.max_ack_delay_s > 16.384:
             raise ValueError(f"max_ack_delay_s is at most 16.384, which is what peers accept, not {self.max_ack_delay_s}")
         if self.key_limit_packets < self.key_update_packets:

@@ -237,7 +237,8 @@ class SendBufferBesideABytearray(RuleBasedStateMachine):
 
     @rule(n=sizes | st.integers(0, 500))
     def lend(self, n):
-        self.lent.append((len(self.model), len(self.model) + n))
+        if n:
+            self.lent.append((len(self.model), len(self.model) + n))
         self.buffer.lend(pattern(len(self.model), n))
         self.model += pattern(len(self.model), n)
 

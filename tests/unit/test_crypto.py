@@ -231,6 +231,10 @@ def test_everything_of_an_identity_comes_from_its_seed(seed):
     scalar[31] = scalar[31] & 127 | 64
     assert secret == bytes(scalar)
     assert public == X25519PrivateKey.from_private_bytes(secret).public_key().public_bytes_raw()
+    sodium = _sodium.pysodium()
+    pair = sodium.crypto_sign_seed_keypair(seed)
+    assert pair[0] == ed25519
+    assert sodium.crypto_sign_pk_to_box_pk(ed25519) == public and sodium.crypto_sign_sk_to_box_sk(pair[1]) == secret
 
 
 @given(keys)

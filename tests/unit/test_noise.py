@@ -1,15 +1,20 @@
 """The Noise handshakes against the published vectors, against an independent implementation, and against garbage."""
 
 import json
+import random
 from pathlib import Path
 
 import pytest
+from noise.connection import Keypair, NoiseConnection
 
 from interpeer._core import probe
 
 VECTORS = json.loads((Path(__file__).parents[3] / "shared/vectors/noise-25519.json").read_text())["vectors"]
-OURS = {v["protocol_name"].split("_")[1]: v for v in VECTORS
-        if v["protocol_name"] in ("Noise_IK_25519_ChaChaPoly_BLAKE2b", "Noise_XX_25519_ChaChaPoly_BLAKE2b")}
+OURS = {
+    v["protocol_name"].split("_")[1]: v
+    for v in VECTORS
+    if v["protocol_name"] in ("Noise_IK_25519_ChaChaPoly_BLAKE2b", "Noise_XX_25519_ChaChaPoly_BLAKE2b")
+}
 
 
 def pair(v):
@@ -46,6 +51,49 @@ def test_published_vectors_are_met_byte_for_byte(pattern):
         counters[j % 2] += 1
 
 
+def theirs(pattern, is_initiator, prologue, secret, ephemeral, remote):
+    """Return a handshake of the package noiseprotocol, which uses neither libsodium nor code of ours."""
+    noise = NoiseConnection.from_name(f"Noise_{pattern}_25519_ChaChaPoly_BLAKE2b".encode())
+    noise.set_as_initiator() if is_initiator else noise.set_as_responder()
+    noise.set_prologue(prologue)
+    noise.set_keypair_from_private_bytes(Keypair.STATIC, secret)
+    noise.set_keypair_from_private_bytes(Keypair.EPHEMERAL, ephemeral)
+    if remote is not None:
+        noise.set_keypair_from_public_bytes(Keypair.REMOTE_STATIC, remote)
+    noise.start_handshake()
+    return noise
+
+
+@pytest.mark.row("H25")
+@pytest.mark.filterwarnings("ignore:One of ephemeral keypairs is already set")
+@pytest.mark.parametrize("is_initiator", [True, False], ids=["as initiator", "as responder"])
+@pytest.mark.parametrize(("pattern", "count"), [("IK", 500), ("XX", 250)])
+def test_random_handshakes_agree_with_an_independent_implementation(pattern, count, is_initiator, seed):
+    choose = random.Random(seed)
+    keys = [(secret, probe.x25519_public(secret)) for secret in (choose.randbytes(32) for _ in range(20))]
+    for _ in range(count):
+        (our_secret, our_public), (their_secret, their_public) = choose.sample(keys, 2)
+        prologue = choose.randbytes(choose.randrange(80))
+        ours_knows, theirs_knows = (their_public, None) if is_initiator else (None, our_public)
+        if pattern == "XX":
+            ours_knows = theirs_knows = None
+        ours = probe.Handshake(pattern, is_initiator, prologue, our_secret, our_public, ours_knows)
+        other = theirs(pattern, not is_initiator, prologue, their_secret, choose.randbytes(32), theirs_knows)
+        is_our_turn = is_initiator
+        while not ours.is_done:
+            payload = choose.randbytes(choose.choice([0, 1, 63, 64, 65, choose.randrange(1200)]))
+            if is_our_turn:
+                assert other.read_message(ours.write(payload, choose.randbytes(32))) == payload
+            else:
+                assert ours.read(bytes(other.write_message(payload))) == payload
+            is_our_turn = not is_our_turn
+        assert other.handshake_finished and ours.hash == other.get_handshake_hash()
+        assert ours.remote_static == their_public
+        send, receive = ours.split()
+        assert other.decrypt(probe.noise_seal(b"from us", b"", 0, send)) == b"from us"
+        assert probe.noise_open(other.encrypt(b"to us"), b"", 0, receive) == b"to us"
+
+
 @pytest.mark.row("H2", "H3")
 @pytest.mark.parametrize("pattern", ["IK", "XX"])
 def test_a_damaged_message_changes_nothing_and_the_true_one_still_passes(pattern):
@@ -68,9 +116,15 @@ def test_a_damaged_message_changes_nothing_and_the_true_one_still_passes(pattern
 
 @pytest.mark.row("H5")
 def test_points_of_small_order_are_refused():
-    small = [0, 1, 325606250916557431795983626356110631294008115727848805560023387167927233504,
-             39382357235489614581723060781553021112529911719440698176882885853963445705823,
-             2**255 - 19 - 1, 2**255 - 19, 2**255 - 19 + 1]
+    small = [
+        0,
+        1,
+        325606250916557431795983626356110631294008115727848805560023387167927233504,
+        39382357235489614581723060781553021112529911719440698176882885853963445705823,
+        2**255 - 19 - 1,
+        2**255 - 19,
+        2**255 - 19 + 1,
+    ]
     secret = bytes(range(32))
     for u in small:
         assert probe.x25519(secret, u.to_bytes(32, "little")) is None

@@ -52,6 +52,10 @@ def test_the_tree_of_errors_is_as_it_is_drawn():
         {"backlog": 0},
         {"max_streams": 0},
         {"idle_timeout_s": -1},
+        {"ciphers": ()},
+        {"ciphers": ("rot13",)},
+        {"ciphers": "aegis-256"},
+        {"ciphers": ("aes-256-gcm",) * 9},
     ],
 )
 def test_settings_that_cannot_be_are_refused(wrong):

@@ -379,23 +379,26 @@ def test_limit_follows_what_was_read_not_what_has_come():
     assert flow.raise_limit(1, 0, 10**6) and flow.recv_limit == 1500
 
 
-def test_window_doubles_for_a_reader_that_keeps_up():
-    flow, now, rtt = Flow(window=1000), 1, 50
+READER_PAUSE_NS = 20_000_000  # a busy program reads no sooner
+
+
+@pytest.mark.parametrize("rtt", [0, 50, READER_PAUSE_NS, 3 * READER_PAUSE_NS])
+def test_window_doubles_for_a_reader_that_keeps_up(rtt):
+    flow, now, pause = Flow(window=1000), 1, 2 * max(rtt, READER_PAUSE_NS)
     for expected in (1000, 2000, 4000, 5000, 5000):
         n = flow.recv_limit - flow.highest
         flow.data(flow.highest, bytes(n))
         flow.read(n)
         assert flow.raise_limit(now, rtt, 5000)
         assert flow.window == expected and flow.recv_limit == flow.highest + expected
-        now += 2 * rtt - 1
-    now += 2 * rtt
+        now += pause - 1
     slow = Flow(window=1000)
     for _ in range(5):
         n = slow.recv_limit - slow.highest
         slow.data(slow.highest, bytes(n))
         slow.read(n)
         assert slow.raise_limit(now, rtt, 5000) and slow.window == 1000
-        now += 2 * rtt
+        now += pause
 
 
 def test_stream_is_over_when_both_sides_are():

@@ -29,6 +29,7 @@ cdef struct Hystart:                # RFC 9406
 
 cdef struct Cubic:                  # RFC 9438; windows in bytes
     double w_max
+    double prior                    # the window of the last congestion event
     double k_s
     double w_est
     uint64_t epoch_ns               # start of this congestion avoidance; 0: not yet

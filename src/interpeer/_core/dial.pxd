@@ -55,7 +55,8 @@ cdef struct Dial:
     Candidate *urgent               # to be called at once, out of turn; one of the above, or NULL
     uint64_t next_ns                # when the next init is due
     uint64_t retry_ns               # pause before the next round
-    uint64_t deadline_ns
+    uint64_t deadline_ns            # the application's
+    uint64_t doubt_ns               # DOUBTFUL ends then; otherwise 0
     uint64_t last_sent_ns
     uint64_t hold_until_ns          # answers are set aside until then; 0: not (glare)
     bint was_held                   # once is enough: a replayed init must not hold it again and again
