@@ -451,9 +451,10 @@ cdef bint begin_dial(Registry *r, Conn *c, Dial *d, uint64_t now_ns) noexcept no
         return False
     wipe(ephemeral, KEY_BYTES)
     h = half_open_find_peer(&r.answering, c.peer_key, c.protocol)
-    if h != NULL:
+    while h != NULL:                # all of them: it may have called and given up before it called again
         h.glare = c
         d.next_ns = now_ns + HOLD_NS
+        h = half_open_find_peer(&r.answering, c.peer_key, c.protocol)
     return True
 
 
