@@ -245,8 +245,12 @@ cdef void send_response(Registry *r, HalfOpen *h, const Endpoint *remote, const 
 
 
 cdef void repeat_response(Registry *r, HalfOpen *h, const Datagrams *from_, uint64_t now_ns) noexcept nogil:
-    """The same init again: the response was lost, or it came another way. Answer to where it came from."""
-    if h.state == HALF_ANSWERED and h.answers < MAX_ANSWERS:
+    """The same init again: the response was lost, or it came another way. Answer to where it came from, unless our own call
+    has been answered meanwhile: then that is the session, and another response would make it two."""
+    cdef Conn *own = find_glare(r, h.peer_key, h.protocol, now_ns)
+    if own != NULL and own.state == CONN_OPEN:
+        insist(own, from_)
+    elif h.state == HALF_ANSWERED and h.answers < MAX_ANSWERS:
         h.answered_ns = now_ns
         if memcmp(&from_.remote, &h.remote, sizeof(Endpoint)) != 0:
             h.is_answered_elsewhere = True
