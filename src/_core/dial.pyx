@@ -201,14 +201,16 @@ cdef int dial_handle_versions(Dial *d, const uint8_t *message, size_t bytes, uin
 
 
 cdef void dial_handle_timeout(Dial *d, uint64_t now_ns) noexcept nogil:
-    if now_ns >= d.deadline_ns:
+    if d.deadline_ns and now_ns >= d.deadline_ns:
         dial_input(d, DIAL_IN_DEADLINE)
 
 
 cdef uint64_t dial_deadline_ns(const Dial *d) noexcept nogil:
-    """Return when something is due; 0 when the machine is over."""
+    """Return when something is due; 0 when the machine is over, 1 (at once) when it has not begun for want of random bytes."""
     if dial_is_over(d):
         return 0
+    if d.deadline_ns == 0:
+        return 1
     if d.count == 0:
         return d.deadline_ns
     return d.next_ns if d.next_ns < d.deadline_ns else d.deadline_ns
