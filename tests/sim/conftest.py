@@ -16,7 +16,7 @@ import interpeer
 from interpeer._core import control, engine
 from interpeer.testing import Host, Link, SimNet, Wire, run
 
-LATER_NS = 3600 * 10**9
+LATER_NS = 365 * 24 * 3600 * 10**9
 INTEROP = Link(delay_s=0.015, rate_bit_per_s=10e6, queue_packets=25)
 """The base link of the QUIC interop runner."""
 
