@@ -94,7 +94,8 @@ def test_closing_is_told_with_code_and_reason_after_what_was_finished(sim, loss)
             closing = asyncio.create_task(here.close(7, "done"))
             assert await (await there.accept_stream()).read() == b"last words"
             # a CLOSE may be lost, and so may all its repetitions: then it is silence that ends the connection
-            with pytest.raises((interpeer.ConnectionClosed, interpeer.TimedOut) if loss else interpeer.ConnectionClosed) as failure:
+            ends = (interpeer.ConnectionClosed, interpeer.TimedOut) if loss else interpeer.ConnectionClosed
+            with pytest.raises(ends) as failure:
                 await there.accept_stream()
             await closing
             if there.closed_by == "peer":

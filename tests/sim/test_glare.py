@@ -122,7 +122,8 @@ def test_calls_that_are_not_simultaneous_are_never_mixed_up(sim):
 @pytest.mark.parametrize("loss", [0.1, 0.3, 0.5])
 def test_one_session_through_loss(sim, loss):
     async def main():
-        async with sim.pair(Link(delay_s=0.03, loss=loss, reorder=0.2, reorder_s=0.4, duplicate=0.2), connect_timeout_s=60) as pair:
+        link = Link(delay_s=0.03, loss=loss, reorder=0.2, reorder_s=0.4, duplicate=0.2)
+        async with sim.pair(link, connect_timeout_s=60) as pair:
             meeting = Meeting(pair)
             ends = await meeting.call_both()
             for wire in (pair.there, pair.back):
@@ -343,7 +344,7 @@ def test_two_sessions_that_could_not_be_avoided_are_both_whole(sim):
         async with sim.pair(Link(delay_s=0.03)) as pair:
             meeting = Meeting(pair)
             clock = pair.net.clock
-            first, second = (pair.bob, pair.alice) if swap else (pair.alice, pair.bob)
+            _first, second = (pair.bob, pair.alice) if swap else (pair.alice, pair.bob)
             start_s = clock.now_s
 
             def drop(packet):

@@ -273,7 +273,7 @@ def test_under_load_a_stranger_shows_a_cookie_first(sim):
             carol = pair.net.hosts[-1]
             pair.net.intercept(lambda packet: () if packet.sender is carol and packet.kind == "data" else None)
             await c.connect(pair.b.address)
-            here, there = await meet(pair)
+            here, _there = await meet(pair)
             assert pair.b.counters()["cookies_sent"] == 1
             await here.close()
 
@@ -323,7 +323,8 @@ def test_another_network_is_not_heard(sim):
 
 def test_refusals_are_told_by_name_through_loss(sim):
     async def main():
-        async with sim.pair(Link(delay_s=0.015, loss=0.3), b={"protocols": ("theirs",), "allow": ()}, connect_timeout_s=30) as pair:
+        link, theirs = Link(delay_s=0.015, loss=0.3), {"protocols": ("theirs",), "allow": ()}
+        async with sim.pair(link, b=theirs, connect_timeout_s=30) as pair:
             with pytest.raises(interpeer.Refused, match="does not speak the protocol 'ours'"):
                 await pair.a.connect(pair.b.address, protocol="ours")
             with pytest.raises(interpeer.Refused, match="does not let us in"):
