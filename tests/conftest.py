@@ -1,4 +1,4 @@
-"""What every test has: the options --system and --seed, the fixture `seed`, and a look for leaks at teardown.
+"""What every test has: the options --system, --soak and --seed, the fixture `seed`, and a look for leaks at teardown.
 
 A directory's own conftest.py adds to the leak check by defining the hook `pytest_live_objects` (see `LeakHooks`).
 """
@@ -39,6 +39,7 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("interpeer")
     group.addoption("--system", action="store_true", help="also run the tests that need other programs of the system")
+    group.addoption("--soak", action="store_true", help="also run the tests that take minutes")
     group.addoption("--seed", type=lambda text: int(text, 0), help="repeat the random choices of the run that printed this")
     group.addoption("--dist", type=Path, metavar="DIR", help="test the distributions in DIR, do not build others")
 
@@ -49,12 +50,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.getoption("--system"):
-        return
-    unasked = [item for item in items if item.get_closest_marker("system")]
-    if unasked:
-        config.hook.pytest_deselected(items=unasked)
-        items[:] = [item for item in items if not item.get_closest_marker("system")]
+    unasked = {marker for marker in ("system", "soak") if not config.getoption(f"--{marker}")}
+    left_out = [item for item in items if any(map(item.get_closest_marker, unasked))]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if not any(map(item.get_closest_marker, unasked))]
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from interpeer._core.loss cimport (
     RECORD_MAX_STREAM_DATA, RECORD_RESET_STREAM, RECORD_STOP_SENDING, RECORD_STREAM, SENT_FIN, SENT_MAX_DATA,
     SENT_MAX_STREAMS, SENT_STREAM, AckOutcome, FrameRecord, SentPacket, recovery_deadline, recovery_handle_timeout,
     recovery_oldest, recovery_pto_ns)
-from interpeer._core.path cimport ECN_FAILED, ECN_TESTING, Path, path_free, path_handle_ack_acked
+from interpeer._core.path cimport ECN_FAILED, ECN_TESTING, Path, path_free, path_handle_ack_acked, path_is_from
 from interpeer._core.cc cimport cc_handle_congestion
 from interpeer._core.protection cimport (
     recv_keys_forget_previous, recv_keys_init, recv_keys_wipe, send_keys_init, send_keys_wipe)
@@ -545,6 +545,13 @@ cdef void requeue_frame(Conn *c, uint8_t kind, uint64_t id, uint64_t offset, uin
     conn_stream_changed(c, s)
 
 
+cdef void conn_give_credit(Conn *c, const Endpoint *source, uint32_t bytes) noexcept nogil:
+    """Let as much go to an address that has proved nothing as has come from there."""
+    if path_is_from(&c.path, source):
+        c.path.credit_bytes += bytes
+        conn_wake(c)
+
+
 cdef void conn_requeue_oldest(Conn *c) noexcept nogil:
     """Queue what the oldest packet in flight carried, so that a probe has something useful to say."""
     cdef const SentPacket *p = recovery_oldest(&c.path.recovery)
@@ -584,7 +591,8 @@ cdef uint64_t conn_deadline_ns(const Conn *c) noexcept nogil:
     if c.state != CONN_OPEN:
         return 0
     deadline = earlier(idle_deadline_ns(c), keep_alive_ns(c))
-    deadline = earlier(deadline, c.path.ack_deadline_ns)
+    if c.path.is_proven:            # until then acknowledgements go at once, or have to wait for credit
+        deadline = earlier(deadline, c.path.ack_deadline_ns)
     if c.pto_probes == 0:
         deadline = earlier(deadline, recovery_deadline(&c.path.recovery, c.peer_ack_delay_ns))
     deadline = earlier(deadline, c.paced_until_ns)

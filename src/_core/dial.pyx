@@ -111,6 +111,8 @@ cdef Candidate *dial_poll(Dial *d, uint64_t now_ns) noexcept nogil:
     if dial_is_over(d) or now_ns < d.next_ns or d.count == 0:
         return NULL
     candidate = &d.candidates[d.turn]
+    if candidate.is_callers:        # there is no other: the application has named none
+        candidate = NULL
     d.turn += 1
     while d.turn < d.count and d.candidates[d.turn].is_callers:
         d.turn += 1

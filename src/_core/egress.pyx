@@ -35,7 +35,8 @@ from interpeer._core.wire cimport (
 
 cdef enum:
     CLOSE_PTOS = 3                  # closing lasts so many probe time-outs
-    FIRST_PACKET_BYTES = 200        # an initiator's first packets are padded to this
+    FIRST_PACKET_BYTES = 400        # an initiator's first packets are padded to this: it pays for several PINGs
+    PING_BYTES = 1
     CLOSE_ROOM = 17                 # a CLOSE frame without its reason: a type and two varints
     FRAME_ROOM = 25                 # the longest control frame: a type and three varints
     STREAM_ROOM = 32                # less than this is not worth a STREAM frame
@@ -60,6 +61,8 @@ cdef int conn_transmit(Conn *c, SendBatch *batch, uint64_t now_ns) noexcept nogi
     c.paced_until_ns = 0
     if c.state == CONN_CLOSING or c.state == CONN_DRAINING:
         return transmit_close(c, batch, now_ns)
+    if not c.path.is_proven and c.state == CONN_OPEN:
+        return transmit_proof(c, batch, now_ns)
     raise_limits(c, now_ns)
     while c.state == CONN_OPEN:
         may_send_data = has_data(c) and is_released(c, now_ns)
@@ -70,6 +73,21 @@ cdef int conn_transmit(Conn *c, SendBatch *batch, uint64_t now_ns) noexcept nogi
         if build_packet(c, batch, now_ns, may_send_data) != 0:
             break
     if c.state == CONN_CLOSING:
+        return transmit_close(c, batch, now_ns)
+    return TRANSMIT_DONE
+
+
+cdef int transmit_proof(Conn *c, SendBatch *batch, uint64_t now_ns) noexcept nogil:
+    """To an address that has proved nothing send only what proves it: a PING, again when it may be lost, and when the peer
+    says something. All else waits for its acknowledgement. Without credit the peer has to say more; it will, as it probes."""
+    cdef Path *p = &c.path
+    if not (c.pto_probes or p.unacked or p.recovery.eliciting_in_flight == 0) \
+            or p.credit_bytes < <uint64_t>HEADER_BYTES + PING_BYTES + c.send.aead.tag_bytes:
+        return TRANSMIT_DONE
+    if is_full(batch, p):
+        return TRANSMIT_MORE
+    c.pto_probes = 0
+    if build_packet(c, batch, now_ns, False) != 0 and c.state == CONN_CLOSING:
         return transmit_close(c, batch, now_ns)
     return TRANSMIT_DONE
 
@@ -133,7 +151,7 @@ cdef int build_packet(Conn *c, SendBatch *batch, uint64_t now_ns, bint with_data
     cdef Path *p = &c.path
     cdef Py_ssize_t bytes
     cdef uint64_t number
-    if most_bytes(p) <= HEADER_BYTES + <uint32_t>c.send.aead.tag_bytes or maybe_update_keys(c) != 0:
+    if maybe_update_keys(c) != 0:
         return -1
     maybe_skip_number(c)
     b.c = c
@@ -151,7 +169,7 @@ cdef int build_packet(Conn *c, SendBatch *batch, uint64_t now_ns, bint with_data
     write_ack(&b)
     if with_data:
         write_frames(&b)
-    elif p.bare_acks >= PING_EVERY:
+    elif p.bare_acks >= PING_EVERY or not p.is_proven:
         write_ping(&b)
     if b.at == b.start + HEADER_BYTES:
         p.recovery.next = number    # nothing to say: the number is not used

@@ -12,14 +12,14 @@ from cpython.pythread cimport (
     PyThread_type_lock, WAIT_LOCK)
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcmp, memcpy, memset
+from libc.string cimport memcpy, memset
 
 cimport cython
 
 from interpeer._core.answer cimport HalfOpen, answering_deadline_ns, answering_expire, half_open_find_cid
 from interpeer._core.conn cimport (
     CONN_CLOSED, CONN_DIALING, CONN_EVENT_OPEN, CONN_IN_CLOSE, Conn, Handle, CLOSED_LOCALLY, conn_close_info,
-    conn_deadline_ns, conn_handle_timeout, conn_input, conn_new, conn_release_stream, conn_wake)
+    conn_deadline_ns, conn_give_credit, conn_handle_timeout, conn_input, conn_new, conn_release_stream, conn_wake)
 from interpeer._core.crypto cimport KEY_BYTES
 from interpeer._core.dial cimport Dial, dial_add_candidate, dial_deadline_ns, dial_new
 from interpeer._core.egress cimport TRANSMIT_MORE, conn_transmit
@@ -133,8 +133,8 @@ cdef class Engine:
                     # nobody has its keys yet, and who has seen our init must not be told the token of its reset
                     r.context.counters.dropped_unknown += 1
                     return
-                if not c.path.is_proven and memcmp(&c.path.remote, &from_.remote, sizeof(Endpoint)) == 0:
-                    c.path.credit_bytes += n
+                if not c.path.is_proven:
+                    conn_give_credit(c, &from_.remote, n)
                 conn_handle_packet(c, p, n, from_.ecn, now_ns)
                 return
             h = half_open_find_cid(&r.answering, cid)

@@ -55,6 +55,7 @@ cdef class Lone:
         c = self.conn
         c.is_initiator = is_initiator
         assert path_init(&c.path, 0, &remote, self.context.limits.packet_bytes, 0, c, conn_on_acked, conn_on_lost) == 0
+        c.path.is_proven = True
         c.path.local_cid, c.path.remote_cid = <uint64_t>CID_FLAG << 56 | 1, <uint64_t>CID_FLAG << 56 | 2
         parameters_from_dict(peer, &p)
         assert conn_start(c, suite, exact(ours).p, exact(theirs).p, &p, now_ns) == 0

@@ -15,7 +15,7 @@ from interpeer._core.answer cimport (
 from interpeer._core.conn cimport (
     CLOSED_BY_REFUSAL, CLOSED_BY_RESET, CLOSED_BY_VERSION, CLOSED_LOCALLY, CLOSED_UNREACHABLE, CONN_DIALING,
     CONN_IN_ANSWERED, CONN_IN_CLOSE, CONN_IN_FAILED, CONN_IN_RESET, CONN_OPEN, CONN_PENDING_PING, Conn, conn_close_info,
-    conn_free, conn_input, conn_new, conn_start, conn_wake)
+    conn_free, conn_give_credit, conn_input, conn_new, conn_start, conn_wake)
 from interpeer._core.context cimport entropy_take
 from interpeer._core.crypto cimport KEY_BYTES, MAC_BYTES, XNONCE_BYTES, equal_secret, wipe
 from interpeer._core.dial cimport (
@@ -30,6 +30,7 @@ from interpeer._core.ingress cimport conn_handle_packet
 from interpeer._core.links cimport Link, link_last, unlink
 from interpeer._core.loss cimport recovery_seed_rtt
 from interpeer._core.noise cimport Noise, noise_split
+from interpeer._core.path cimport path_is_from
 from interpeer._core.registry cimport (
     ALLOW_ASK, ALLOW_LISTED, MAX_ASKS, NO_PROTOCOL, Registry, Reply, rate_allows, registry_add, registry_allows,
     registry_new_cid, registry_parameters, registry_protocol, registry_remove,
@@ -155,7 +156,7 @@ cdef void consider(Registry *r, InitMessage *init, int result, const Datagrams *
         return
     own = find_glare(r, init.noise.remote_static, protocol, now_ns)
     if own != NULL and own.state == CONN_OPEN:
-        insist(own)
+        insist(own, from_)
         return
     if own != NULL and own_call_wins(r, own):
         retarget(r, own, from_)
@@ -243,9 +244,15 @@ cdef void send_response(Registry *r, HalfOpen *h, const Endpoint *remote, const 
 
 
 cdef void repeat_response(Registry *r, HalfOpen *h, const Datagrams *from_, uint64_t now_ns) noexcept nogil:
-    """The same init again: the response was lost, or it came another way. Answer to where it came from."""
-    if h.state == HALF_ANSWERED and h.answers < MAX_ANSWERS:
+    """The same init again: the response was lost, or it came another way. Answer to where it came from, unless our own call
+    has been answered meanwhile: then that is the session, and another response would make it two."""
+    cdef Conn *own = find_glare(r, h.peer_key, h.protocol, now_ns)
+    if own != NULL and own.state == CONN_OPEN:
+        insist(own, from_)
+    elif h.state == HALF_ANSWERED and h.answers < MAX_ANSWERS:
         h.answered_ns = now_ns
+        if memcmp(&from_.remote, &h.remote, sizeof(Endpoint)) != 0:
+            h.is_answered_elsewhere = True
         send_response(r, h, &from_.remote, from_.local)
     else:
         r.context.counters.dropped_limited += 1
@@ -310,8 +317,8 @@ cdef Conn *reception_handle_first_packet(Registry *r, HalfOpen *h, uint8_t *p, u
             or conn_start(c, h.suite, h.send_secret, h.recv_secret, &theirs, now_ns) != 0:
         conn_free(c)
         return NULL
-    # the initiator has the response, which went there; had it gone to other addresses as well, any of them might have it
-    c.path.is_proven = memcmp(&from_.remote, &h.remote, sizeof(Endpoint)) == 0
+    # the initiator has the response: if it went nowhere else, the initiator is there
+    c.path.is_proven = not h.is_answered_elsewhere and path_is_from(&c.path, &h.remote)
     c.path.credit_bytes = n
     if h.answers == 1:
         recovery_seed_rtt(&c.path.recovery, now_ns - h.answered_ns)
@@ -361,8 +368,9 @@ cdef bint own_call_wins(const Registry *r, const Conn *own) noexcept nogil:
     return memcmp(r.keys.public_key, own.peer_key, KEY_BYTES) < 0
 
 
-cdef void insist(Conn *own) noexcept nogil:
+cdef void insist(Conn *own, const Datagrams *from_) noexcept nogil:
     """The peer has answered our call, and calls all the same: our packet that confirms the answer has not come yet."""
+    conn_give_credit(own, &from_.remote, INIT_BYTES)
     if own.pto_probes == 0:
         own.pto_probes = 1
     conn_wake(own)
@@ -448,9 +456,10 @@ cdef bint begin_dial(Registry *r, Conn *c, Dial *d, uint64_t now_ns) noexcept no
         return False
     wipe(ephemeral, KEY_BYTES)
     h = half_open_find_peer(&r.answering, c.peer_key, c.protocol)
-    if h != NULL:
+    while h != NULL:                # all of them: it may have called and given up before it called again
         h.glare = c
         d.next_ns = now_ns + HOLD_NS
+        h = half_open_find_peer(&r.answering, c.peer_key, c.protocol)
     return True
 
 

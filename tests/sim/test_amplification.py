@@ -16,7 +16,7 @@ from interpeer.testing import Amplified, Link, Packet
 NEAR = Link(delay_s=0.03)
 VICTIM = Endpoint("203.0.113.9", 53)
 
-pytestmark = pytest.mark.row("R1")
+pytestmark = [pytest.mark.row("R1"), pytest.mark.spec("CN-31")]
 
 
 class Victim:
@@ -173,18 +173,93 @@ def test_a_first_packet_that_comes_by_another_way_than_the_call_costs_a_round_tr
 
     async def main():
         async with sim.pair(NEAR) as pair:
-            called, other = pair.a.address.endpoints[0], Endpoint(pair.a.address.endpoints[0].host, 7)
-
-            def translate(packet):
-                if packet.source == called and packet.kind == "data":
-                    packet.translate(source=other)
-                elif packet.target == other:
-                    packet.translate(target=called)
-
-            pair.net.intercept(translate)
+            pair.net.intercept(translated(pair))
             here, there = await pair.connect()
             seconds = await sim.transfer(pair, 200_000, ends=(there, here))
             assert seconds < 1
+
+    sim.run(main())
+
+
+def translated(pair, port=7):
+    """An interceptor that has the packets of a connection leave alice's side by another port than her call did."""
+    called, other = pair.a.address.endpoints[0], Endpoint(pair.a.address.endpoints[0].host, port)
+
+    def translate(packet):
+        if packet.source == called and packet.kind == "data":
+            packet.translate(source=other)
+        elif packet.target == other:
+            packet.translate(target=called)
+
+    return translate
+
+
+@pytest.mark.row("N12")
+@pytest.mark.spec("CN-32", "CN-33")
+def test_an_address_that_has_proved_nothing_gets_probes_until_its_credit_is_used_up(sim):
+    """And the peer's next packet is enough for another one, and so for everything."""
+
+    async def main():
+        async with sim.pair(NEAR, b={"config": interpeer.Config(idle_timeout_s=60)}) as pair:
+            pair.net.intercept(translated(pair))
+            sizes = []
+
+            def watch(packet):
+                if packet.sender is pair.bob and packet.kind == "data":
+                    sizes.append(len(packet.data))
+                    return () if pair.net.clock.now_s < 8 else None
+                return None
+
+            pair.net.intercept(watch)
+            connecting = asyncio.create_task(pair.a.connect(pair.b.address))
+            there = await pair.b.accept()
+            here = await connecting
+            pair.there.set(after_s=0.02, is_up=False)  # after the first packet alice falls silent
+            writing = asyncio.create_task(sim.transfer(pair, 200_000, ends=(there, here)))
+            await asyncio.sleep(7)
+            assert 3 <= len(sizes) <= 8
+            assert sum(sizes) <= 400
+            assert max(sizes) < 150
+            pair.there.set(is_up=True)
+            await asyncio.sleep(6)
+            assert writing.done()
+            await writing
+
+    sim.run(main())
+
+
+@pytest.mark.row("N12")
+def test_an_address_that_has_proved_nothing_is_proven_through_loss(sim):
+    async def main():
+        async with sim.pair(NEAR.replace(loss=0.3), connect_timeout_s=30) as pair:
+            pair.net.intercept(translated(pair))
+            here, there = await pair.connect()
+            await sim.transfer(pair, 50_000, ends=(there, here))
+
+    for seed in range(20):
+        sim.run(main(), seed=sim.seed + seed)
+
+
+@pytest.mark.row("H14", "N2")
+def test_a_response_to_several_addresses_proves_none_of_them(sim):
+    """The call is answered to the victim first; then the caller's first packet is shown with the victim's address."""
+
+    async def main():
+        async with sim.pair(NEAR) as pair:
+            victim = Victim(pair.net)
+            seen = []
+
+            def attack(packet):
+                if packet.sender is pair.alice and packet.kind not in seen:
+                    seen.append(packet.kind)
+                    return [packet.copy(source=VICTIM), packet]
+                return None
+
+            pair.net.intercept(attack)
+            connecting = asyncio.create_task(pair.a.connect(pair.b.address))
+            await refuse_to_be_silent(await pair.b.accept())
+            await connecting
+            assert 0 < victim.got <= victim.sent
 
     sim.run(main())
 

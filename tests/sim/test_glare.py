@@ -1,7 +1,10 @@
 """Both call at once: exactly one session, both calls succeed, and the calls' connections are its two ends."""
 
 import asyncio
+import contextlib
 import itertools
+import random
+from dataclasses import dataclass
 
 import pytest
 
@@ -119,7 +122,8 @@ def test_calls_that_are_not_simultaneous_are_never_mixed_up(sim):
 @pytest.mark.parametrize("loss", [0.1, 0.3, 0.5])
 def test_one_session_through_loss(sim, loss):
     async def main():
-        async with sim.pair(Link(delay_s=0.03, loss=loss, reorder=0.2, reorder_s=0.4, duplicate=0.2), connect_timeout_s=60) as pair:
+        link = Link(delay_s=0.03, loss=loss, reorder=0.2, reorder_s=0.4, duplicate=0.2)
+        async with sim.pair(link, connect_timeout_s=60) as pair:
             meeting = Meeting(pair)
             ends = await meeting.call_both()
             for wire in (pair.there, pair.back):
@@ -340,7 +344,7 @@ def test_two_sessions_that_could_not_be_avoided_are_both_whole(sim):
         async with sim.pair(Link(delay_s=0.03)) as pair:
             meeting = Meeting(pair)
             clock = pair.net.clock
-            first, second = (pair.bob, pair.alice) if swap else (pair.alice, pair.bob)
+            _first, second = (pair.bob, pair.alice) if swap else (pair.alice, pair.bob)
             start_s = clock.now_s
 
             def drop(packet):
@@ -358,3 +362,83 @@ def test_two_sessions_that_could_not_be_avoided_are_both_whole(sim):
 
     for swap, seed in itertools.product((False, True), range(4)):
         sim.run(main(swap), seed=sim.seed + seed)
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """What may go wrong while two nodes call each other."""
+
+    offset_s: float = 0.0
+    loss: float = 0.0
+    filtered: str | None = None
+    """Whose firewall lets nothing in before something has gone out."""
+    is_loaded: bool = False
+    is_replayed: bool = False
+    cancelled: str | None = None
+    """Who has called before, and given up."""
+
+
+TROUBLES = [
+    Trouble(*values)
+    for values in itertools.product(
+        (-0.04, 0.0, 0.04), (0.0, 0.3), (None, "alice", "bob"), (False, True), (False, True), (None, "alice", "bob")
+    )
+]
+
+
+async def meet_in(sim, trouble):
+    """Have both call through all of it; afterwards there is one session, and it is that of both calls."""
+    link = Link(delay_s=0.03, loss=trouble.loss)
+    async with sim.pair(link, connect_timeout_s=60, max_half_open=4) as pair, contextlib.AsyncExitStack() as stack:
+        meeting, net, silent, has_sent, is_over = Meeting(pair), pair.net, [], set(), []
+        names = {node.address.endpoints[0]: host.name for node, host in ((pair.a, pair.alice), (pair.b, pair.bob))}
+
+        def interfere(packet):
+            if packet.sender in silent:
+                return () if packet.kind == "data" else None
+            target = names.get(packet.target)
+            if target is None or is_over:
+                return None
+            has_sent.add(packet.sender.name)
+            if target == trouble.filtered and target not in has_sent:
+                return ()
+            if trouble.is_replayed and packet.kind == "init":
+                return [packet, packet.copy(delay_s=0.05), packet.copy(delay_s=0.7), packet.copy(delay_s=3)]
+            return None
+
+        net.intercept(interfere)
+        if trouble.is_loaded:
+            silent += [net.host(name) for name in ("carol", "dave")]
+            for host in silent:
+                node = await stack.enter_async_context(host.node())
+                for target in (pair.a, pair.b):
+                    await node.connect(target.address)
+        if trouble.cancelled:
+            caller, callee = (pair.a, pair.b) if trouble.cancelled == "alice" else (pair.b, pair.a)
+            given_up = asyncio.create_task(caller.connect(callee.address))
+            await asyncio.sleep(0.05)
+            given_up.cancel()
+            await asyncio.wait([given_up])
+        ends = await meeting.call_both(trouble.offset_s)
+        is_over.append(True)
+        for wire in (pair.there, pair.back):
+            wire.set(Link())
+        await meeting.check_one_session(*ends)
+
+
+@pytest.mark.row("H15", "H16", "H8", "A3")
+def test_one_session_in_any_mixture_of_troubles(sim):
+    for trouble in random.Random(sim.seed).sample(TROUBLES, 40):
+        try:
+            sim.run(meet_in(sim, trouble))
+        except BaseException as error:
+            error.add_note(str(trouble))
+            raise
+
+
+@pytest.mark.soak
+@pytest.mark.row("H15", "H16", "H8", "A3")
+@pytest.mark.parametrize("trouble", TROUBLES, ids=str)
+def test_one_session_in_every_mixture_of_troubles(sim, trouble):
+    for seed in range(20):
+        sim.run(meet_in(sim, trouble), seed=sim.seed + seed)

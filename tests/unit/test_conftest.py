@@ -12,7 +12,7 @@ def suite(pytester, root, monkeypatch):
     """Run `source` as a test module under this suite's conftest.py and return the result."""
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # a plugin would be imported anew by each run
     pytester.makeconftest((root / "tests/conftest.py").read_text())
-    pytester.makeini("[pytest]\nmarkers =\n  system: needs programs from the system\n")
+    pytester.makeini("[pytest]\nmarkers =\n  system: needs programs from the system\n  soak: takes minutes\n")
 
     def run(source, *arguments):
         pytester.makepyfile(textwrap.dedent(source))
@@ -21,15 +21,18 @@ def suite(pytester, root, monkeypatch):
     return run
 
 
-def test_system_tests_are_left_out_unless_asked_for(suite):
+def test_system_and_soak_tests_are_left_out_unless_asked_for(suite):
     source = """
         import pytest
         @pytest.mark.system
         def test_other_program(): pass
+        @pytest.mark.soak
+        def test_for_hours(): pass
         def test_own(): pass
     """
-    suite(source).assert_outcomes(passed=1, deselected=1)
-    suite(source, "--system").assert_outcomes(passed=2)
+    suite(source).assert_outcomes(passed=1, deselected=2)
+    suite(source, "--system").assert_outcomes(passed=2, deselected=1)
+    suite(source, "--soak").assert_outcomes(passed=2, deselected=1)
 
 
 def test_failure_prints_the_seed_that_repeats_it(suite):

@@ -43,6 +43,7 @@ cdef struct HalfOpen:
     uint8_t state
     uint8_t suite
     uint8_t answers                 # responses sent
+    bint is_answered_elsewhere      # not all of them to `remote`
     uint16_t protocol
     uint16_t response_bytes
     uint8_t identity[32]

@@ -6,6 +6,7 @@ from interpeer._core.links cimport Link
 from interpeer._core.loss cimport SentPacket
 from interpeer._core.path cimport Path
 from interpeer._core.protection cimport RecvKeys, SendKeys
+from interpeer._core.slab cimport Endpoint
 from interpeer._core.stream cimport Stream
 from interpeer._core.table cimport Table
 from interpeer._core.timers cimport Timer
@@ -164,6 +165,7 @@ cdef void conn_reset_stream(Conn *c, Stream *s, uint64_t code) noexcept nogil
 cdef void conn_stop_stream(Conn *c, Stream *s, uint64_t code) noexcept nogil
 cdef void conn_release_stream(Conn *c, Stream *s) noexcept nogil
 cdef void conn_consumed(Conn *c, uint64_t n) noexcept nogil
+cdef void conn_give_credit(Conn *c, const Endpoint *source, uint32_t bytes) noexcept nogil
 cdef void conn_requeue_oldest(Conn *c) noexcept nogil
 cdef void conn_count_lost(Conn *c, uint64_t packets) noexcept nogil
 cdef void conn_reap_stream(Conn *c, Stream *s) noexcept nogil

@@ -1,4 +1,5 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memcmp
 
 from interpeer._core.cc cimport Congestion
 from interpeer._core.loss cimport Recovery, packet_fate
@@ -56,3 +57,7 @@ cdef void path_handle_number(Path *p, uint64_t number, bint eliciting, uint8_t e
 cdef uint8_t *path_write_ack(Path *p, uint8_t *at, uint8_t *end, uint64_t now_ns) noexcept nogil
 cdef void path_handle_ack_acked(Path *p, uint64_t largest) noexcept nogil
 cdef bint path_handle_ecn(Path *p, const Frame *ack, uint64_t newly_acked_packets) noexcept nogil
+
+
+cdef inline bint path_is_from(const Path *p, const Endpoint *source) noexcept nogil:
+    return memcmp(&p.remote, source, sizeof(Endpoint)) == 0

@@ -29,7 +29,7 @@ class Audit:
     """Keep the books of one node, an account for each address."""
 
     def __init__(self, name: str) -> None:
-        self._name = name
+        self.name = name
         self._accounts: dict[CoreEndpoint, _Account] = {}
         self._called: set[CoreEndpoint] = set()
         self._has_failed = False
@@ -61,6 +61,6 @@ class Audit:
         if account.sent_bytes > account.received_bytes and not self._has_failed:
             self._has_failed = True  # once is enough: what the run does to end may do it again
             raise Amplified(
-                f"{self._name} has sent {account.sent_bytes} bytes to {packet.target}, which has proved nothing and from where "
+                f"{self.name} has sent {account.sent_bytes} bytes to {packet.target}, which has proved nothing and from where "
                 f"{account.received_bytes} have come; the last were {len(packet.data)} of kind {packet.kind!r}"
             )

@@ -11,11 +11,14 @@ from interpeer._address import CoreEndpoint, Endpoint
 from interpeer._core import control, engine
 from interpeer._driver import Driver, EventsCallback, bind_all
 from interpeer.testing._audit import Audit
+from interpeer.testing._errors import SimulationError
 from interpeer.testing._packet import Packet, is_ipv4, to_endpoint
 
 if TYPE_CHECKING:
     from interpeer.testing._net import Host
 
+MAX_TURNS_AT_ONCE = 10_000
+"""Turns of an engine while the clock stands: more are an engine that never has enough."""
 _MAPPED = b"\0" * 10 + b"\xff\xff"
 _WILDCARDS = (bytes(16), _MAPPED + bytes(4))
 
@@ -41,6 +44,8 @@ class SimDriver(Driver):
         self._bound: list[tuple[str, int]] = []
         self._inbox: list[tuple[bytes, CoreEndpoint, int]] = []
         self._turn_is_due = False
+        self._turn_ns = 0  # when the last turn was
+        self._turns_at_once = 0
         self._alarm_ns = 0  # the earliest call of the clock that is still to come; 0: none
         self._received = self._sent = 0
         self._is_open = False
@@ -121,6 +126,11 @@ class SimDriver(Driver):
         if not self._is_open:
             return
         now_ns = self._clock.now_ns
+        self._turns_at_once = self._turns_at_once + 1 if now_ns == self._turn_ns else 0
+        self._turn_ns = now_ns
+        if self._turns_at_once > MAX_TURNS_AT_ONCE:
+            self._is_open = False
+            raise SimulationError(f"the engine of {self.audit.name} asks for a turn again and again while the clock stands")
         exchange, missing = self._exchange, control.entropy_missing(self._core)
         if missing > control.ENTROPY // 2:
             control.add_entropy(self._core, self._random.randbytes(missing))

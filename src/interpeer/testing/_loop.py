@@ -100,13 +100,15 @@ def _seeded(seed: int) -> Generator[None]:
 @contextmanager
 def _collecting_at_fixed_moments() -> Generator[None]:
     """Leave the garbage to the loop: a stream that is dropped is finished when it is collected, which sends a packet."""
-    was_enabled = gc.isenabled()
+    was_enabled, freezes = gc.isenabled(), gc.get_freeze_count() == 0
     gc.disable()
-    gc.freeze()  # what there was before does not count, and costs nothing
+    if freezes:
+        gc.freeze()  # what there was before does not count, and costs nothing
     try:
         yield
     finally:
-        gc.unfreeze()
+        if freezes:
+            gc.unfreeze()
         if was_enabled:
             gc.enable()
 

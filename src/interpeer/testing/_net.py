@@ -63,7 +63,16 @@ class _MadeHere(Generic[_P, _T]):
 class Host:
     """Be a machine in a simulated network: an address for each family, ports, and nodes that use them.
 
-    Made by `SimNet.host`."""
+    Made by `SimNet.host`.
+
+    >>> from interpeer.testing import run
+    >>> async def main():
+    ...     host = SimNet().host("alice", "192.0.2.1")
+    ...     before, _ = host.addresses, host.move("198.51.100.1")
+    ...     return before, host.addresses
+    >>> run(main())
+    (('192.0.2.1',), ('198.51.100.1',))
+    """
 
     node = _MadeHere(Node)
     """Make a node on this host; the arguments are those of `interpeer.Node`."""
@@ -178,8 +187,8 @@ class SimNet:
     >>> async def main():
     ...     net = SimNet(Link(delay_s=0.05))
     ...     async with net.host("alice").node() as a, net.host("bob").node() as b:
-    ...         async with a.connect(b.address) as connection:
-    ...             return round(connection.stats().rtt_s, 3)
+    ...         async with a.connect(b.address):
+    ...             return net.clock.now_s  # a round trip
     >>> run(main(), seed=1)
     0.1
     """
