@@ -247,6 +247,8 @@ cdef void repeat_response(Registry *r, HalfOpen *h, const Datagrams *from_, uint
     """The same init again: the response was lost, or it came another way. Answer to where it came from."""
     if h.state == HALF_ANSWERED and h.answers < MAX_ANSWERS:
         h.answered_ns = now_ns
+        if memcmp(&from_.remote, &h.remote, sizeof(Endpoint)) != 0:
+            memset(&h.remote, 0, sizeof(Endpoint))      # who confirms may have it from any of these: that proves none
         send_response(r, h, &from_.remote, from_.local)
     else:
         r.context.counters.dropped_limited += 1
@@ -311,7 +313,7 @@ cdef Conn *reception_handle_first_packet(Registry *r, HalfOpen *h, uint8_t *p, u
             or conn_start(c, h.suite, h.send_secret, h.recv_secret, &theirs, now_ns) != 0:
         conn_free(c)
         return NULL
-    # the initiator has the response, which went there; had it gone to other addresses as well, any of them might have it
+    # the initiator has the response, and that went there alone
     c.path.is_proven = memcmp(&from_.remote, &h.remote, sizeof(Endpoint)) == 0
     c.path.credit_bytes = n
     if h.answers == 1:
