@@ -200,6 +200,22 @@ def test_no_sample_is_taken_unless_the_largest_is_acknowledged_anew():
     assert peer.handle.stats()["latest_rtt_ns"] == RTT_NS + 500 * MS
 
 
+@pytest.mark.spec("RC-11")
+def test_the_largest_may_be_a_packet_that_asks_for_nothing():
+    peer = quiet()
+    stream = peer.handle.open_stream()
+    first = sent_packet(peer, stream)
+    peer.node.now_ns += RTT_NS
+    peer.send(ref.ping())
+    peer.send(ref.ping())
+    (bare,) = peer.packets()
+    assert [frame.kind for frame in ref.read_frames(bare.payload)] == [ref.ACK]
+    peer.node.now_ns += 3 * RTT_NS
+    peer.acknowledge(first, bare.counter)
+    assert peer.handle.stats()["latest_rtt_ns"] == 3 * RTT_NS
+    assert stream.write(b"more")
+
+
 @pytest.mark.spec("RC-14")
 def test_the_handshake_is_a_sample_unless_something_was_sent_twice():
     for repeats in range(2):
