@@ -1,5 +1,7 @@
 """Chapter 4 of the specification, continued: cookies and versions as the initiator sees them, its calls, and glare."""
 
+import itertools
+
 import pytest
 
 from interpeer._core import control
@@ -103,7 +105,7 @@ def test_pauses_between_rounds_double_up_to_a_second():
     node = Node(connect_timeout_ns=30 * SECOND)
     handle = node.connect(Peer(node))
     at = [sent.at_ns for sent in node.wait(12 * SECOND)]
-    pauses = [after - before for before, after in zip(at, at[1:], strict=False)]
+    pauses = [after - before for before, after in itertools.pairwise(at)]
     assert pauses == [ms * MS for ms in (250, 500, *[1000] * 11)]
     assert handle.state == DIALING
 

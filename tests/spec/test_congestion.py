@@ -5,7 +5,7 @@ import pytest
 from tests.spec import reference as ref
 from tests.spec.flow import Flow
 from tests.spec.peer import MS, SECOND, Node, Peer, ack_of
-from tests.spec.test_recovery import quiet, sent_packet
+from tests.spec.test_recovery import quiet
 
 PACKET = 1200
 ECN_TESTING, ECN_CAPABLE, ECN_FAILED = range(3)
@@ -324,7 +324,8 @@ def test_marking_ends_when_the_first_counts_cannot_be(ecn, is_true):
 @pytest.mark.spec("RC-36")
 @pytest.mark.row("C5")
 @pytest.mark.parametrize(
-    ("ecn", "is_true"), [((5, 0, 1), True), (None, False), ((3, 0, 1), False), ((6, 0, 0), False), ((4, 0, 1), False), ((8, 0, 1), False)]
+    ("ecn", "is_true"),
+    [((5, 0, 1), True), (None, False), ((3, 0, 1), False), ((6, 0, 0), False), ((4, 0, 1), False), ((8, 0, 1), False)],
 )
 def test_marking_ends_when_counts_do_not_follow(ecn, is_true):
     peer, numbers = marking()

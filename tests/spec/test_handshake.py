@@ -6,7 +6,7 @@ import pytest
 
 from interpeer._core import control
 from tests.spec import reference as ref
-from tests.spec.peer import ELSEWHERE, MS, NODE_AT, PEER_AT, PROTOCOL, SECOND, Node, Peer, endpoint
+from tests.spec.peer import ELSEWHERE, MS, PROTOCOL, SECOND, Node, Peer, endpoint
 from tests.spec.test_packets import dropped, pto_ns
 
 DIALING, OPEN, CLOSED = 0, 1, 4
@@ -685,7 +685,10 @@ def test_a_cookie_of_a_secret_that_is_too_old_is_none(rotate, later_s):
     ("near", "far"),
     [
         (lambda i: endpoint(f"203.0.113.{i}", 5000 + i), endpoint("203.0.114.1", 5000)),
-        (lambda i: (bytes.fromhex("20010db800000001") + bytes([i] * 8), 5000, 0), (bytes.fromhex("20010db800000002") + bytes(8), 1, 0)),
+        (
+            lambda i: (bytes.fromhex("20010db800000001") + bytes([i] * 8), 5000, 0),
+            (bytes.fromhex("20010db800000002") + bytes(8), 1, 0),
+        ),
     ],
     ids=["IPv4", "IPv6"],
 )
