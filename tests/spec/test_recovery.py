@@ -311,6 +311,18 @@ def test_lost_data_and_fin_are_sent_again_under_new_numbers():
 
 
 @pytest.mark.spec("RC-17")
+def test_a_fin_that_was_lost_is_sent_again_without_the_data_before_it():
+    peer = quiet()
+    stream = peer.handle.open_stream()
+    stream.write(b"data")
+    peer.exchange()
+    stream.finish()
+    (packet,) = peer.packets()
+    frames = lose(peer, packet.counter)
+    assert [(frame.kind & ~7, frame.offset, frame.data, frame.fin) for frame in frames] == [(ref.STREAM, 4, b"", True)]
+
+
+@pytest.mark.spec("RC-17")
 def test_data_that_were_acknowledged_meanwhile_are_not_sent_again():
     peer = quiet()
     stream = peer.handle.open_stream()
