@@ -11,6 +11,9 @@ STREAM_FIN, STREAM_LEN, STREAM_OFF = 1, 2, 4
 MAX_VARINT = 2**62 - 1
 MAX_ACK_RANGES = 64
 IGNORABLE = 0x40
+LEAST_UDP_PAYLOAD = 1200
+MAX_ACK_DELAY_US = 16_384_000
+MAX_IDLE_TIMEOUT_MS = 2**31 - 1
 
 NUMBERS = {
     3: "max_data",
@@ -20,11 +23,13 @@ NUMBERS = {
     7: "idle_timeout_ms",
     8: "max_ack_delay_us",
     9: "max_udp_payload",
+    13: "receive_buffer",
 }
 EMPTY = {
     "suites": b"",
     "protocol": b"",
     **dict.fromkeys(NUMBERS.values(), 0),
+    "max_udp_payload": LEAST_UDP_PAYLOAD,
     "reset_token": None,
     "connection_id": 0,
     "refusal": 0,
@@ -181,7 +186,7 @@ def read_parameters(content: bytes) -> dict | None:
     try:
         while text.left:
             kind, value = text.varint(), Text(text.take(text.varint()))
-            if kind == 0 or kind > 0x0C:
+            if kind == 0 or kind > 0x0D:
                 continue
             require(kind not in seen)
             seen.add(kind)
@@ -210,8 +215,11 @@ def read_parameter(kind: int, value: Text, found: dict) -> None:
         require(n == 8 and value.left[0] & 0x80)
         found["connection_id"] = int.from_bytes(value.rest(), "big")
     else:
-        found[NUMBERS[kind]] = value.varint()
-        require(not value.left and (kind != 0x09 or found["max_udp_payload"] >= 1200))
+        number = value.varint()
+        require(not value.left)
+        require(kind != 0x08 or number <= MAX_ACK_DELAY_US)
+        require(kind != 0x09 or number >= LEAST_UDP_PAYLOAD)
+        found[NUMBERS[kind]] = min(number, MAX_IDLE_TIMEOUT_MS) if kind == 0x07 else number
 
 
 def parameter(kind: int, value: bytes) -> bytes:

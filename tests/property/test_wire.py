@@ -90,8 +90,10 @@ parameters = st.fixed_dictionaries(
     {
         "suites": st.binary(min_size=1, max_size=8).map(lambda text: bytes(byte or 1 for byte in text)),
         "protocol": st.binary(max_size=64),
-        **dict.fromkeys(list(wire.NUMBERS.values())[:-1], varints),
-        "max_udp_payload": st.integers(1200, 2**62 - 1),
+        **dict.fromkeys(wire.NUMBERS.values(), varints),
+        "idle_timeout_ms": st.integers(0, wire.MAX_IDLE_TIMEOUT_MS),
+        "max_ack_delay_us": st.integers(0, wire.MAX_ACK_DELAY_US),
+        "max_udp_payload": st.integers(wire.LEAST_UDP_PAYLOAD, 2**62 - 1),
         "reset_token": st.none() | st.binary(min_size=16, max_size=16),
         "connection_id": st.just(0) | st.integers(2**63, 2**64 - 1),
     }

@@ -16,7 +16,7 @@ from interpeer.testing import Amplified, Link, Packet
 NEAR = Link(delay_s=0.03)
 VICTIM = Endpoint("203.0.113.9", 53)
 
-pytestmark = [pytest.mark.row("R1"), pytest.mark.spec("CN-31")]
+pytestmark = [pytest.mark.row("R1"), pytest.mark.spec("PK-35")]
 
 
 class Victim:
@@ -195,7 +195,7 @@ def translated(pair, port=7):
 
 
 @pytest.mark.row("N12")
-@pytest.mark.spec("CN-32", "CN-33")
+@pytest.mark.spec("PK-39", "HS-79")
 def test_an_address_that_has_proved_nothing_gets_probes_until_its_credit_is_used_up(sim):
     """And the peer's next packet is enough for another one, and so for everything."""
 

@@ -31,15 +31,15 @@ def cited_in(source: str, file: str) -> Iterator[tuple[str, Test]]:
     for statement in tree.body:
         if isinstance(statement, ast.Assign) and getattr(statement.targets[0], "id", "") == "pytestmark":
             for test in tests_of(tree.body):
-                yield from ((id, Test(file, test.name)) for id in ids_in(statement.value, file))
+                yield from ((cited, Test(file, test.name)) for cited in ids_in(statement.value, file))
         elif isinstance(statement, ast.ClassDef):
             for decorator in statement.decorator_list:
                 for test in tests_of(statement.body):
-                    yield from ((id, Test(file, f"{statement.name}::{test.name}")) for id in ids_in(decorator, file))
+                    yield from ((cited, Test(file, f"{statement.name}::{test.name}")) for cited in ids_in(decorator, file))
             for test in tests_of(statement.body):
-                yield from ((id, Test(file, f"{statement.name}::{test.name}")) for id in ids_of_test(test, file))
+                yield from ((cited, Test(file, f"{statement.name}::{test.name}")) for cited in ids_of_test(test, file))
         elif isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef) and statement.name.startswith("test_"):
-            yield from ((id, Test(file, statement.name)) for id in ids_of_test(statement, file))
+            yield from ((cited, Test(file, statement.name)) for cited in ids_of_test(statement, file))
         elif list(ids_in(statement, file)):
             raise ValueError(f"{file}:{statement.lineno}: a citation that no test has")
 
@@ -69,8 +69,8 @@ def citations(folder: Path = ROOT / "tests") -> dict[str, set[Test]]:
     """Return the tests of each paragraph that is cited anywhere."""
     found = defaultdict(set)
     for path in sorted(folder.rglob("test_*.py")):
-        for id, test in cited_in(path.read_text(encoding="utf-8"), str(path.relative_to(ROOT))):
-            found[id].add(test)
+        for paragraph_id, test in cited_in(path.read_text(encoding="utf-8"), str(path.relative_to(ROOT))):
+            found[paragraph_id].add(test)
     return dict(found)
 
 
@@ -94,10 +94,10 @@ def index(text: str | None = None) -> dict[str, Series]:
 def problems_of_ids(found: Iterable[Paragraph], series: dict[str, Series]) -> list[str]:
     """Return what is wrong with the ids of paragraphs: twice, not in the index, gone, or back again."""
     counts = Counter(paragraph.id for paragraph in found)
-    problems = [f"{id} is there {count} times" for id, count in counts.items() if count > 1]
+    problems = [f"{paragraph_id} is there {count} times" for paragraph_id, count in counts.items() if count > 1]
     present = defaultdict(set)
-    for id in counts:
-        prefix, _, number = id.partition("-")
+    for paragraph_id in counts:
+        prefix, _, number = paragraph_id.partition("-")
         present[prefix].add(int(number))
     for prefix in sorted(present.keys() | series.keys()):
         known = series.get(prefix, Series(0, frozenset()))
@@ -118,8 +118,8 @@ def problems_of_citations(found: Iterable[Paragraph], cited: dict[str, set[Test]
     found = list(found)
     problems = [f"{p.place}: no test cites {p.id}" for p in found if p.requirements and p.id not in cited]
     known = {paragraph.id for paragraph in found}
-    for id in sorted(cited.keys() - known):
-        problems += [f"{test} cites {id}, which does not exist" for test in sorted(cited[id])]
+    for paragraph_id in sorted(cited.keys() - known):
+        problems += [f"{test} cites {paragraph_id}, which does not exist" for test in sorted(cited[paragraph_id])]
     return problems
 
 

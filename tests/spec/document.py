@@ -62,8 +62,8 @@ def paragraphs(folder: Path = SPEC) -> list[Paragraph]:
     return [paragraph for name, text in chapters(folder).items() for paragraph in paragraphs_of(text, name)]
 
 
-def paragraph(id: str) -> Paragraph:
-    return next(paragraph for paragraph in paragraphs() if paragraph.id == id)
+def paragraph(paragraph_id: str) -> Paragraph:
+    return next(paragraph for paragraph in paragraphs() if paragraph.id == paragraph_id)
 
 
 # --- the source ---

@@ -29,7 +29,7 @@ from tests.spec.document import ROOT
 
 MUTANTS = Path(__file__).with_name("mutants.toml")
 WORK = ROOT / ".cache/mutate"
-COPIED = ("src", "tests", "docs", "build/c", "setup.py", "pyproject.toml")
+COPIED = ("src", "tests", "docs", "build", "setup.py", "pyproject.toml")
 TEST_SECONDS = 120
 MEMORY_BYTES = 4 << 30
 
@@ -63,7 +63,7 @@ class Broken(Exception):
 class Copy:
     """The checkout once more, to be broken."""
 
-    def __init__(self, folder: Path = WORK) -> None:
+    def __init__(self, folder: Path) -> None:
         self.tree = folder / "tree"
         for name in COPIED:
             mirror(ROOT / name, self.tree / name)
@@ -75,12 +75,15 @@ class Copy:
 
     @contextmanager
     def broken_by(self, mutant: Mutant) -> Iterator[None]:
-        """Apply a mutant and build; put everything back in the end, times included, so that nothing is built twice."""
+        """Apply a mutant and build; put everything back in the end, times included, so that nothing is built twice.
+
+        What was built lies in build/ as well: the next build would copy the mutant from there back into the package."""
         source = self.tree / mutant.file
         touched = [source]
         if source.suffix == ".pyx":
-            for folder in ("src/interpeer/_core", "build/c/src/_core"):
-                touched += [path for path in (self.tree / folder).glob(f"{source.stem}.*") if path.suffix not in (".pxd", ".pyi")]
+            for folder in ("src/interpeer/_core", "build"):
+                found = (self.tree / folder).rglob(f"{source.stem}.*")
+                touched += [path for path in found if path.is_file() and path.suffix not in (".pxd", ".pyi")]
         kept = [(path, self.tree.parent / f"kept-{i}") for i, path in enumerate(touched)]
         for path, backup in kept:
             shutil.copy2(path, backup)
@@ -159,7 +162,7 @@ def run(some: list[Mutant]) -> int:
     """Try mutants; return how many were not noticed, or could not be tried."""
     cited = citations()
     tests = {mutant.id: sorted(map(str, cited[mutant.id])) for mutant in some}
-    copy = Copy()
+    copy = Copy(WORK)
     copy.build()
     failure = copy.fails(sorted({test for some_tests in tests.values() for test in some_tests}))
     if failure:

@@ -6,6 +6,7 @@ to it through the independent implementation in reference.py, and so can say any
 
 from __future__ import annotations
 
+import itertools
 import random
 from dataclasses import dataclass
 from typing import Any, Self
@@ -301,5 +302,5 @@ def ack_of(numbers: Any, *, delay_us: int = 0, ecn: tuple[int, int, int] | None 
         else:
             ranges.append([n, n])
     ranges = ranges[:64]
-    gaps = [(above[0] - low_high[1] - 2, low_high[1] - low_high[0]) for above, low_high in zip(ranges, ranges[1:], strict=False)]
+    gaps = [(above[0] - low_high[1] - 2, low_high[1] - low_high[0]) for above, low_high in itertools.pairwise(ranges)]
     return ref.ack(ranges[0][1], ranges[0][1] - ranges[0][0], *gaps, delay_us=delay_us, ecn=ecn)

@@ -339,25 +339,25 @@ def ack(largest: int, first: int = 0, *gaps: tuple[int, int], delay_us: int = 0,
     return frame + b"".join(numbers(*gap) for gap in gaps) + numbers(*(ecn or ()))
 
 
-def stream(id: int, data: bytes = b"", offset: int = 0, *, fin: bool = False, length: bool = True) -> bytes:
-    frame = numbers(STREAM | FIN * fin | LEN * length | OFF * bool(offset), id)
+def stream(stream_id: int, data: bytes = b"", offset: int = 0, *, fin: bool = False, length: bool = True) -> bytes:
+    frame = numbers(STREAM | FIN * fin | LEN * length | OFF * bool(offset), stream_id)
     return frame + numbers(*[offset] * bool(offset), *[len(data)] * length) + data
 
 
-def reset_stream(id: int, code: int, size: int) -> bytes:
-    return numbers(RESET_STREAM, id, code, size)
+def reset_stream(stream_id: int, code: int, size: int) -> bytes:
+    return numbers(RESET_STREAM, stream_id, code, size)
 
 
-def stop_sending(id: int, code: int) -> bytes:
-    return numbers(STOP_SENDING, id, code)
+def stop_sending(stream_id: int, code: int) -> bytes:
+    return numbers(STOP_SENDING, stream_id, code)
 
 
 def max_data(value: int) -> bytes:
     return numbers(F_MAX_DATA, value)
 
 
-def max_stream_data(id: int, value: int) -> bytes:
-    return numbers(F_MAX_STREAM_DATA, id, value)
+def max_stream_data(stream_id: int, value: int) -> bytes:
+    return numbers(F_MAX_STREAM_DATA, stream_id, value)
 
 
 def max_streams(value: int) -> bytes:
@@ -389,8 +389,8 @@ def read_frames(payload: bytes) -> list[Frame]:
 def read_frame(r: Reader) -> Frame:
     kind = r.varint()
     if kind & ~7 == STREAM:
-        id, offset = r.varint(), r.varint() if kind & OFF else 0
-        return Frame(kind, id, offset, data=r.take(r.varint() if kind & LEN else len(r.data)), fin=bool(kind & FIN))
+        stream_id, offset = r.varint(), r.varint() if kind & OFF else 0
+        return Frame(kind, stream_id, offset, data=r.take(r.varint() if kind & LEN else len(r.data)), fin=bool(kind & FIN))
     if kind in (ACK, ACK_ECN):
         return read_ack(kind, r)
     if kind == PING:

@@ -1,14 +1,16 @@
 """Chapter 4 of the specification, continued: cookies and versions as the initiator sees them, its calls, and glare."""
 
+import itertools
+
 import pytest
 
 from interpeer._core import control
 from tests.spec import reference as ref
 from tests.spec.peer import ELSEWHERE, MS, NODE_AT, PEER_AT, PROTOCOL, SECOND, Node, Peer, Sent, endpoint
-from tests.spec.test_handshake import CLOSED, DIALING, UNREACHABLE, answered, called, stranger
+from tests.spec.test_handshake import CLOSED, DIALING, REFUSED, UNREACHABLE, answered, called, stranger
 from tests.spec.test_packets import dropped
 
-BY_VERSION = 8
+BY_PEER_ERROR, BY_VERSION = 4, 8  # ConnectionHandle.closed()[0]
 NONCE = bytes(range(24))
 
 
@@ -24,14 +26,29 @@ def reply(peer, init, kind, text, *, mac1=None, responder=None, head=None):
 @pytest.mark.spec("HS-48", "HS-55", "HS-49")
 def test_an_initiator_shows_its_first_cookie_at_once():
     peer = Peer(Node(network=b"net"))
-    handle, init = called(peer)
+    handle = peer.node.connect(peer, PEER_AT, ELSEWHERE)
+    init, same = (sent.data for sent in peer.node.wait(60 * MS))
+    assert init == same
     cookie = bytes(range(16))
     peer.node.hear(reply(peer, init, ref.COOKIE, cookie))
     (again,) = peer.node.say()
     assert again.to == PEER_AT and again.data[:1184] == init[:1184]
     assert again.data[1184:] == ref.blake(16, again.data[:1184], cookie)
+    # the other address has given no cookie
+    said = peer.node.wait(310 * MS)
+    assert [(sent.to, sent.data) for sent in said] == [(PEER_AT, init), (ELSEWHERE, again.data)]
     peer.node.hear(peer.answer(init), source=ELSEWHERE)
     assert handle.is_open
+
+
+@pytest.mark.spec("HS-78")
+def test_a_cookie_from_where_nobody_was_called_is_dropped():
+    peer = Peer(Node())
+    handle, init = called(peer)
+    answer = reply(peer, init, ref.COOKIE, bytes(range(16)))
+    assert dropped(peer.node, "dropped_handshake", answer, answer, source=ELSEWHERE)
+    assert {(sent.to, sent.data) for sent in peer.node.wait(5 * SECOND)} == {(PEER_AT, init)}
+    assert handle.state == DIALING
 
 
 @pytest.mark.spec("HS-54")
@@ -55,14 +72,14 @@ def test_a_forged_cookie_is_dropped():
 
 
 @pytest.mark.spec("HS-56")
-def test_only_the_first_cookie_from_an_address_that_was_called_makes_a_call():
+def test_only_the_first_cookie_makes_a_call_and_the_newest_is_shown():
     peer = Peer(Node())
     handle, init = called(peer)
-    answer = reply(peer, init, ref.COOKIE, bytes(range(16)))
-    peer.node.hear(answer, source=ELSEWHERE)
-    assert peer.node.say() == []
-    assert [len(peer.node.answers(answer)) for _ in range(5)] == [1, 0, 0, 0, 0]
-    assert peer.node.answers(reply(peer, init, ref.COOKIE, bytes(16))) == []
+    first, newest = bytes(range(16)), bytes(16)
+    answers = [reply(peer, init, ref.COOKIE, cookie) for cookie in (first, first, first, newest)]
+    assert [len(peer.node.answers(answer)) for answer in answers] == [1, 0, 0, 0]
+    (regular,) = peer.node.wait(250 * MS)
+    assert regular.data[1184:] == ref.blake(16, regular.data[:1184], newest)
     assert handle.state == DIALING
 
 
@@ -84,12 +101,12 @@ def test_one_init_goes_to_each_of_sixteen_addresses_in_turn():
 
 
 @pytest.mark.spec("HS-61")
-def test_pauses_between_rounds_double_up_to_two_seconds():
+def test_pauses_between_rounds_double_up_to_a_second():
     node = Node(connect_timeout_ns=30 * SECOND)
     handle = node.connect(Peer(node))
     at = [sent.at_ns for sent in node.wait(12 * SECOND)]
-    pauses = [after - before for before, after in zip(at, at[1:], strict=False)]
-    assert pauses == [ms * MS for ms in (250, 500, 1000, 2000, 2000, 2000, 2000, 2000)]
+    pauses = [after - before for before, after in itertools.pairwise(at)]
+    assert pauses == [ms * MS for ms in (250, 500, *[1000] * 11)]
     assert handle.state == DIALING
 
 
@@ -102,7 +119,7 @@ def test_an_initiator_gives_up_when_its_time_is_over():
     node.wait(2 * MS)
     assert handle.state == CLOSED and handle.closed()[0] == UNREACHABLE
     assert node.wait(20 * SECOND) == []
-    assert handle.dial_report() == [(PEER_AT, 4, False)]
+    assert handle.dial_report() == [(PEER_AT, 5, False)]
 
 
 # --- versions ---
@@ -229,6 +246,26 @@ def test_the_lower_key_does_not_answer_but_calls_where_the_other_is():
     assert low.counter("half_open") == 0 and low_handle.state == DIALING
 
 
+@pytest.mark.spec("HS-80")
+@pytest.mark.row("H15")
+def test_where_the_others_call_came_from_gets_one_init_for_each_of_its_own():
+    low, high = pair()
+    low_handle, low_init = call(low, high, HIGH_AT)
+    high_handle, high_init = call(high, low, LOW_AT)
+    for _ in range(3):
+        low.hear(high_init, source=ELSEWHERE)
+        assert [(sent.to, sent.data) for sent in low.say()] == [(ELSEWHERE, low_init)]
+    # neither a cookie nor the rounds bring more
+    cookie = bytes(range(16))
+    answer = reply(Peer(low, high.identity.seed), low_init, ref.COOKIE, cookie)
+    assert dropped(low, "dropped_handshake", answer, source=ELSEWHERE)
+    assert {sent.to for sent in low.wait(5 * SECOND)} == {HIGH_AT}
+    low.hear(high_init, source=ELSEWHERE)
+    (sent,) = low.say()
+    assert sent.to == ELSEWHERE and sent.data[1184:] == ref.blake(16, sent.data[:1184], cookie)
+    assert low_handle.state == high_handle.state == DIALING
+
+
 @pytest.mark.spec("HS-73", "HS-75", "HS-76")
 @pytest.mark.row("H15")
 def test_the_higher_key_answers_and_takes_that_connection_for_its_own():
@@ -276,6 +313,62 @@ def test_the_higher_key_waits_for_the_other_handshake_once_only():
     high.now_ns += 2 * MS
     high.hear(response)
     assert high_handle.is_open and high_handle.is_initiator
+
+
+def turned_away(low_handle):
+    return low_handle.closed() == (BY_PEER_ERROR, REFUSED, False, b"")
+
+
+@pytest.mark.spec("HS-81")
+@pytest.mark.row("H15")
+@pytest.mark.parametrize("policy", ["anybody", "listed", "strangers are not", "asked", "there is no room"])
+def test_who_was_answered_for_a_call_that_has_ended_since_needs_to_be_welcome(policy):
+    low, high = pair()
+    if policy in ("listed", "strangers are not"):
+        control.allow_listed(high.engine, [low.identity.id] if policy == "listed" else [])
+    elif policy == "asked":
+        control.allow_asking(high.engine)
+    low_handle, low_init = call(low, high, HIGH_AT)
+    high_handle, _ = call(high, low, LOW_AT)
+    high.hear(low_init)
+    (response,) = high.say()
+    high_handle.close(0, b"")
+    high.say()
+    high.events()
+    if policy == "there is no room":
+        control.refuse_all(high.engine)
+    low.hear(response.data, source=HIGH_AT)
+    for sent in low.say():
+        high.hear(sent.data)
+    low.hear(*(sent.data for sent in high.say()))
+    low.say()
+    is_welcome = policy in ("anybody", "listed")
+    assert [event[0] for event in high.events()] == [control.INCOMING] * is_welcome
+    assert turned_away(low_handle) == (not is_welcome) and low_handle.is_open == is_welcome
+
+
+@pytest.mark.spec("HS-82", "HS-83")
+@pytest.mark.row("H15")
+@pytest.mark.parametrize("is_confirmed", [False, True])
+def test_a_call_that_was_answered_is_not_given_up_for_the_others(is_confirmed):
+    peer = Peer(Node())
+    handle, init = called(peer)
+    peer.node.hear(peer.answer(init))
+    peer.frames()
+    if is_confirmed:
+        peer.send(ref.ping())
+        peer.frames()
+    for age_ns in (0, 9 * SECOND):
+        peer.node.wait(age_ns)
+        said = peer.node.answers(Peer(peer.node).init())
+        if is_confirmed:
+            assert [data[0] for data in said] == [ref.RESPONSE]
+            return
+        (packet,) = said
+        assert [frame.kind for frame in ref.read_frames(peer.open(packet).payload)] == [ref.PING]
+    peer.node.wait(SECOND)
+    assert [data[0] for data in peer.node.answers(Peer(peer.node).init())] == [ref.RESPONSE]
+    assert handle.is_open
 
 
 @pytest.mark.spec("HS-72", "HS-73")

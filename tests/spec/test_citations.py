@@ -102,7 +102,7 @@ def helper(): ...
 
 
 def test_every_way_of_citing_is_found():
-    found = {(id, test.name) for id, test in cited_in(SOURCE, "test_a.py")}
+    found = {(paragraph_id, test.name) for paragraph_id, test in cited_in(SOURCE, "test_a.py")}
     assert found == {
         ("AA-1", "test_one"), ("AA-1", "test_two"), ("AA-2", "test_one"), ("AA-3", "test_one"), ("AA-4", "test_two"),
         ("AA-5", "TestThree::test_four"), ("AA-6", "TestThree::test_four"),

@@ -44,7 +44,8 @@ def test_numbers_are_written_in_the_shortest_form():
 @pytest.mark.parametrize(
     "frame",
     [
-        ref.varint(ref.PING, 2), ref.varint(ref.F_MAX_DATA, 8) + b"\5", b"\x10" + ref.varint(63, 2), b"\x10" + ref.varint(16383, 4),
+        ref.varint(ref.PING, 2), ref.varint(ref.F_MAX_DATA, 8) + b"\5",
+        b"\x10" + ref.varint(63, 2), b"\x10" + ref.varint(16383, 4),
         b"\x10" + ref.varint(2**30 - 1, 8), b"\x0a" + ref.varint(0, 2) + b"\0", b"\x17" + ref.varint(1, 4) + b"a",
         ref.varint(0x40, 4) + b"\0", ref.ack(0)[:2] + ref.varint(0, 2) + ref.ack(0)[3:],
     ],

@@ -6,7 +6,7 @@ import pytest
 
 from interpeer._core import control
 from tests.spec import reference as ref
-from tests.spec.peer import ELSEWHERE, MS, NODE_AT, PEER_AT, PROTOCOL, SECOND, Node, Peer, endpoint
+from tests.spec.peer import ELSEWHERE, MS, PROTOCOL, SECOND, Node, Peer, endpoint
 from tests.spec.test_packets import dropped, pto_ns
 
 DIALING, OPEN, CLOSED = 0, 1, 4
@@ -222,6 +222,29 @@ def test_an_initiator_confirms_at_once():
     peer.node.hear(peer.answer(init))
     (confirmation,) = peer.node.say()
     assert handle.is_open and [frame.kind for frame in peer.frames([confirmation])] == [ref.PING]
+
+
+@pytest.mark.spec("HS-79")
+def test_an_initiators_packets_are_padded_until_it_has_received_one():
+    peer = Peer(Node())
+    handle, init = called(peer)
+    peer.node.hear(peer.answer(init))
+    assert [len(sent.data) for sent in peer.node.say()] == [200]
+    handle.send_datagram(b"small")
+    assert [len(sent.data) for sent in peer.node.say()] == [200]
+    handle.send_datagram(bytes(300))
+    assert [len(sent.data) for sent in peer.node.say()] == [16 + 3 + 300 + 16]
+    peer.send(ref.ping())
+    handle.send_datagram(b"small")
+    (sent,) = peer.node.say()
+    assert len(sent.data) < 100
+    # but not to an address that may get no more than came from there
+    peer = Peer(Node())
+    handle, init = called(peer)
+    least = peer.answer(init, parameters=ref.parameter(ref.SUITE_LIST, b"\1") + ref.parameter(ref.CONNECTION_ID, peer.cid))
+    peer.node.hear(least, source=ELSEWHERE)
+    (confirmation,) = peer.node.say()
+    assert handle.is_open and len(confirmation.data) < len(least) < 200
 
 
 @pytest.mark.spec("HS-22", "HS-23")
@@ -526,6 +549,15 @@ def test_half_open_entries_expire():
         assert peer.node.counter("half_open") == is_kept
         peer.send(ref.ping())
         assert peer.node.counter("connections_accepted") == is_kept
+    # each response gives ten seconds more
+    peer = Peer(Node())
+    answered(peer)
+    init = ref.with_macs(peer.body, peer.node.identity.public, b"")
+    for _ in range(3):
+        peer.node.wait(8 * SECOND)
+        assert len(peer.node.answers(init)) == 1
+    peer.node.wait(12 * SECOND)
+    assert peer.node.counter("half_open") == 0
 
 
 @pytest.mark.spec("HS-44", "HS-45")
@@ -653,7 +685,10 @@ def test_a_cookie_of_a_secret_that_is_too_old_is_none(rotate, later_s):
     ("near", "far"),
     [
         (lambda i: endpoint(f"203.0.113.{i}", 5000 + i), endpoint("203.0.114.1", 5000)),
-        (lambda i: (bytes.fromhex("20010db800000001") + bytes([i] * 8), 5000, 0), (bytes.fromhex("20010db800000002") + bytes(8), 1, 0)),
+        (
+            lambda i: (bytes.fromhex("20010db800000001") + bytes([i] * 8), 5000, 0),
+            (bytes.fromhex("20010db800000002") + bytes(8), 1, 0),
+        ),
     ],
     ids=["IPv4", "IPv6"],
 )

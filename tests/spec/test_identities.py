@@ -37,7 +37,7 @@ def test_an_id_that_is_no_usable_key_is_not_called(identity):
 
 
 @pytest.mark.spec("ID-5")
-@pytest.mark.parametrize("own", [lambda id: id, ref.negated], ids=["A", "-A"])
+@pytest.mark.parametrize("own", [bytes, ref.negated], ids=["A", "-A"])
 def test_a_node_does_not_call_itself_under_either_id_of_its_key(own):
     node = Node()
     with pytest.raises(ValueError, match="connect to itself"):
@@ -97,7 +97,9 @@ def test_a_secret_of_another_size_is_refused(size):
 
 @pytest.mark.spec("ID-12")
 @pytest.mark.parametrize(
-    "endpoint", [b"\5" + IPV4[1:], IPV4[:-1], IPV6[:-1], b"\4", IPV4[:-2] + b"\0\0"], ids=["kind", "cut4", "cut6", "empty", "port"]
+    "endpoint",
+    [b"\5" + IPV4[1:], IPV4[:-1], IPV6[:-1], b"\4", IPV4[:-2] + b"\0\0"],
+    ids=["kind", "cut4", "cut6", "empty", "port"],
 )
 def test_an_endpoint_that_cannot_be_used_is_refused(endpoint):
     with pytest.raises(ValueError, match="cannot be read|a port is a number from 1"):

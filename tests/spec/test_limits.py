@@ -7,8 +7,8 @@ from tests.spec.document import INTERFACE, constants, paragraph
 from tests.spec.reference import SUITES
 
 
-def rows(id: str) -> list[list[str]]:
-    return paragraph(id).tables()[0][1:]
+def rows(paragraph_id: str) -> list[list[str]]:
+    return paragraph(paragraph_id).tables()[0][1:]
 
 
 def test_every_limit_has_the_value_of_the_source():

@@ -200,6 +200,22 @@ def test_no_sample_is_taken_unless_the_largest_is_acknowledged_anew():
     assert peer.handle.stats()["latest_rtt_ns"] == RTT_NS + 500 * MS
 
 
+@pytest.mark.spec("RC-11")
+def test_the_largest_may_be_a_packet_that_asks_for_nothing():
+    peer = quiet()
+    stream = peer.handle.open_stream()
+    first = sent_packet(peer, stream)
+    peer.node.now_ns += RTT_NS
+    peer.send(ref.ping())
+    peer.send(ref.ping())
+    (bare,) = peer.packets()
+    assert [frame.kind for frame in ref.read_frames(bare.payload)] == [ref.ACK]
+    peer.node.now_ns += 3 * RTT_NS
+    peer.acknowledge(first, bare.counter)
+    assert peer.handle.stats()["latest_rtt_ns"] == 3 * RTT_NS
+    assert stream.write(b"more")
+
+
 @pytest.mark.spec("RC-14")
 def test_the_handshake_is_a_sample_unless_something_was_sent_twice():
     for repeats in range(2):
@@ -292,6 +308,18 @@ def test_lost_data_and_fin_are_sent_again_under_new_numbers():
     frames = lose(peer, packet.counter)
     assert [(frame.kind, frame.data, frame.fin) for frame in frames] == [(ref.STREAM, b"lost data", True)]
     assert max(peer.received) > packet.counter
+
+
+@pytest.mark.spec("RC-17")
+def test_a_fin_that_was_lost_is_sent_again_without_the_data_before_it():
+    peer = quiet()
+    stream = peer.handle.open_stream()
+    stream.write(b"data")
+    peer.exchange()
+    stream.finish()
+    (packet,) = peer.packets()
+    frames = lose(peer, packet.counter)
+    assert [(frame.kind & ~7, frame.offset, frame.data, frame.fin) for frame in frames] == [(ref.STREAM, 4, b"", True)]
 
 
 @pytest.mark.spec("RC-17")

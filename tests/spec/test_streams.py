@@ -1,5 +1,6 @@
 """Chapter 7 of the specification: streams and flow control."""
 
+import itertools
 import random
 
 import pytest
@@ -17,11 +18,11 @@ def accepted(peer):
     return list(iter(peer.handle.accept_stream, None))
 
 
-def data_of(frames, id):
+def data_of(frames, stream_id):
     """Put the data of a stream's frames together, which must agree with each other; return them and whether the end is there."""
     data, end = {}, None
     for frame in frames:
-        if frame.kind == ref.STREAM and frame.id == id:
+        if frame.kind == ref.STREAM and frame.id == stream_id:
             for i, byte in enumerate(frame.data, frame.offset):
                 assert data.setdefault(i, byte) == byte
             if frame.fin:
@@ -60,7 +61,8 @@ def test_a_lost_announcement_is_repeated():
 
 @pytest.mark.spec("ST-3")
 @pytest.mark.parametrize(
-    "frame", [ref.stream(12), ref.stream(12, b"data"), ref.max_stream_data(12, 5), ref.reset_stream(12, 1, 0), ref.stop_sending(12, 1)],
+    "frame",
+    [ref.stream(12), ref.stream(12, b"data"), ref.max_stream_data(12, 5), ref.reset_stream(12, 1, 0), ref.stop_sending(12, 1)],
     ids=lambda frame: frame.hex(),
 )  # fmt: skip
 def test_a_frame_for_a_new_stream_opens_all_up_to_it(frame):
@@ -176,7 +178,7 @@ def test_bytes_are_delivered_in_order_and_once_however_they_come(seed):
     choose = random.Random(seed)
     data = choose.randbytes(20_000)
     cuts = sorted({0, len(data), *choose.sample(range(len(data)), 60)})
-    pieces = [(cut, data[cut:end], end == len(data)) for cut, end in zip(cuts, cuts[1:], strict=False)]
+    pieces = [(cut, data[cut:end], end == len(data)) for cut, end in itertools.pairwise(cuts)]
     # pieces that overlap, and pieces that come twice
     for _ in range(60):
         start = choose.randrange(len(data))
@@ -447,9 +449,12 @@ def test_no_more_streams_are_opened_than_the_peer_allows():
 
 @pytest.mark.spec("ST-36")
 @pytest.mark.row("S6")
-@pytest.mark.parametrize("id", [20, 22, 2**32, HUGE - 1])
-def test_a_stream_beyond_the_limit_ends_the_connection(id):
-    for frame in (ref.stream(id), ref.max_stream_data(id, 1), ref.reset_stream(id, 1, 0), ref.stop_sending(id, 1)):
+@pytest.mark.parametrize("stream_id", [20, 22, 2**32, HUGE - 1])
+def test_a_stream_beyond_the_limit_ends_the_connection(stream_id):
+    for frame in (
+        ref.stream(stream_id), ref.max_stream_data(stream_id, 1),
+        ref.reset_stream(stream_id, 1, 0), ref.stop_sending(stream_id, 1),
+    ):  # fmt: skip
         peer = connected(max_streams=10)
         peer.send(ref.stream(18))
         assert len(accepted(peer)) == 10

@@ -6,7 +6,7 @@ from tests.spec.document import array, names, paragraph
 
 
 @pytest.mark.parametrize(
-    ("id", "module", "table", "prefix", "input_prefix"),
+    ("paragraph_id", "module", "table", "prefix", "input_prefix"),
     [
         pytest.param("HS-40", "answer", "TABLE", "HALF", "HALF_IN", marks=pytest.mark.spec("HS-41")),
         pytest.param("HS-57", "dial", "TABLE", "DIAL", "DIAL_IN", marks=pytest.mark.spec("HS-58")),
@@ -14,8 +14,8 @@ from tests.spec.document import array, names, paragraph
         pytest.param("ST-13", "stream", "RECV_TABLE", "RECV", "RECV_IN", marks=pytest.mark.spec("ST-14")),
     ],
 )
-def test_table_of_states_is_that_of_the_source(id, module, table, prefix, input_prefix):
-    head, *rows = paragraph(id).tables()[0]
+def test_table_of_states_is_that_of_the_source(paragraph_id, module, table, prefix, input_prefix):
+    head, *rows = paragraph(paragraph_id).tables()[0]
     assert head[1:] == names(module, input_prefix) and [row[0] for row in rows] == names(module, prefix)
     written = [cell if cell == "-" else f"{prefix}_{cell}" for row in rows for cell in row[1:]]
     assert written == ["-" if name == "NOT_ALLOWED" else name for name in array(module, table)]

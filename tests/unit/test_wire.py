@@ -166,6 +166,7 @@ PARAMETERS = {
     "idle_timeout_ms": 30000,
     "max_ack_delay_us": 5000,
     "max_udp_payload": 1200,
+    "receive_buffer": 2**17,
     "reset_token": bytes(range(16)),
     "connection_id": 1 << 63 | 12345,
 }
@@ -194,7 +195,7 @@ def test_parameters_are_not_written_where_room_might_be_missing():
 @pytest.mark.row("H21")
 def test_unknown_parameters_are_skipped_and_padding_may_be_repeated():
     written = wire.write_parameters(PARAMETERS)
-    extra = wire.parameter(0x0D, b"new") + wire.parameter(2**62 - 1, b"") + wire.parameter(0, bytes(9)) + wire.parameter(0, b"")
+    extra = wire.parameter(0x0E, b"new") + wire.parameter(2**62 - 1, b"") + wire.parameter(0, bytes(9)) + wire.parameter(0, b"")
     assert probe_wire.read_parameters(extra + written + extra) == {**wire.EMPTY, **PARAMETERS}
 
 
@@ -206,11 +207,11 @@ def test_parameters_cut_anywhere_are_refused_or_end_between_two():
         found = probe_wire.read_parameters(written[:n])
         assert found == wire.read_parameters(written[:n])
         whole += found is not None
-    assert whole == 11  # of the eleven parameters none, one, ..., ten
+    assert whole == 12  # of the twelve parameters none, one, ..., eleven
 
 
 @pytest.mark.row("H21")
-@pytest.mark.parametrize("kind", range(1, 13))
+@pytest.mark.parametrize("kind", range(1, 14))
 def test_repeated_parameter_is_refused(kind):
     values = {1: b"\1", 2: b"p", 9: wire.varint(1200), 10: bytes(16), 11: b"\1", 12: b"\x80" + bytes(7)}
     one = wire.parameter(kind, values.get(kind, b"\5"))
@@ -230,6 +231,7 @@ def test_repeated_parameter_is_refused(kind):
         (0x03, b"\x40\x05"),  # 5 in a longer form than needed
         (0x03, b"\x05\x05"),
         (0x04, b"\xc0"),
+        (0x08, wire.varint(16_384_001)),
         (0x09, wire.varint(1199)),
         (0x0A, bytes(15)),
         (0x0A, bytes(17)),
@@ -249,8 +251,14 @@ def test_malformed_parameter_is_refused(kind, value):
 @pytest.mark.row("P9")
 @pytest.mark.parametrize("length", [1, 64, 2**32 + 1, 2**62 - 1])
 def test_parameter_longer_than_the_message_is_refused(length):
-    for kind in (0, 1, 0x0D, 2**62 - 1):
+    for kind in (0, 1, 0x0E, 2**62 - 1):
         assert probe_wire.read_parameters(wire.varint(kind) + wire.varint(length)) is None
+
+
+def test_absurd_idle_timeout_counts_as_the_largest():
+    for value in (2**31 - 1, 2**31, 2**62 - 1):
+        found = probe_wire.read_parameters(wire.parameter(0x07, wire.varint(value)))
+        assert found == {**wire.EMPTY, "idle_timeout_ms": 2**31 - 1}
 
 
 def test_suites_beyond_the_eighth_are_left_out():

@@ -33,7 +33,7 @@ cdef struct HalfOpen:
     uint64_t mac1                   # first bytes of the init's mac1: the same init is answered once
     uint64_t local_cid              # 0 while asking
     uint64_t remote_cid
-    Endpoint remote
+    Endpoint remote                 # where the response goes, or went; zeros: to several addresses
     uint8_t local[16]
     uint32_t id                     # for the application's answer; never 0
     uint64_t created_ns
