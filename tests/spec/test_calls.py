@@ -36,7 +36,7 @@ def test_an_initiator_shows_its_first_cookie_at_once():
     assert again.data[1184:] == ref.blake(16, again.data[:1184], cookie)
     # the other address has given no cookie
     said = peer.node.wait(310 * MS)
-    assert [(sent.to, sent.data) for sent in said] == [(PEER_AT, init), (ELSEWHERE, again.data)]
+    assert [(sent.to, sent.data) for sent in said] == [(PEER_AT, again.data), (ELSEWHERE, init)]
     peer.node.hear(peer.answer(init), source=ELSEWHERE)
     assert handle.is_open
 

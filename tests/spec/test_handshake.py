@@ -229,11 +229,11 @@ def test_an_initiators_packets_are_padded_until_it_has_received_one():
     peer = Peer(Node())
     handle, init = called(peer)
     peer.node.hear(peer.answer(init))
-    assert [len(sent.data) for sent in peer.node.say()] == [200]
+    assert [len(sent.data) for sent in peer.node.say()] == [400]
     handle.send_datagram(b"small")
-    assert [len(sent.data) for sent in peer.node.say()] == [200]
-    handle.send_datagram(bytes(300))
-    assert [len(sent.data) for sent in peer.node.say()] == [16 + 3 + 300 + 16]
+    assert [len(sent.data) for sent in peer.node.say()] == [400]
+    handle.send_datagram(bytes(500))
+    assert [len(sent.data) for sent in peer.node.say()] == [16 + 3 + 500 + 16]
     peer.send(ref.ping())
     handle.send_datagram(b"small")
     (sent,) = peer.node.say()

@@ -138,7 +138,7 @@ def said_when_much_is_to_be_said(peer, ns=5 * SECOND):
 def test_a_responder_sends_no_more_than_it_got_to_where_nobody_has_proved_to_be():
     peer, got = confirmed(PEER_AT, first_from=ELSEWHERE)
     sent = said_when_much_is_to_be_said(peer)
-    assert sent.keys() == {ELSEWHERE} and got // 2 < sent[ELSEWHERE] <= got
+    assert sent.keys() == {ELSEWHERE} and 0 < sent[ELSEWHERE] <= got
     # packets from elsewhere allow nothing there; each from there as much as it has
     peer.node.hear(peer.packet(bytes(1000)), source=PEER_AT)
     assert sent[ELSEWHERE] + said_when_much_is_to_be_said(peer)[ELSEWHERE] <= got
@@ -146,8 +146,9 @@ def test_a_responder_sends_no_more_than_it_got_to_where_nobody_has_proved_to_be(
         more = peer.packet(bytes(1000))
         peer.node.hear(more, source=ELSEWHERE)
         got += len(more)
+        before = sent[ELSEWHERE]
         sent += said_when_much_is_to_be_said(peer)
-        assert got - 300 < sent[ELSEWHERE] <= got
+        assert before < sent[ELSEWHERE] <= got
     peer.handle.close(0, bytes(256))
     sent += Counter({datagram.to: len(datagram.data) for datagram in peer.node.wait(5 * SECOND)})
     assert sent[ELSEWHERE] <= got
