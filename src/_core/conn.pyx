@@ -15,8 +15,8 @@ from interpeer._core.datagram cimport messages_free, messages_init, messages_tri
 from interpeer._core.links cimport link_init, link_last, unlink
 from interpeer._core.loss cimport (
     RECORD_MAX_STREAM_DATA, RECORD_RESET_STREAM, RECORD_STOP_SENDING, RECORD_STREAM, SENT_FIN, SENT_MAX_DATA,
-    SENT_MAX_STREAMS, SENT_STREAM, AckOutcome, FrameRecord, SentPacket, recovery_deadline, recovery_handle_timeout,
-    recovery_oldest, recovery_pto_ns)
+    SENT_MAX_STREAMS, SENT_STREAM, AckOutcome, FrameRecord, SentPacket, recovery_deadline, recovery_free,
+    recovery_handle_timeout, recovery_oldest, recovery_pto_ns)
 from interpeer._core.path cimport ECN_FAILED, ECN_TESTING, Path, path_free, path_handle_ack_acked, path_is_from
 from interpeer._core.cc cimport cc_handle_congestion
 from interpeer._core.protection cimport (
@@ -194,7 +194,7 @@ cdef void stop_sending(Conn *c) noexcept nogil:
     """Forget what was to be sent, and tell everybody who waits. What was received can still be read."""
     cdef uint32_t i
     cdef Stream *s
-    path_free(&c.path)
+    recovery_free(&c.path.recovery)
     messages_free(&c.messages_out)
     for i in range(c.streams.capacity):
         if c.streams.keys[i]:

@@ -12,7 +12,7 @@ from libc.string cimport memcpy, memset
 from interpeer._core.buffer cimport HEADROOM, send_buffer_own
 from interpeer._core.cc cimport cc_release_ns, cc_spend
 from interpeer._core.conn cimport (
-    CONN_CLOSING, CONN_DRAINING, CONN_EVENT_DATAGRAM_ROOM, CONN_OPEN, CONN_PENDING_CLOSE, CONN_PENDING_MAX_DATA,
+    CLOSED_LOCALLY, CONN_CLOSING, CONN_DRAINING, CONN_EVENT_DATAGRAM_ROOM, CONN_OPEN, CONN_PENDING_CLOSE, CONN_PENDING_MAX_DATA,
     CONN_PENDING_MAX_STREAMS, CONN_PENDING_PING, Conn, conn_fail, conn_notify)
 from interpeer._core.context cimport entropy_take
 from interpeer._core.datagram cimport messages_next_bytes, messages_pop
@@ -516,7 +516,9 @@ cdef bint write_stream_data(Builder *b, Stream *s) noexcept nogil:
 # --- closing ---
 
 cdef int transmit_close(Conn *c, SendBatch *batch, uint64_t now_ns) noexcept nogil:
-    """Set how long closing lasts, and send the CLOSE frame if one is due, alone in a packet of its own."""
+    """Set how long closing lasts, and send the CLOSE frame if one is due, in a packet of its own.
+
+    Before it goes what was received up to an application's end: the peer may wait for nothing but that."""
     cdef Builder b
     cdef Path *p = &c.path
     cdef Py_ssize_t bytes
@@ -535,7 +537,11 @@ cdef int transmit_close(Conn *c, SendBatch *batch, uint64_t now_ns) noexcept nog
     p.recovery.next += 1
     p.recovery.base = p.recovery.next
     b.start = batch.buffer + batch.used
-    b.at = write_varint(b.start + HEADER_BYTES, FRAME_CLOSE_APP if c.close_is_app else FRAME_CLOSE)
+    b.at = b.start + HEADER_BYTES
+    if c.closed_by == CLOSED_LOCALLY:
+        b.end = b.start + most_bytes(p) - c.send.aead.tag_bytes - CLOSE_ROOM - c.close_reason_bytes
+        b.at = path_write_ack(p, b.at, b.end, now_ns)
+    b.at = write_varint(b.at, FRAME_CLOSE_APP if c.close_is_app else FRAME_CLOSE)
     b.at = write_varint(write_varint(b.at, c.close_code), c.close_reason_bytes)
     memcpy(b.at, c.close_reason, c.close_reason_bytes)
     b.at += c.close_reason_bytes

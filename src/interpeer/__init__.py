@@ -1,14 +1,14 @@
 """Reach any peer by its public key.
 
-    >>> import interpeer
-    >>> async def main():
-    ...     async with interpeer.Node() as a, interpeer.Node() as b:
-    ...         async with a.connect(b.address) as connection, connection.open_stream() as stream:
-    ...             await stream.write(b"hello")
-    ...             accepted = await (await b.accept()).accept_stream()
-    ...             return await accepted.readexactly(5)
-    >>> interpeer.run(main())
-    b'hello'
+>>> import interpeer
+>>> async def main():
+...     async with interpeer.Node() as a, interpeer.Node() as b:
+...         async with a.connect(b.address) as connection, connection.open_stream() as stream:
+...             await stream.write(b"hello")
+...             accepted = await (await b.accept()).accept_stream()
+...             return await accepted.readexactly(5)
+>>> interpeer.run(main())
+b'hello'
 """
 
 import logging as _logging

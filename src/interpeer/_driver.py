@@ -61,9 +61,7 @@ class Driver(ABC):
         """Return what the sockets count."""
 
 
-def make_driver(
-    core: engine.Engine, config: Config, on_events: EventsCallback, loop: asyncio.AbstractEventLoop
-) -> Driver:
+def make_driver(core: engine.Engine, config: Config, on_events: EventsCallback, loop: asyncio.AbstractEventLoop) -> Driver:
     """Choose the driver for a configuration and a loop; `reader` in INTERPEER_DISABLE forces the one without add_reader.
 
     On a simulated host it is the host's choice."""
@@ -226,9 +224,7 @@ class PumpDriver(Driver):
 class LoopDriver(PumpDriver):
     """Turn on the event loop, whenever a socket or the timer becomes readable, or a verb asks for it."""
 
-    def __init__(
-        self, core: engine.Engine, config: Config, on_events: EventsCallback, loop: asyncio.AbstractEventLoop
-    ) -> None:
+    def __init__(self, core: engine.Engine, config: Config, on_events: EventsCallback, loop: asyncio.AbstractEventLoop) -> None:
         with_timer = "timer" not in disabled_words().split(",")
         super().__init__(core, config, on_events, loop, with_timer)
         self._soon: asyncio.Handle | None = None
@@ -325,9 +321,7 @@ class LoopDriver(PumpDriver):
 class ThreadDriver(PumpDriver):
     """Turn on a thread of its own: busy Python threads then delay the application, but not the protocol."""
 
-    def __init__(
-        self, core: engine.Engine, config: Config, on_events: EventsCallback, loop: asyncio.AbstractEventLoop
-    ) -> None:
+    def __init__(self, core: engine.Engine, config: Config, on_events: EventsCallback, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(core, config, on_events, loop, with_timer=False)
         self._wake, self._waken = socket.socketpair()
         self._notify, self._notified = socket.socketpair()

@@ -203,9 +203,7 @@ class Node:
         elif self._allow is not None:
             control.allow_listed(self._engine, [bytes(peer) for peer in self._allow])
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await self.close()
 
     async def close(self) -> None:
@@ -238,9 +236,7 @@ class Node:
 
     # --- connecting ---
 
-    def connect(
-        self, target: Target, protocol: str | None = None, congestion: str | None = None
-    ) -> Opening[Connection]:
+    def connect(self, target: Target, protocol: str | None = None, congestion: str | None = None) -> Opening[Connection]:
         """Reach a peer, by its address or its id, and agree on an application protocol (None: the node's first).
 
         Await it, or use it with `async with`. Raises Unreachable, with a reason for each way tried; Refused when the peer

@@ -89,8 +89,6 @@ class Opening(Coroutine[Any, Any, _T]):
         self._opened = await self._coroutine
         return await self._opened.__aenter__()
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         assert self._opened is not None
         await self._opened.__aexit__(kind, error, trace)

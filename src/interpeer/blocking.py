@@ -164,9 +164,7 @@ class Stream:
         """Send a file."""
         return self._thread.call(lambda: self._inner.send_file(path), timeout)
 
-    def recv_file(
-        self, path: str | os.PathLike[str], *, max_bytes: int | None = None, timeout: float | None = None
-    ) -> int:
+    def recv_file(self, path: str | os.PathLike[str], *, max_bytes: int | None = None, timeout: float | None = None) -> int:
         """Receive a file, and verify it."""
         return self._thread.call(lambda: self._inner.recv_file(path, max_bytes=max_bytes), timeout)
 
@@ -177,9 +175,7 @@ class Stream:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._thread.call(lambda: self._inner.__aexit__(kind, error, trace), None)
 
 
@@ -277,9 +273,7 @@ class Connection:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._thread.call(lambda: self._inner.__aexit__(kind, error, trace), None)
 
 
@@ -300,9 +294,7 @@ class Node:
         give: Give | None = None,
         config: Config | None = None,
     ) -> None:
-        self._inner = interpeer.Node(
-            identity, listen, network, bootstrap, state_dir, protocols, allow, lan, give, config
-        )
+        self._inner = interpeer.Node(identity, listen, network, bootstrap, state_dir, protocols, allow, lan, give, config)
         self._thread: _LoopThread
 
     def __enter__(self) -> Self:
@@ -314,9 +306,7 @@ class Node:
             raise
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
     def close(self, *, timeout: float | None = None) -> None:

@@ -57,8 +57,12 @@ def test_every_call_takes_a_timeout():
         assert peer.readexactly(4, timeout=5) == b"late"
         assert connection.send_datagram(b"d")
         assert other.recv_datagrams(timeout=5) == [b"d"]
-        waits = {name for kind in (blocking.Connection, blocking.Stream, blocking.Node) for name, f in vars(kind).items()
-                 if inspect.isfunction(f) and not name.startswith("_") and "timeout" not in inspect.signature(f).parameters}
+        waits = {
+            name
+            for kind in (blocking.Connection, blocking.Stream, blocking.Node)
+            for name, f in vars(kind).items()
+            if inspect.isfunction(f) and not name.startswith("_") and "timeout" not in inspect.signature(f).parameters
+        }
         assert waits == {"stats", "streams", "send_datagram", "send_datagrams", "reset", "stop", "counters", "incoming"}
 
 

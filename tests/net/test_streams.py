@@ -265,3 +265,20 @@ def test_what_was_finished_can_be_read_after_the_peer_has_closed(run, pair):
             assert len(await peer.read()) == 300_000
 
     run(main())
+
+
+def test_finish_succeeds_when_the_peer_closes_as_soon_as_it_has_read_everything(run, pair):
+    async def main():
+        async with pair() as p:
+            stream, peer = await p.streams()
+
+            async def reader():
+                assert await peer.read() == b"everything"
+                await p.ba.close()
+
+            reading = asyncio.ensure_future(reader())
+            await stream.write(b"everything")
+            await stream.finish()
+            await reading
+
+    run(main())

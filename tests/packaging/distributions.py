@@ -17,8 +17,13 @@ ROOT = Path(__file__).parents[2]
 def run(*command: object, cwd: Path, **environment: str) -> None:
     """Run a command that must succeed; what it says is shown only if it does not."""
     done = subprocess.run(
-        [str(part) for part in command], cwd=cwd, env={**os.environ, **environment}, text=True, check=False,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        [str(part) for part in command],
+        cwd=cwd,
+        env={**os.environ, **environment},
+        text=True,
+        check=False,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
     )
     if done.returncode:
         raise RuntimeError(f"{command[0]} failed in {cwd}:\n{done.stdout}")

@@ -55,7 +55,9 @@ class RecoveryBesideTheModel(RuleBasedStateMachine):
             assert ours["newest_lost_sent_ns"] == model.lost[-1].time
 
     @precondition(lambda self: any(self.model.packets))
-    @rule(data=st.data(), delay_us=st.integers(0, 1000) | st.sampled_from([24_000, 25_000, 10**6, 2**50]), is_newest=st.booleans())
+    @rule(
+        data=st.data(), delay_us=st.integers(0, 1000) | st.sampled_from([24_000, 25_000, 10**6, 2**50]), is_newest=st.booleans()
+    )
     def acknowledge(self, data, delay_us, is_newest):
         sent = [packet.number for packet in self.model.packets[-60:] if packet is not None]
         if not sent:

@@ -151,9 +151,7 @@ def test_keys_are_updated_every_few_packets_in_both_directions(sim, link):
     async def main():
         async with sim.pair(link, key_update_packets=8) as pair:
             here, there = await pair.connect()
-            await asyncio.gather(
-                sim.transfer(pair, 400_000, ends=(here, there)), sim.transfer(pair, 400_000, ends=(there, here))
-            )
+            await asyncio.gather(sim.transfer(pair, 400_000, ends=(here, there)), sim.transfer(pair, 400_000, ends=(there, here)))
             for end in (here, there):
                 assert end.stats().key_epoch > 2
             for node in (pair.a, pair.b):

@@ -68,9 +68,7 @@ class Node:
         defaults = Config().core_limits() | {"skip_every": 0, "keep_alive_ns": 0}
         unknown = limits.keys() - defaults.keys()
         assert not unknown, f"no such limits: {unknown}"
-        control.configure(
-            self.engine, seed, network, is_stored, list(protocols), list(suites), backlog, defaults | limits
-        )
+        control.configure(self.engine, seed, network, is_stored, list(protocols), list(suites), backlog, defaults | limits)
         self.exchange = control.Exchange(self.engine)
         self.random = random.Random(seed)
         self.has_own_entropy = entropy is None

@@ -86,7 +86,7 @@ def test_the_index_is_read():
     assert index(text) == {"AA": Series(12, frozenset()), "BB": Series(3, frozenset({1, 2}))}
 
 
-SOURCE = '''
+SOURCE = """
 import pytest
 pytestmark = pytest.mark.spec("AA-1")
 @pytest.mark.spec("AA-2", "AA-3")
@@ -98,7 +98,7 @@ class TestThree:
     @pytest.mark.spec("AA-6")
     def test_four(self): ...
 def helper(): ...
-'''
+"""
 
 
 def test_every_way_of_citing_is_found():

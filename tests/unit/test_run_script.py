@@ -28,8 +28,13 @@ def machine(root, tmp_path):
 
     def run(*arguments, **environment):
         return subprocess.run(
-            ["sh", "run", *arguments], cwd=checkout, env={"PATH": str(tools), **environment}, capture_output=True, text=True,
-            check=False, stdin=subprocess.DEVNULL,
+            ["sh", "run", *arguments],
+            cwd=checkout,
+            env={"PATH": str(tools), **environment},
+            capture_output=True,
+            text=True,
+            check=False,
+            stdin=subprocess.DEVNULL,
         )
 
     add("uname", "echo Linux")
@@ -85,7 +90,7 @@ def test_old_python_is_named_with_advice(machine):
     machine.add("cc", "exit 0")
     machine.add("make", "")
     machine.add("apk", "")
-    machine.add("python3", 'case $1 in -V) echo Python 3.9.2 ;; *) exit 1 ;; esac')
+    machine.add("python3", "case $1 in -V) echo Python 3.9.2 ;; *) exit 1 ;; esac")
     done = machine("build")
     assert done.returncode == 1
     assert "Python 3.11 or newer with venv and headers is needed, found Python 3.9.2" in done.stderr

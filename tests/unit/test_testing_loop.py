@@ -67,7 +67,7 @@ def test_a_program_that_is_not_done_in_time_fails():
 
 def test_a_program_that_polls_is_told_that_time_stands():
     async def main():
-        while True:  # noqa: ASYNC110  (that is the point)
+        while True:
             await asyncio.sleep(0)
 
     with pytest.raises(SimulationError, match="sleep\\(0\\)"):

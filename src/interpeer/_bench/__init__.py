@@ -1,8 +1,8 @@
 """What `interpeer bench`, `interpeer demo` and benchmarks/ share: loads between two processes, and their figures.
 
-    process       starts the two ends of a load
-    end           is one end
-    loads         what the loads are, for every library alike
-    figures       figures in common units from what two ends tell
-    tls           the loads over TLS, as a baseline; its `certificate`
+process       starts the two ends of a load
+end           is one end
+loads         what the loads are, for every library alike
+figures       figures in common units from what two ends tell
+tls           the loads over TLS, as a baseline; its `certificate`
 """

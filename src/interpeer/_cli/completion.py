@@ -54,9 +54,7 @@ def _zsh_case(pattern: str, words: list[str]) -> str:
 
 
 def _fish(options: dict[str, list[tuple[str, str]]]) -> str:
-    lines = [
-        f"complete -c interpeer -n __fish_use_subcommand -f -a {name} -d {_quoted(command(name).HELP)}" for name in COMMANDS
-    ]
+    lines = [f"complete -c interpeer -n __fish_use_subcommand -f -a {name} -d {_quoted(command(name).HELP)}" for name in COMMANDS]
     for name, listed in options.items():
         condition = f"'__fish_seen_subcommand_from {name}'" if name else "__fish_use_subcommand"
         for option, text in listed:

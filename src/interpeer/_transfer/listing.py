@@ -120,4 +120,3 @@ class _Walk:
             raise ValueError(f"there are more than {MAX_ENTRIES} files and folders: pack them first")
         self.entries.append(entry)
         self.paths.append(path)
-

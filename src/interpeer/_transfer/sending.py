@@ -83,9 +83,7 @@ async def serve(stream: Stream, listing: Listing, meter: Meter) -> Sent:
     return Sent(sent + resumed, resumed, failures)
 
 
-async def _take_requests(
-    stream: Stream, listing: Listing, worker: Worker[_Item, _Frame], slots: asyncio.Semaphore
-) -> int:
+async def _take_requests(stream: Stream, listing: Listing, worker: Worker[_Item, _Frame], slots: asyncio.Semaphore) -> int:
     """Hand what the receiver asks for to the thread; return how many failures it counts when it is done."""
     previous = -1
     try:

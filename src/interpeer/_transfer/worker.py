@@ -116,9 +116,7 @@ class Worker(Generic[Item, Result]):
         self._thread.start()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._is_stopped = True
         self.put_end()
         if self._on_stop is not None:

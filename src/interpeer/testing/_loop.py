@@ -38,9 +38,7 @@ _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
 
 
-def run(
-    main: Coroutine[Any, Any, _T], *, seed: int | None = None, until_s: float = 3600.0, debug: bool | None = None
-) -> _T:
+def run(main: Coroutine[Any, Any, _T], *, seed: int | None = None, until_s: float = 3600.0, debug: bool | None = None) -> _T:
     """Run a coroutine in simulated time, like `asyncio.run`: sleeping costs nothing, and every run is the same.
 
     seed: where all chance comes from: identities, keys, what links lose, and Python's module `random`. None: another one
@@ -168,9 +166,7 @@ class SimLoop(asyncio.BaseEventLoop):
             raise SimulationError("another thread calls into a simulation, which has only one: no two runs would be the same")
         return self.call_soon(callback, *args, context=context)
 
-    def run_in_executor(
-        self, executor: Executor | None, func: Callable[[Unpack[_Ts]], _T], *args: *_Ts
-    ) -> asyncio.Future[_T]:
+    def run_in_executor(self, executor: Executor | None, func: Callable[[Unpack[_Ts]], _T], *args: *_Ts) -> asyncio.Future[_T]:
         if executor is not None:
             raise SimulationError("a simulation has no other threads: use asyncio.to_thread, which calls a function on the spot")
         future: asyncio.Future[_T] = self.create_future()

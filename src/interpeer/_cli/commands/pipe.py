@@ -204,9 +204,7 @@ class _Ends:
             raise
 
     def _tell(self, seconds: float, connection: Connection) -> None:
-        self._output.event(
-            "done", ok=True, sent=self._sent, received=self._received, seconds=seconds, path=connection.path.kind
-        )
+        self._output.event("done", ok=True, sent=self._sent, received=self._received, seconds=seconds, path=connection.path.kind)
         self._output.say(f"sent {size(self._sent)}, received {size(self._received)} in {duration(seconds)}, {connection.path}")
 
 
