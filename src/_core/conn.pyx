@@ -402,21 +402,24 @@ cdef void conn_reset_stream(Conn *c, Stream *s, uint64_t code) noexcept nogil:
 
 
 cdef void conn_stop_stream(Conn *c, Stream *s, uint64_t code) noexcept nogil:
-    conn_consumed(c, stream_stop(s, code))
+    conn_consumed(c, stream_stop(s, code, True))
     conn_stream_changed(c, s)
     conn_notify_stream(c, s)
     conn_reap_stream(c, s)
 
 
 cdef void conn_release_stream(Conn *c, Stream *s) noexcept nogil:
-    """The application has let go: finish our side if it is open, and read no more."""
+    """The application has let go: finish our side if it is open, and read no more.
+
+    If it has read everything, the peer is asked to stop only when more comes: most peers are done, too, and to be asked
+    would look like a failure to them."""
     s.is_released = True
     s.wanted = 0
     if c.state == CONN_OPEN:
         conn_finish_stream(c, s)
-        conn_stop_stream(c, s, 0)       # this may free it
-    else:
-        conn_reap_stream(c, s)
+        conn_consumed(c, stream_stop(s, 0, False))
+        conn_stream_changed(c, s)
+    conn_reap_stream(c, s)
 
 
 cdef void conn_reap_stream(Conn *c, Stream *s) noexcept nogil:

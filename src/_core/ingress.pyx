@@ -178,6 +178,7 @@ cdef uint64_t handle_stream(Conn *c, const Frame *f) noexcept nogil:
     c.data_received += grown
     if s.is_stopped:
         conn_consumed(c, grown)
+        conn_stream_changed(c, s)
         conn_reap_stream(c, s)
         return 0
     if s.in_.posted_filled > filled:

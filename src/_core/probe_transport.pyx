@@ -349,7 +349,7 @@ cdef class Flow:
         return self.posted.first(recv_buffer_unpost(&self.stream.in_))
 
     def stop(self, uint64_t code):
-        return stream_stop(&self.stream, code)
+        return stream_stop(&self.stream, code, True)
 
     def told(self, int event):
         """Give the receiving side an input."""

@@ -224,6 +224,8 @@ cdef int stream_handle_data(Stream *s, uint64_t offset, const uint8_t *data, uin
     if s.recv_state != RECV_OPEN and s.recv_state != RECV_SIZE_KNOWN:
         return STREAM_OK
     if s.is_stopped:
+        if grown[0] and s.recv_state == RECV_OPEN:
+            ask_to_stop(s)
         discard(s)
         return STREAM_OK
     result = recv_buffer_write(&s.in_, offset, data, n)
@@ -272,8 +274,10 @@ cdef uint64_t stream_read(Stream *s, uint8_t *out, uint64_t n) noexcept nogil:
     return n
 
 
-cdef uint64_t stream_stop(Stream *s, uint64_t code) noexcept nogil:
-    """Read no more, and ask the peer to stop (unless there is nothing to stop). Return the bytes dropped."""
+cdef uint64_t stream_stop(Stream *s, uint64_t code, bint at_once) noexcept nogil:
+    """Read no more. Return the bytes dropped.
+
+    Ask the peer to stop, if it has not ended its side: at once, or only when it turns out that it has more to say."""
     cdef uint64_t dropped = s.highest - s.in_.read
     if s.is_stopped:
         return 0
@@ -283,10 +287,17 @@ cdef uint64_t stream_stop(Stream *s, uint64_t code) noexcept nogil:
         return 0
     if s.recv_state == RECV_OPEN:
         s.stop_code = code
-        s.pending |= PENDING_STOP
+        if at_once or dropped or s.highest == s.recv_limit:
+            ask_to_stop(s)
     s.pending &= ~<uint8_t>PENDING_MAX_DATA
     discard(s)
     return dropped
+
+
+cdef void ask_to_stop(Stream *s) noexcept nogil:
+    if not s.was_told_to_stop:
+        s.was_told_to_stop = True
+        s.pending |= PENDING_STOP
 
 
 cdef void discard(Stream *s) noexcept nogil:

@@ -106,6 +106,7 @@ class Address:
     `Address` also parses the readable form `id@1.2.3.4:5,[::1]:5`. A ticket is an address with a `secret` of 16 bytes that
     opens a service of that peer (`interpeer send`); the secret does not show in `repr()`.
 
+    >>> from interpeer import Identity
     >>> a = Address.of(Identity.from_seed(bytes(32)).id, [Endpoint("192.0.2.1", 4433)])
     >>> Address(str(a)) == a
     True

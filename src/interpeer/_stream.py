@@ -27,7 +27,8 @@ class Stream:
     """Carry bytes both ways between two peers, in order, each at its own speed.
 
     Made by `Connection.open_stream` and `Connection.accept_stream`. Leaving `async with` finishes our side; leaving it with
-    an exception resets it. A stream that is dropped without either is finished and read no more.
+    an exception resets it. A stream that is dropped without either is finished and read no more: a peer
+    that then sends more is asked to stop.
 
     Cancelling `read*` loses nothing. Cancelling `write` leaves a prefix sent: `bytes_accepted` tells how much. One task
     reads and one writes at a time.

@@ -1,4 +1,4 @@
-"""Every example that a reader sees runs: docstrings, README, the guides in docs/, examples/."""
+"""Every example that a reader sees runs: docstrings, README, examples/. (docs/testing.md: tests/sim/test_documentation.py)"""
 
 from __future__ import annotations
 
@@ -52,21 +52,14 @@ def run_script(script, cwd):
     return done.stdout
 
 
-def guides(root):
-    return [root / "README.md", *sorted((root / "docs").glob("*.md"))]
-
-
-def test_programs_in_the_readme_and_the_guides(root, tmp_path):
+def test_programs_in_the_readme(root, tmp_path):
     """A block of Python is a program of its own; what it prints stands in the block of text behind it."""
-    count = 0
-    for path in guides(root):
-        for found in re.finditer(r"^```python\n(.*?)^```(?:\n+```text\n(.*?)^```)?", path.read_text(), re.DOTALL | re.MULTILINE):
-            script = tmp_path / "example.py"
-            script.write_text(found[1])
-            printed = run_script(script, tmp_path)
-            assert found[2] is None or printed == found[2], path
-            count += 1
-    assert count
+    shown = re.findall(r"^```python\n(.*?)^```\n+```text\n(.*?)^```", (root / "README.md").read_text(), re.DOTALL | re.MULTILINE)
+    assert len(shown) == len(blocks(root / "README.md", "python")) > 0
+    for program, printed in shown:
+        script = tmp_path / "example.py"
+        script.write_text(program)
+        assert run_script(script, tmp_path) == printed
 
 
 def test_examples_print_what_they_say(root, tmp_path):
@@ -83,12 +76,14 @@ def test_examples_print_what_they_say(root, tmp_path):
 def test_commands_in_the_readme(root, tmp_path):
     """What the README shows of the command line is real: every command there is one, with options that it has."""
     environ = {**os.environ, "XDG_DATA_HOME": str(tmp_path), "XDG_STATE_HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path)}
-    shown = [line for text in blocks(root / "README.md", "sh") for line in text.splitlines() if "interpeer " in line]
+    shown = [
+        line for text in blocks(root / "README.md", "sh") for line in text.splitlines() if re.search(r"(^|\| )interpeer ", line)
+    ]
     assert shown
     for line in shown:
-        words = re.search(r"interpeer ([a-z]+)((?: --?[a-z-]+)*)", line)
+        words = re.search(r"(?:^|\| )interpeer ([a-z]+)(.*)", line)
         assert words, line
         told = subprocess.run(
             [sys.executable, "-m", "interpeer", words[1], "--help"], capture_output=True, text=True, env=environ, check=False
         )
-        assert told.returncode == 0 and all(option in told.stdout for option in words[2].split()), line
+        assert told.returncode == 0 and all(option in told.stdout for option in re.findall(r" (--?\w+)", words[2])), line

@@ -282,3 +282,30 @@ def test_finish_succeeds_when_the_peer_closes_as_soon_as_it_has_read_everything(
             await reading
 
     run(main())
+
+
+def test_finish_succeeds_when_the_peer_lets_go_of_the_stream_with_everything_read(run, pair):
+    async def main():
+        async with pair() as p:
+            stream, peer = await p.streams()
+            await stream.write(b"everything")
+            assert await peer.readexactly(10) == b"everything"
+            del peer
+            await stream.finish()
+
+    run(main())
+
+
+def test_a_peer_that_writes_to_a_stream_that_was_let_go_of_is_asked_to_stop(run, pair):
+    async def main():
+        async with pair() as p:
+            stream, peer = await p.streams()
+            await stream.write(b"everything")
+            assert await peer.readexactly(10) == b"everything"
+            del peer
+            with pytest.raises(interpeer.StreamReset):
+                while True:
+                    await stream.write(b"more")
+                    await asyncio.sleep(0)
+
+    run(main())

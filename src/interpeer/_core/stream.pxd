@@ -66,6 +66,7 @@ cdef struct Stream:
     bint is_released                # the application has let go of it
     Stream *next_released           # in the engine's stack of streams that were let go of
     bint is_stopped                 # the application reads no more: data are dropped as they come
+    bint was_told_to_stop           # STOP_SENDING was sent, or is about to be
     bint was_stopped                # the peer reads no more; its code is in peer_stop_code
 
     SendBuffer out
@@ -109,7 +110,7 @@ cdef int stream_handle_data(Stream *s, uint64_t offset, const uint8_t *data, uin
 cdef int stream_handle_reset(Stream *s, uint64_t code, uint64_t final_size, uint64_t credit,
                              uint64_t *grown, uint64_t *dropped) noexcept nogil
 cdef uint64_t stream_read(Stream *s, uint8_t *out, uint64_t n) noexcept nogil
-cdef uint64_t stream_stop(Stream *s, uint64_t code) noexcept nogil
+cdef uint64_t stream_stop(Stream *s, uint64_t code, bint at_once) noexcept nogil
 cdef bint stream_raise_limit(Stream *s, uint64_t now_ns, uint64_t rtt_ns, uint64_t max_window) noexcept nogil
 
 cdef inline uint64_t stream_readable(const Stream *s) noexcept nogil:
