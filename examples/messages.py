@@ -22,20 +22,19 @@ async def count(connection: interpeer.Connection) -> int:
 
 
 async def main() -> None:
-    async with interpeer.Node() as a, interpeer.Node() as b:
-        async with a.connect(b.address) as connection:
-            accepted = await b.accept()
-            counting = asyncio.create_task(count(accepted))
-            messages = [i.to_bytes(8, "big") for i in range(COUNT)]
-            while messages:
-                sent = connection.send_datagrams(messages[:4096])  # how many the queue took
-                del messages[:sent]
-                await connection.datagrams_writable()
-            while not counting.done():
-                connection.send_datagram(b"end")  # may be lost like any other, so say it until it is heard
-                await asyncio.sleep(0.01)
-            lost = accepted.stats().datagrams_dropped + connection.stats().packets_lost
-            print(f"all {COUNT} arrived or were counted as lost" if counting.result() == COUNT or lost else "some vanished")
+    async with interpeer.Node() as a, interpeer.Node() as b, a.connect(b.address) as connection:
+        accepted = await b.accept()
+        counting = asyncio.create_task(count(accepted))
+        messages = [i.to_bytes(8, "big") for i in range(COUNT)]
+        while messages:
+            sent = connection.send_datagrams(messages[:4096])  # how many the queue took
+            del messages[:sent]
+            await connection.datagrams_writable()
+        while not counting.done():
+            connection.send_datagram(b"end")  # may be lost like any other, so say it until it is heard
+            await asyncio.sleep(0.01)
+        lost = accepted.stats().datagrams_dropped + connection.stats().packets_lost
+        print(f"all {COUNT} arrived or were counted as lost" if counting.result() == COUNT or lost else "some vanished")
 
 
 interpeer.run(main())
