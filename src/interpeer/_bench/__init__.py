@@ -4,5 +4,6 @@ process       starts the two ends of a load
 end           is one end
 loads         what the loads are, for every library alike
 figures       figures in common units from what two ends tell
-tls           the loads over TLS, as a baseline; its `certificate`
+tls           the loads over TLS, tuned by hand, as a baseline; its `certificate`
+tls_streams   a bulk transfer over TLS as an asyncio program has it
 """
