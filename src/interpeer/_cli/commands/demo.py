@@ -87,9 +87,8 @@ def _tell(step: Step, loop: str, rates: list[float], why_not: str | None, busy: 
         lines.append(f"not compared with TLS over TCP: {printable(why_not or '')}")
     else:
         when = "before and after" if len(rates) > 1 else "before"
-        lines.append(
-            f"TLS 1.3 over TCP, asyncio's streams on {loop}, {when}: {tls:.2f} Gbit/s; the connection was {times:.1f} times as fast"
-        )
+        lines.append(f"TLS 1.3 over TCP, asyncio's streams on {loop}, {when}: {tls:.2f} Gbit/s")
+        lines.append(f"the connection was {times:.1f} times as fast")
     if busy is not None and busy > 0.5:
         lines.append(f"other work kept {busy:.1f} of {os.cpu_count()} processors busy in the minute before")
     name = "interpeer" if shutil.which("interpeer") else os.path.relpath(sys.argv[0])
