@@ -459,8 +459,8 @@ cdef class StreamHandle:
         cdef const uint8_t *p
         PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
         try:
-            if start > view.len:
-                raise ValueError(f"start {start} lies behind the end of {view.len} bytes")
+            if not 0 <= start <= view.len:
+                raise ValueError(f"start {start} lies outside of {view.len} bytes")
             n = view.len - start
             p = <const uint8_t *>view.buf + start
             while True:
@@ -547,8 +547,8 @@ cdef class StreamHandle:
         cdef Conn *c
         PyObject_GetBuffer(buffer, &view, PyBUF_SIMPLE | PyBUF_WRITABLE)
         try:
-            if start > view.len:
-                raise ValueError(f"start {start} lies behind the end of {view.len} bytes")
+            if not 0 <= start <= view.len:
+                raise ValueError(f"start {start} lies outside of {view.len} bytes")
             c = self.enter()
             n = stream_readable(self.stream)
             if n > <uint64_t>(view.len - start):
@@ -570,18 +570,21 @@ cdef class StreamHandle:
         if self.has_post:
             raise RuntimeError("another task is reading this stream")
         PyObject_GetBuffer(buffer, &self.posted, PyBUF_SIMPLE | PyBUF_WRITABLE)
-        c = self.enter()
-        s = self.stream
-        self.has_post = not is_readable(c, s)
-        if self.has_post:
-            recv_buffer_post(&s.in_, <uint8_t *>self.posted.buf + start, self.posted.len - start)
-            s.read_mark = mark
-            s.wanted |= STREAM_EVENT_READABLE
-        leave(self.connection.engine)
-        if not self.has_post:
-            PyBuffer_Release(&self.posted)
-            return True
-        return False
+        try:
+            if not 0 <= start <= self.posted.len:
+                raise ValueError(f"start {start} lies outside of {self.posted.len} bytes")
+            c = self.enter()
+            s = self.stream
+            self.has_post = not is_readable(c, s)
+            if self.has_post:
+                recv_buffer_post(&s.in_, <uint8_t *>self.posted.buf + start, self.posted.len - start)
+                s.read_mark = mark
+                s.wanted |= STREAM_EVENT_READABLE
+            leave(self.connection.engine)
+        finally:
+            if not self.has_post:
+                PyBuffer_Release(&self.posted)
+        return not self.has_post
 
     def unpost(self):
         """End what `post` began; return how many bytes have come. Harmless without it."""

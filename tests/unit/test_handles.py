@@ -52,6 +52,25 @@ class Ends:
                 said = said or bool(packets)
 
 
+@pytest.mark.parametrize("start", [-1, 4])
+@pytest.mark.parametrize("verb", ["write", "readinto", "post"])
+def test_start_outside_of_the_buffer_is_refused_and_the_buffer_is_free(verb, start):
+    buffer, stream = bytearray(3), Ends().here[0].open_stream()
+    with pytest.raises(ValueError, match=f"start {start} lies outside of 3 bytes"):
+        getattr(stream, verb)(buffer, start, *([1] if verb == "post" else []))
+    buffer.extend(b"not held by anybody")
+    assert not stream.has_post
+
+
+@pytest.mark.parametrize("start", [0, 3])
+def test_start_at_either_end_of_the_buffer_is_good(start):
+    buffer, stream = bytearray(3), Ends().here[0].open_stream()
+    assert stream.write(buffer, start) == 3 - start
+    assert stream.readinto(buffer, start) == 0
+    assert stream.post(buffer, start, 1) is False
+    assert stream.unpost() == 0
+
+
 def test_events_hold_the_connections_that_they_tell_of():
     ends = Ends()
     assert not ends.there[0].want(handles.EVENT_DATAGRAM)
