@@ -126,9 +126,10 @@ cdef class ConnectionHandle:
     @property
     def peer_identity(self):
         """Return the peer's Ed25519 key, 32 bytes."""
-        identity = <bytes>self.enter().peer_identity[:32]
+        cdef uint8_t identity[32]
+        memcpy(identity, self.enter().peer_identity, sizeof(identity))
         leave(self.engine)
-        return identity
+        return <bytes>identity[:32]
 
     @property
     def protocol(self):
@@ -164,9 +165,12 @@ cdef class ConnectionHandle:
         cdef int by = c.closed_by
         cdef uint64_t code = c.close_code
         cdef bint is_app = c.close_is_app
-        cdef bytes reason = PyBytes_FromStringAndSize(<char *>c.close_reason, c.close_reason_bytes)
+        cdef uint8_t reason[256]        # MAX_REASON_BYTES
+        cdef uint32_t n = c.close_reason_bytes
+        if n:
+            memcpy(reason, c.close_reason, n)
         leave(self.engine)
-        return (by, code, bool(is_app), reason) if by else None
+        return (by, code, bool(is_app), <bytes>reason[:n]) if by else None
 
     def dial_report(self):
         """Return, for each address that was called in vain: (16 bytes, port, scope), inits sent, asked for a cookie."""
@@ -308,10 +312,12 @@ cdef class ConnectionHandle:
         cdef Conn *c
         cdef bytes message = None
         c = self.enter()
-        if c.messages_in.count:
-            message = PyBytes_FromStringAndSize(NULL, messages_next_bytes(&c.messages_in))
-            messages_pop(&c.messages_in, <uint8_t *>PyBytes_AS_STRING(message))
-        leave(self.engine)
+        try:
+            if c.messages_in.count:
+                message = PyBytes_FromStringAndSize(NULL, messages_next_bytes(&c.messages_in))
+                messages_pop(&c.messages_in, <uint8_t *>PyBytes_AS_STRING(message))
+        finally:
+            leave(self.engine)
         return message
 
     def recv_datagrams(self, Py_ssize_t most):

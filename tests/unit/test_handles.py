@@ -71,6 +71,29 @@ def test_start_at_either_end_of_the_buffer_is_good(start):
     assert stream.unpost() == 0
 
 
+@pytest.mark.parametrize(
+    "read", [lambda handle: handle.recv_datagram(), lambda handle: handle.closed(), lambda handle: handle.peer_identity]
+)
+def test_reader_without_memory_gives_the_lock_back(read):
+    testcapi = pytest.importorskip("_testcapi", reason="this Python was built without its tests, which make memory short")
+    ends = Ends()
+    ends.here[0].send_datagram(bytes(1000))
+    ends.carry()
+    ends.here[0].close(7, bytes(200))
+    ends.carry()
+    handle = ends.there[0]
+    testcapi.set_nomemory(0)
+    try:
+        read(handle)
+        failed = False
+    except MemoryError:
+        failed = True
+    finally:
+        testcapi.remove_mem_hooks()
+    assert failed
+    assert read(handle)
+
+
 def test_events_hold_the_connections_that_they_tell_of():
     ends = Ends()
     assert not ends.there[0].want(handles.EVENT_DATAGRAM)
