@@ -8,6 +8,7 @@ import pytest
 from interpeer import Config
 from interpeer._core import control, handles
 from interpeer._core.engine import Engine
+from interpeer._core.pump import Pump
 
 MS = 1_000_000
 PROTOCOL = b"handles/1"
@@ -114,3 +115,10 @@ def test_events_hold_the_connections_that_they_tell_of():
         ends.engines[1].on_kick = None
     assert [kind for kind, *_ in events] == [control.INCOMING] * 12 + [control.CONNECTION]
     assert events[-1][1].recv_datagram() == b"an event"
+
+
+def test_pump_that_was_never_made_closes_no_descriptor():
+    before = os.fstat(0)
+    with pytest.raises(TypeError):
+        Pump(None)
+    assert os.path.samestat(os.fstat(0), before)
