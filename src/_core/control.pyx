@@ -6,6 +6,7 @@ the engine sees the same batches as from the system calls.
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING
+from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
@@ -201,11 +202,24 @@ def events(Engine engine not None):
     while n == EVENTS_AT_A_TIME:
         engine.lock()
         n = engine.poll_events(batch, EVENTS_AT_A_TIME)
+        hold_objects(batch, n)
         engine.unlock()
         for i in range(n):
-            if batch[i].kind == EVENT_ASK or batch[i].kind == EVENT_INCOMING or batch[i].handle.object != NULL:
+            if batch[i].kind == EVENT_ASK or batch[i].kind == EVENT_INCOMING or batch[i].object != NULL:
                 out.append(event_of(engine, &batch[i]))
     return out
+
+
+cdef void hold_objects(Event *batch, int n) noexcept:
+    """Take a reference to each object that has an event. Under the lock: from then on a turn on another thread may free
+    the handle of one that has been let go of."""
+    cdef int i
+    for i in range(n):
+        batch[i].object = NULL
+        if batch[i].kind == EVENT_CONNECTION or batch[i].kind == EVENT_STREAM:
+            batch[i].object = batch[i].handle.object
+        if batch[i].object != NULL:
+            Py_INCREF(<object>batch[i].object)
 
 
 cdef tuple event_of(Engine engine, const Event *e):
@@ -217,7 +231,8 @@ cdef tuple event_of(Engine engine, const Event *e):
         handle.handle = e.handle
         e.handle.object = <void *>handle
         return EVENT_INCOMING, handle, e.events
-    handle = <ConnectionHandle>e.handle.object
+    handle = <ConnectionHandle>e.object
+    Py_DECREF(handle)               # the variable has its own
     if e.kind == EVENT_STREAM:
         return EVENT_STREAM, handle, e.stream, e.events
     return EVENT_CONNECTION, handle, e.events

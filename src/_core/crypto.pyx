@@ -190,6 +190,8 @@ cdef Py_ssize_t aead_seal(const Aead *a, uint8_t *out, const uint8_t *text, size
     """Encrypt `n` bytes to `out`, which may be where they are, and put the tag behind them. Return the bytes or -1."""
     cdef uint8_t nonce[32]
     cdef const uint8_t *key = &a.key[0]
+    if a.suite == SUITE_NONE:       # a key update that found no memory leaves no key
+        return -1
     if a.suite == SUITE_AES256_GCM:
         key = gcm_state(a)
     nonce_of(a, path, counter, nonce)
@@ -203,6 +205,8 @@ cdef Py_ssize_t aead_open(const Aead *a, uint8_t *text, size_t n, const uint8_t 
     """Decrypt `n` bytes, tag included, where they are. Return the bytes of plaintext, or -1 and text undefined."""
     cdef uint8_t nonce[32]
     cdef const uint8_t *key = &a.key[0]
+    if a.suite == SUITE_NONE:
+        return -1
     if a.suite == SUITE_AES256_GCM:
         key = gcm_state(a)
     if n < a.tag_bytes:

@@ -543,7 +543,8 @@ cdef int transmit_close(Conn *c, SendBatch *batch, uint64_t now_ns) noexcept nog
         b.at = path_write_ack(p, b.at, b.end, now_ns)
     b.at = write_varint(b.at, FRAME_CLOSE_APP if c.close_is_app else FRAME_CLOSE)
     b.at = write_varint(write_varint(b.at, c.close_code), c.close_reason_bytes)
-    memcpy(b.at, c.close_reason, c.close_reason_bytes)
+    if c.close_reason_bytes:        # otherwise it may be NULL
+        memcpy(b.at, c.close_reason, c.close_reason_bytes)
     b.at += c.close_reason_bytes
     bytes = protect(&c.send, b.start, b.start + HEADER_BYTES, b.at - b.start - HEADER_BYTES, p.remote_cid, p.id, number)
     if bytes > 0:

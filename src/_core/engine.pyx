@@ -76,7 +76,8 @@ cdef class Engine:
         # every handle holds the engine, so there is none left; a forked child frees its own copy and tells nobody
         self.take_back()
         registry_free(&self.registry)
-        PyThread_free_lock(<PyThread_type_lock>self.mutex)
+        if self.mutex != NULL:
+            PyThread_free_lock(<PyThread_type_lock>self.mutex)
 
     cdef bint try_lock(self) noexcept nogil:
         return PyThread_acquire_lock(<PyThread_type_lock>self.mutex, NOWAIT_LOCK) != 0

@@ -126,9 +126,10 @@ cdef class ConnectionHandle:
     @property
     def peer_identity(self):
         """Return the peer's Ed25519 key, 32 bytes."""
-        identity = <bytes>self.enter().peer_identity[:32]
+        cdef uint8_t identity[32]
+        memcpy(identity, self.enter().peer_identity, sizeof(identity))
         leave(self.engine)
-        return identity
+        return <bytes>identity[:32]
 
     @property
     def protocol(self):
@@ -164,9 +165,12 @@ cdef class ConnectionHandle:
         cdef int by = c.closed_by
         cdef uint64_t code = c.close_code
         cdef bint is_app = c.close_is_app
-        cdef bytes reason = PyBytes_FromStringAndSize(<char *>c.close_reason, c.close_reason_bytes)
+        cdef uint8_t reason[256]        # MAX_REASON_BYTES
+        cdef uint32_t n = c.close_reason_bytes
+        if n:
+            memcpy(reason, c.close_reason, n)
         leave(self.engine)
-        return (by, code, bool(is_app), reason) if by else None
+        return (by, code, bool(is_app), <bytes>reason[:n]) if by else None
 
     def dial_report(self):
         """Return, for each address that was called in vain: (16 bytes, port, scope), inits sent, asked for a cookie."""
@@ -308,10 +312,12 @@ cdef class ConnectionHandle:
         cdef Conn *c
         cdef bytes message = None
         c = self.enter()
-        if c.messages_in.count:
-            message = PyBytes_FromStringAndSize(NULL, messages_next_bytes(&c.messages_in))
-            messages_pop(&c.messages_in, <uint8_t *>PyBytes_AS_STRING(message))
-        leave(self.engine)
+        try:
+            if c.messages_in.count:
+                message = PyBytes_FromStringAndSize(NULL, messages_next_bytes(&c.messages_in))
+                messages_pop(&c.messages_in, <uint8_t *>PyBytes_AS_STRING(message))
+        finally:
+            leave(self.engine)
         return message
 
     def recv_datagrams(self, Py_ssize_t most):
@@ -459,8 +465,8 @@ cdef class StreamHandle:
         cdef const uint8_t *p
         PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
         try:
-            if start > view.len:
-                raise ValueError(f"start {start} lies behind the end of {view.len} bytes")
+            if not 0 <= start <= view.len:
+                raise ValueError(f"start {start} lies outside of {view.len} bytes")
             n = view.len - start
             p = <const uint8_t *>view.buf + start
             while True:
@@ -547,8 +553,8 @@ cdef class StreamHandle:
         cdef Conn *c
         PyObject_GetBuffer(buffer, &view, PyBUF_SIMPLE | PyBUF_WRITABLE)
         try:
-            if start > view.len:
-                raise ValueError(f"start {start} lies behind the end of {view.len} bytes")
+            if not 0 <= start <= view.len:
+                raise ValueError(f"start {start} lies outside of {view.len} bytes")
             c = self.enter()
             n = stream_readable(self.stream)
             if n > <uint64_t>(view.len - start):
@@ -570,18 +576,21 @@ cdef class StreamHandle:
         if self.has_post:
             raise RuntimeError("another task is reading this stream")
         PyObject_GetBuffer(buffer, &self.posted, PyBUF_SIMPLE | PyBUF_WRITABLE)
-        c = self.enter()
-        s = self.stream
-        self.has_post = not is_readable(c, s)
-        if self.has_post:
-            recv_buffer_post(&s.in_, <uint8_t *>self.posted.buf + start, self.posted.len - start)
-            s.read_mark = mark
-            s.wanted |= STREAM_EVENT_READABLE
-        leave(self.connection.engine)
-        if not self.has_post:
-            PyBuffer_Release(&self.posted)
-            return True
-        return False
+        try:
+            if not 0 <= start <= self.posted.len:
+                raise ValueError(f"start {start} lies outside of {self.posted.len} bytes")
+            c = self.enter()
+            s = self.stream
+            self.has_post = not is_readable(c, s)
+            if self.has_post:
+                recv_buffer_post(&s.in_, <uint8_t *>self.posted.buf + start, self.posted.len - start)
+                s.read_mark = mark
+                s.wanted |= STREAM_EVENT_READABLE
+            leave(self.connection.engine)
+        finally:
+            if not self.has_post:
+                PyBuffer_Release(&self.posted)
+        return not self.has_post
 
     def unpost(self):
         """End what `post` began; return how many bytes have come. Harmless without it."""

@@ -37,7 +37,8 @@ cdef int node_keys_init(NodeKeys *k, const uint8_t *seed, const uint8_t *network
     memset(k, 0, sizeof(NodeKeys))
     if identity_from_seed(seed, k.identity, k.secret, k.public_key) != 0:
         return -1
-    memcpy(k.network, network, network_bytes)
+    if network_bytes:               # otherwise it may be NULL
+        memcpy(k.network, network, network_bytes)
     k.network_bytes = network_bytes
     mac1_key_of(k, k.public_key, k.mac1_key)
     sealing_key_of(k, k.public_key, k.sealing_key)

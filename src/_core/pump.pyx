@@ -60,7 +60,8 @@ cdef class Pump:
             raise MemoryError
 
     def __dealloc__(self):
-        self.close()
+        if self.engine is not None:         # otherwise __cinit__ has not begun, and every field is 0
+            self.close()
         recv_batch_free(&self.received)
         send_batch_free(&self.batch)
 
@@ -84,7 +85,7 @@ cdef class Pump:
 
     def close(self):
         """Close sockets and timer; in a forked child nothing, since they belong to the parent."""
-        if self.engine is not None and self.engine.is_forked():
+        if self.engine.is_forked():
             return
         self.close_sockets()
         if self.timer_fd >= 0:

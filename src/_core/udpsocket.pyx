@@ -116,15 +116,13 @@ cdef class UdpSocket:
 
         A message is (data, address, segment, ecn, local, interface); what follows the address may be left out. A positive
         segment cuts the data into datagrams of that size. Raises ValueError if the batch has no room: nothing is queued then."""
-        cdef uint32_t bytes = 0, count, used
+        cdef uint32_t count, used
         self.check_open()
         if self.outgoing.sent == self.outgoing.count:
             send_batch_clear(&self.outgoing)
         count, used = self.outgoing.count, self.outgoing.used
-        for message in messages:
-            bytes += len(message[0])
-        if len(messages) > SEND_ENTRIES - count or bytes > SEND_BATCH_BYTES - used:
-            raise ValueError(f"expected at most {SEND_ENTRIES} messages and {SEND_BATCH_BYTES} bytes not sent yet")
+        if len(messages) > SEND_ENTRIES - count:
+            raise ValueError(f"expected at most {SEND_ENTRIES} messages not sent yet")
         try:
             for message in messages:
                 self.queue(message)
@@ -143,6 +141,8 @@ cdef class UdpSocket:
         if local is not None:
             write_endpoint((local, 0), &source)
             memcpy(entry.local, source.address, 16)
+        if len(copied) > <Py_ssize_t>(SEND_BATCH_BYTES - self.outgoing.used):
+            raise ValueError(f"expected at most {SEND_BATCH_BYTES} bytes not sent yet")
         entry.segment = segment or len(copied)
         entry.ecn = ecn
         entry.interface = interface

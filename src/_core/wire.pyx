@@ -273,7 +273,8 @@ cdef Py_ssize_t write_parameters(uint8_t *p, size_t room, const Parameters *in_)
         n = varint_bytes(in_.refusal)
         p = write_varint(write_varint(p, PARAM_REFUSAL), n + in_.reason_bytes)
         p = write_varint(p, in_.refusal)
-        memcpy(p, in_.reason, in_.reason_bytes)
+        if in_.reason_bytes:        # otherwise it may be NULL
+            memcpy(p, in_.reason, in_.reason_bytes)
         return p + in_.reason_bytes - start
     while n < sizeof(in_.suites) and in_.suites[n]:
         n += 1

@@ -215,6 +215,8 @@ class Stream:
 
     async def _receive_into(self, view: memoryview, start: int, mark: int) -> int:
         """Let the core put what comes into a buffer until there are `mark` bytes; return how many (0: look again)."""
+        if self._handle.has_post:  # its buffer is not ours to take back
+            raise RuntimeError("another task is reading this stream")
         try:
             await self._waiters.wait(handles.READABLE, lambda: self._handle.post(view, start, mark))
         except BaseException:

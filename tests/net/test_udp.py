@@ -167,6 +167,8 @@ def test_batch_without_room_is_refused_whole(sockets):
         sender.send([(b"", sender.address)] * 65)
     with pytest.raises(ValueError, match="262144 bytes"):
         sender.send([(bytes(60_000), sender.address)] * 5)
+    with pytest.raises(ValueError, match="262144 bytes"):  # although it has fewer items
+        sender.send([(memoryview(bytes(400_000)).cast("Q"), sender.address)])
     with pytest.raises(ValueError, match="nowhere"):
         sender.send([(b"good", sender.address), (b"bad", ("nowhere", 1))])
     assert sender.flush() == sender.counters()["sent_calls"] == 0

@@ -28,3 +28,20 @@ def test_what_is_read_at_once_may_be_larger_than_every_window(sim, interop, loss
             await asyncio.gather(*sending)
 
     sim.run(main())
+
+
+def test_second_reader_is_refused_and_takes_nothing_from_the_first(sim):
+    async def main():
+        async with sim.pair() as pair:
+            ours, theirs = await pair.connect()
+            sending = await ours.open_stream()
+            await sending.write(b"first ")
+            stream = await theirs.accept_stream()
+            reading = asyncio.create_task(stream.readexactly(12))
+            await asyncio.sleep(1)
+            with pytest.raises(RuntimeError, match="another task is reading"):
+                await stream.readexactly(6)
+            await sending.write(b"second")
+            assert await reading == b"first second"
+
+    sim.run(main())

@@ -14,6 +14,7 @@ cdef enum:                          # Event.kind
 cdef struct Event:
     int kind
     Handle *handle
+    void *object                    # the Python object of a handle, once it has one; a reference of ours
     uint32_t events
     uint64_t stream
     uint32_t id

@@ -20,7 +20,7 @@ cdef class StreamHandle:
     cdef bint has_loan              # `loan` is being sent without a copy
     cdef Py_buffer loan
     cdef uint64_t loan_end          # offset behind it in the stream
-    cdef bint has_post              # `posted` is being received into
+    cdef readonly bint has_post     # `posted` is being received into
     cdef Py_buffer posted
 
     cdef Conn *enter(self) except NULL

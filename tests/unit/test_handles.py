@@ -1,0 +1,124 @@
+"""What Python holds of the core, where it could harm it: bounds of buffers, memory that is short, collected handles."""
+
+import gc
+import os
+
+import pytest
+
+from interpeer import Config
+from interpeer._core import control, handles
+from interpeer._core.engine import Engine
+from interpeer._core.pump import Pump
+
+MS = 1_000_000
+PROTOCOL = b"handles/1"
+AT = tuple((bytes(10) + b"\xff\xff" + bytes([192, 0, 2, n]), 1000 + n, 0) for n in (1, 2))
+
+
+class Ends:
+    """Two engines, stepped by hand, and a connection between them."""
+
+    def __init__(self):
+        self.now = 1000 * MS
+        self.engines = Engine(), Engine()
+        self.exchanges = [control.Exchange(engine) for engine in self.engines]
+        limits = Config(keep_alive_s=0, skip_every=0).core_limits()
+        for n, engine in enumerate(self.engines):
+            control.configure(engine, bytes([n]) * 32, b"", False, [PROTOCOL], ["chacha20-poly1305"], 100, limits)
+        self.here = []
+        self.dial(1)
+        self.there = [event[1] for event in control.events(self.engines[1]) if event[0] == control.INCOMING]
+        assert len(self.there) == 1
+
+    def dial(self, count):
+        identity = control.identity_of(bytes([1]) * 32)
+        self.here += [control.connect(self.engines[0], identity, [AT[1]], PROTOCOL) for _ in range(count)]
+        self.carry()
+
+    def transmit(self, side):
+        for engine in self.engines:
+            control.add_entropy(engine, os.urandom(control.entropy_missing(engine)))
+        return self.exchanges[side].transmit(self.now)
+
+    def carry(self):
+        """Let both sides talk until neither has anything more to say."""
+        said = True
+        while said:
+            self.now += 30 * MS
+            said = False
+            for side in (0, 1):
+                self.exchanges[side].handle_timeout(self.now)
+                packets = [(data, AT[side], ecn) for data, _, ecn in self.transmit(side)]
+                self.exchanges[1 - side].receive(packets, self.now)
+                said = said or bool(packets)
+
+
+@pytest.mark.parametrize("start", [-1, 4])
+@pytest.mark.parametrize("verb", ["write", "readinto", "post"])
+def test_start_outside_of_the_buffer_is_refused_and_the_buffer_is_free(verb, start):
+    buffer, stream = bytearray(3), Ends().here[0].open_stream()
+    with pytest.raises(ValueError, match=f"start {start} lies outside of 3 bytes"):
+        getattr(stream, verb)(buffer, start, *([1] if verb == "post" else []))
+    buffer.extend(b"not held by anybody")
+    assert not stream.has_post
+
+
+@pytest.mark.parametrize("start", [0, 3])
+def test_start_at_either_end_of_the_buffer_is_good(start):
+    buffer, stream = bytearray(3), Ends().here[0].open_stream()
+    assert stream.write(buffer, start) == 3 - start
+    assert stream.readinto(buffer, start) == 0
+    assert stream.post(buffer, start, 1) is False
+    assert stream.unpost() == 0
+
+
+@pytest.mark.parametrize(
+    "read", [lambda handle: handle.recv_datagram(), lambda handle: handle.closed(), lambda handle: handle.peer_identity]
+)
+def test_reader_without_memory_gives_the_lock_back(read):
+    testcapi = pytest.importorskip("_testcapi", reason="this Python was built without its tests, which make memory short")
+    ends = Ends()
+    ends.here[0].send_datagram(bytes(1000))
+    ends.carry()
+    ends.here[0].close(7, bytes(200))
+    ends.carry()
+    handle = ends.there[0]
+    testcapi.set_nomemory(0)
+    try:
+        read(handle)
+        failed = False
+    except MemoryError:
+        failed = True
+    finally:
+        testcapi.remove_mem_hooks()
+    assert failed
+    assert read(handle)
+
+
+def test_events_hold_the_connections_that_they_tell_of():
+    ends = Ends()
+    assert not ends.there[0].want(handles.EVENT_DATAGRAM)
+    ends.dial(12)
+    ends.here[0].send_datagram(b"an event")
+    ends.carry()
+    ends.engines[1].on_kick = lambda: ends.transmit(1)  # a turn that comes at once, as one on another thread may
+    before = gc.get_threshold()
+    gc.collect()
+    cycle = [ends.there.pop()]
+    cycle.append(cycle)
+    del cycle
+    gc.set_threshold(gc.get_count()[0] + 6)  # the collector runs while the handles of the new connections are made
+    try:
+        events = control.events(ends.engines[1])
+    finally:
+        gc.set_threshold(*before)
+        ends.engines[1].on_kick = None
+    assert [kind for kind, *_ in events] == [control.INCOMING] * 12 + [control.CONNECTION]
+    assert events[-1][1].recv_datagram() == b"an event"
+
+
+def test_pump_that_was_never_made_closes_no_descriptor():
+    before = os.fstat(0)
+    with pytest.raises(TypeError):
+        Pump(None)
+    assert os.path.samestat(os.fstat(0), before)
