@@ -237,7 +237,7 @@ def test_an_ack_that_comes_again_changes_nothing():
 def test_a_long_reason_is_cut(size):
     peer = connected()
     peer.handle.close(HUGE, b"r" * size)
-    (frame,) = peer.frames()
+    (frame,) = peer.told()
     assert (frame.kind, frame.value, frame.data) == (ref.CLOSE_APP, HUGE, b"r" * min(size, 256))
 
 
