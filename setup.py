@@ -11,6 +11,7 @@ INTERPEER_TRACE=1     line tracing for coverage (slow; never for timing)
 import os
 import shutil
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from Cython.Build import cythonize
@@ -154,8 +155,9 @@ class Wheel(bdist_wheel):
             shutil.copyfile(bill, folder / "libsodium.cdx.json")
 
 
-if __name__ == "__main__":  # translating in parallel starts processes, which import this file on some systems
-    COMPILE_ARGS, LINK_ARGS, MACROS = flags()
+def build(modules: Iterable[str]) -> None:
+    """Do what the command line asks for, with these modules of the core."""
+    compile_args, link_args, macros = flags()
     setup(
         cmdclass={"build_ext": BuildCore, "sdist": SourceDistribution, "bdist_wheel": Wheel},
         ext_modules=[
@@ -164,10 +166,14 @@ if __name__ == "__main__":  # translating in parallel starts processes, which im
                 [str(CORE / f"{name}.pyx")],
                 depends=[str(CORE / f"{name}.pyx"), *SHARED],
                 include_dirs=[str(CORE)],
-                extra_compile_args=COMPILE_ARGS,
-                extra_link_args=LINK_ARGS,
-                define_macros=MACROS,
+                extra_compile_args=compile_args,
+                extra_link_args=link_args,
+                define_macros=macros,
             )
-            for name in MODULES
+            for name in modules
         ],
     )
+
+
+if __name__ == "__main__":  # translating in parallel starts processes, which import this file on some systems
+    build(MODULES)

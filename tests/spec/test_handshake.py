@@ -251,7 +251,8 @@ def test_an_initiators_packets_are_padded_until_it_has_received_one():
 @pytest.mark.row("H8", "H10")
 def test_a_responder_opens_nothing_before_an_authentic_packet():
     peer = Peer(Node())
-    peer.read_response(peer.node.answers(peer.init())[0])
+    (response,) = peer.node.answers(peer.init())
+    peer.read_response(response)
     whole = peer.packet(ref.datagram(b"confirmed"))
     for i in range(16, len(whole)):
         forged = bytearray(whole)
@@ -444,10 +445,8 @@ def test_who_finds_no_room_is_told_that_we_are_busy():
     assert refusal(peers[2], node.answers(peers[2].init())) == (BUSY, b"")
     node = Node(backlog=1)
     peers = [Peer(node, bytes([i]) * 32) for i in range(3, 6)]
-    for peer in peers[:2]:
-        peer.read_response(node.answers(peer.init())[0])
-        peer.send(ref.ping())  # it is confirmed, and the application does not take it
-        break
+    peers[0].read_response(node.answers(peers[0].init())[0])
+    peers[0].send(ref.ping())  # it is confirmed, and the application does not take it
     assert refusal(peers[1], node.answers(peers[1].init())) == (BUSY, b"")
     node.incoming()
     peers[2].read_response(node.answers(peers[2].init())[0])
@@ -466,15 +465,30 @@ def test_who_offers_no_suite_that_fits_is_told_so():
 
 
 @pytest.mark.spec("HS-37")
-def test_nothing_is_kept_of_who_is_refused():
+@pytest.mark.parametrize(
+    ("policy", "changes", "code"),
+    [
+        (None, {"MAX_UDP_PAYLOAD": 1}, PARAMETER),
+        (None, {"PROTOCOL": b"other"}, UNKNOWN_PROTOCOL),
+        (lambda engine: control.allow_listed(engine, []), {}, REFUSED),
+        (control.refuse_all, {}, BUSY),
+        (None, {"SUITE_LIST": b"\5"}, NO_SUITE),
+    ],
+)
+@pytest.mark.parametrize("is_asking", [False, True])
+def test_nothing_is_kept_of_who_is_refused(policy, changes, code, is_asking):
     node = Node()
-    control.allow_listed(node.engine, [])
+    if is_asking:
+        control.allow_asking(node.engine)
+    if policy:
+        policy(node.engine)
     before = control.live_objects(node.engine)
-    for changes in ({}, {"PROTOCOL": b"other"}, {"SUITE_LIST": b"\5"}, {"MAX_UDP_PAYLOAD": 1}):
-        peer = Peer(node)
-        init = peer.init(parameters=peer.parameters(**changes))
-        assert [len(answer) < 512 for answer in node.answers(init, init)] == [True, True]
-        assert control.live_objects(node.engine) == before and node.events() == []
+    peer = Peer(node)
+    init = peer.init(parameters=peer.parameters(**changes))
+    first, again = node.answers(init), node.answers(init)
+    assert refusal(peer, first)[0] == code
+    assert [answer[:10] for answer in again] == [first[0][:10]] and again != first  # it was read anew
+    assert control.live_objects(node.engine) == before and node.events() == []
     assert node.exchange.poll_timeout() == 0
 
 
