@@ -18,7 +18,7 @@ from interpeer._bench.end import Control, Facts, run
 from interpeer._bench.process import End, EndFailed
 
 LISTEN = "127.0.0.1:0"
-BLOCK_BYTES = 1 << 20
+BLOCK_BYTES = 1 << 18
 TELL_S = 0.2
 
 
