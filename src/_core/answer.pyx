@@ -39,11 +39,11 @@ cdef int half_input(HalfOpen *h, int event) noexcept nogil:
     return 0
 
 
-cdef void answering_init(Answering *a, uint32_t capacity) noexcept nogil:
+cdef void answering_init(Answering *a, uint32_t capacity, uint64_t secret) noexcept nogil:
     memset(a, 0, sizeof(Answering))
     a.capacity = capacity
-    table_init(&a.by_mac1)
-    table_init(&a.by_cid)
+    table_init(&a.by_mac1, secret)
+    table_init(&a.by_cid, 0)
 
 
 cdef void answering_free(Answering *a) noexcept nogil:
@@ -53,7 +53,7 @@ cdef void answering_free(Answering *a) noexcept nogil:
     free(a.buckets)
     table_free(&a.by_mac1)
     table_free(&a.by_cid)
-    answering_init(a, a.capacity)
+    answering_init(a, a.capacity, 0)
 
 
 # --- load ---

@@ -135,7 +135,7 @@ cdef Conn *conn_new(Context *x) noexcept nogil:
     c.timer.owner = c
     link_init(&c.sendable, NULL)
     link_init(&c.eventful_streams, NULL)
-    table_init(&c.streams)
+    table_init(&c.streams, 0)
     messages_init(&c.messages_out, x.limits.datagram_queue_bytes)
     messages_init(&c.messages_in, x.limits.datagram_queue_bytes)
     return c

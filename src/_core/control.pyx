@@ -13,7 +13,7 @@ from libc.string cimport memcpy, memset
 from interpeer._core.answer cimport answering_init
 from interpeer._core.cc cimport CONTROLLER_CUBIC
 from interpeer._core.context cimport ENTROPY_BYTES, Counters, entropy_add
-from interpeer._core.crypto cimport SUITES, suite_is_available, x25519_of_identity
+from interpeer._core.crypto cimport KEY_BYTES, SUITES, blake2b, suite_is_available, wipe, x25519_of_identity
 from interpeer._core.dial cimport MAX_CANDIDATES
 from interpeer._core.engine cimport EVENT_ASK, EVENT_CONNECTION, EVENT_INCOMING, EVENT_STREAM, Engine, Event
 from interpeer._core.handles cimport ConnectionHandle
@@ -24,7 +24,8 @@ from interpeer._core.registry cimport (
 from interpeer._core.slab cimport (
     MAX_UDP_PAYLOAD, RECV_SLOTS, Datagrams, Endpoint, RecvBatch, SendBatch, recv_batch_free, recv_batch_init,
     send_batch_clear, send_batch_free, send_batch_init)
-from interpeer._core.wire cimport MAX_PROTOCOL_BYTES
+from interpeer._core.table cimport table_init
+from interpeer._core.wire cimport MAX_PROTOCOL_BYTES, read_u64
 
 ASK, CONNECTION, INCOMING, STREAM = EVENT_ASK, EVENT_CONNECTION, EVENT_INCOMING, EVENT_STREAM
 ENTROPY = ENTROPY_BYTES
@@ -63,6 +64,7 @@ def configure(Engine engine not None, bytes seed not None, bytes network not Non
     connections are lost. `limits` has every field of the core's Limits by name. Raises ValueError."""
     cdef Registry *r = &engine.registry
     cdef uint32_t i
+    cdef uint8_t secret[32]
     if len(seed) != 32 or len(network) > MAX_NETWORK_BYTES:
         raise ValueError(f"a seed has 32 bytes, a network's name at most {MAX_NETWORK_BYTES}")
     if not 0 < len(protocols) <= MAX_PROTOCOLS:
@@ -86,7 +88,12 @@ def configure(Engine engine not None, bytes seed not None, bytes network not Non
     r.max_backlog = backlog
     r.context.limits = limits
     r.context.limits.controller = CONTROLLER_CUBIC
-    answering_init(&r.answering, r.context.limits.max_half_open)
+    # peers choose what these tables are searched for, but do not know how it is hashed
+    if blake2b(secret, KEY_BYTES, r.keys.reset_key, KEY_BYTES, NULL, 0, NULL, 0) != 0:
+        raise RuntimeError("libsodium cannot hash")
+    table_init(&r.by_token, read_u64(secret))
+    answering_init(&r.answering, r.context.limits.max_half_open, read_u64(secret))
+    wipe(secret, KEY_BYTES)
 
 
 def set_receive_buffer(Engine engine not None, uint64_t bytes_held):

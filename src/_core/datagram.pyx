@@ -9,7 +9,8 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
 cdef enum:
-    FIRST_BYTES = 4096
+    FIRST_BYTES = 512               # of a ring: what a connection keeps that has sent or had a datagram
+    LEAST_LIMIT_BYTES = 4096
     LARGEST_BYTES = 1 << 31         # so that offsets fit in 32 bits
     LENGTH_BYTES = 4
 
@@ -17,7 +18,7 @@ cdef enum:
 cdef void messages_init(Messages *m, uint64_t limit) noexcept nogil:
     """Start an empty queue of at most `limit` bytes (rounded up to a power of two; 2 GiB at the most)."""
     memset(m, 0, sizeof(Messages))
-    m.limit = FIRST_BYTES
+    m.limit = LEAST_LIMIT_BYTES
     while m.limit < limit and m.limit < <uint32_t>LARGEST_BYTES:
         m.limit *= 2
 

@@ -317,7 +317,7 @@ cdef class Answerer:
 
     def __cinit__(self, Keys keys not None, uint32_t capacity):
         self.keys = keys
-        answering_init(&self.answering, capacity)
+        answering_init(&self.answering, capacity, 0)
 
     def __dealloc__(self):
         answering_free(&self.answering)

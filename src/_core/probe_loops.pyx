@@ -204,7 +204,7 @@ cdef class Lookup:
 
     def __cinit__(self, uint64_t count):
         cdef uint64_t i
-        table_init(&self.table)
+        table_init(&self.table, 0)
         self.count = count
         for i in range(1, count + 1):
             assert table_put(&self.table, scatter(i), <void *>self) == 0

@@ -75,7 +75,7 @@ cdef class Map:
     cdef Table table
 
     def __cinit__(self):
-        table_init(&self.table)
+        table_init(&self.table, 0)
 
     def __dealloc__(self):
         table_free(&self.table)

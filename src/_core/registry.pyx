@@ -22,9 +22,9 @@ cdef void registry_init(Registry *r) noexcept nogil:
     memset(r, 0, sizeof(Registry))
     context_init(&r.context)
     timers_init(&r.timers)
-    table_init(&r.by_cid)
-    table_init(&r.by_token)
-    table_init(&r.allowed)
+    table_init(&r.by_cid, 0)
+    table_init(&r.by_token, 0)
+    table_init(&r.allowed, 0)
     link_init(&r.dialing, NULL)
     link_init(&r.live, NULL)
 

@@ -1,7 +1,7 @@
 """A hash table from 64-bit numbers to pointers: open addressing, linear probing, deletion by shifting back.
 
-Keys are numbers that we have given out ourselves (connection ids, stream ids) or hashes keyed with a secret, so
-nobody outside can choose them to collide.
+Keys are numbers that we have given out ourselves (connection ids), that come in a row (stream ids), or that peers choose
+(tokens, macs). For these the hash depends on a secret, so that nobody can choose them to collide.
 """
 
 from libc.stdint cimport uint32_t, uint64_t
@@ -14,18 +14,20 @@ cdef enum:
 cdef uint64_t GOLDEN = 0x9E3779B97F4A7C15
 
 
-cdef void table_init(Table *t) noexcept nogil:
+cdef void table_init(Table *t, uint64_t secret) noexcept nogil:
+    """Begin an empty table; `secret` is 0 where nobody outside chooses the keys (multiply-shift hashing, Dietzfelbinger)."""
     memset(t, 0, sizeof(Table))
+    t.multiplier = (GOLDEN ^ secret) | 1
 
 
 cdef void table_free(Table *t) noexcept nogil:
     free(t.keys)
     free(t.values)
-    memset(t, 0, sizeof(Table))
+    table_init(t, t.multiplier ^ GOLDEN)
 
 
 cdef inline uint32_t slot_of(const Table *t, uint64_t key) noexcept nogil:
-    return <uint32_t>((key * GOLDEN) >> 32) & (t.capacity - 1)
+    return <uint32_t>((key * t.multiplier) >> 32) & (t.capacity - 1)
 
 
 cdef void *table_find(const Table *t, uint64_t key) noexcept nogil:

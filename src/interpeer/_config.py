@@ -7,6 +7,7 @@ from typing import final
 
 KIB, MIB = 1 << 10, 1 << 20
 _NS = 1_000_000_000
+_MOST_BYTES = 1 << 40
 _CIPHERS = ("aegis-256", "aegis-128l", "aes-256-gcm", "chacha20-poly1305")
 
 
@@ -106,6 +107,8 @@ class Config:
             value = getattr(self, name)
             if isinstance(value, (int, float)) and value < 0:
                 raise ValueError(f"{name} is not negative: {value}")
+            if name.endswith("_bytes") and value is not None and value > _MOST_BYTES:
+                raise ValueError(f"{name} is at most {_MOST_BYTES} (a tebibyte), not {value}")
 
     def core_limits(self) -> dict[str, int]:
         """Return the core's Limits: sizes in bytes, times in nanoseconds."""

@@ -56,6 +56,7 @@ def test_the_tree_of_errors_is_as_it_is_drawn():
         {"ciphers": ("rot13",)},
         {"ciphers": "aegis-256"},
         {"ciphers": ("aes-256-gcm",) * 9},
+        {"max_stream_window_bytes": 1 << 41},
     ],
 )
 def test_settings_that_cannot_be_are_refused(wrong):

@@ -79,7 +79,7 @@ cdef struct Answering:              # the responder's side of an engine
     Bucket *buckets                 # owned; allocated under the first load
 
 cdef int half_input(HalfOpen *h, int event) noexcept nogil
-cdef void answering_init(Answering *a, uint32_t capacity) noexcept nogil
+cdef void answering_init(Answering *a, uint32_t capacity, uint64_t secret) noexcept nogil
 cdef void answering_free(Answering *a) noexcept nogil
 cdef bint answering_is_loaded(const Answering *a) noexcept nogil
 cdef bint answering_admits(Answering *a, const NodeKeys *k, const Endpoint *source, uint64_t now_ns) noexcept nogil
