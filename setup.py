@@ -3,7 +3,7 @@
 Implementation (.pyx, .h) lies in src/_core and is compiled to the package interpeer._core; interface (.pxd, .pyi)
 lies in src/interpeer/_core. Every module is named: a glob would make an empty wheel from the source distribution.
 
-INTERPEER_DEBUG=1     checks and counters in the core, no optimisation
+INTERPEER_DEBUG=1     for a debugger: symbols, no optimisation
 INTERPEER_SANITIZE=1  AddressSanitizer and UndefinedBehaviorSanitizer
 INTERPEER_TRACE=1     line tracing for coverage (slow; never for timing)
 """
@@ -84,8 +84,7 @@ DIRECTIVES = {
 
 def flags() -> tuple[list[str], list[str], list[tuple[str, str]]]:
     """Return compiler flags, linker flags and macros for this platform and these switches."""
-    macros = [("INTERPEER_DEBUG", "1")] if DEBUG else []
-    macros += [("CYTHON_TRACE_NOGIL", "1"), ("CYTHON_USE_SYS_MONITORING", "0")] if TRACE else []
+    macros = [("CYTHON_TRACE_NOGIL", "1"), ("CYTHON_USE_SYS_MONITORING", "0")] if TRACE else []
     if sys.platform == "win32":
         return ["/O2", "/std:c11"], ["ws2_32.lib"], macros
     compile_args = ["-O0", "-g"] if DEBUG or TRACE else ["-O2", "-g0"]
