@@ -176,6 +176,7 @@ cdef int recovery_handle_ack(Recovery *r, Frame *ack, uint64_t now_ns, uint64_t 
 cdef void take_rtt_sample(Rtt *rtt, uint64_t sample_ns, uint64_t ack_delay_ns) noexcept nogil:
     """RFC 9002, 5.3."""
     cdef uint64_t deviation
+    sample_ns = max_u64(sample_ns, 1)   # 0 means that there is none yet
     rtt.latest_ns = sample_ns
     if rtt.min_ns == 0:
         rtt.min_ns = sample_ns

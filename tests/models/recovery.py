@@ -75,7 +75,7 @@ class Recovery:
 
     def sample(self, now: int, latest: int, delay: int) -> None:
         """5.3."""
-        self.latest = latest
+        self.latest = latest = max(latest, 1)
         if self.first_sample is None:
             self.first_sample = now
             self.least = self.smoothed = latest

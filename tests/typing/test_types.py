@@ -44,4 +44,4 @@ def test_package_is_clean_under_mypy_strict(root):
 
 @pytest.mark.system
 def test_package_is_clean_under_pyright(root):
-    check(root, "pyright")
+    check(root, "pyright", "--pythonpath", sys.executable)
