@@ -47,15 +47,16 @@ class Config:
     """The longest an acknowledgement waits for company; the peer's probe time-out counts with it."""
     stream_window_bytes: int = 512 * KIB
     """What a peer may send on a new stream before it is read; doubles while the reader keeps up."""
-    max_stream_window_bytes: int = 16 * MIB
-    """... up to this: 10 Gbit/s at 13 ms, 100 Mbit/s at 1.3 s."""
+    max_stream_window_bytes: int | None = None
+    """... up to this. None: 16 MiB (10 Gbit/s at 13 ms, 100 Mbit/s at 1.3 s), or 64 with `pump="thread"`: what comes while
+    Python is busy elsewhere."""
     connection_window_bytes: int = 1 * MIB
     """The same for all streams of a connection together."""
-    max_connection_window_bytes: int = 32 * MIB
-    """... up to this: what one peer can make this node keep."""
+    max_connection_window_bytes: int | None = None
+    """... up to this: what one peer can make this node keep. None: 32 MiB, or 128 with `pump="thread"`."""
     send_buffer_bytes: int | None = None
     """Written to a stream and not yet acknowledged, on a path with a small window; `write` waits beyond it. None: 1 MiB,
-    or 16 with `pump="thread"`, for what the thread sends while Python is busy elsewhere."""
+    or 64 with `pump="thread"`, for what the thread sends while Python is busy elsewhere."""
     max_send_buffer_bytes: int = 32 * MIB
     """... and on any path: twice what is on its way, up to this."""
     max_streams: int = 1024
@@ -112,16 +113,19 @@ class Config:
 
     def core_limits(self) -> dict[str, int]:
         """Return the core's Limits: sizes in bytes, times in nanoseconds."""
-        send_buffer_bytes = self.send_buffer_bytes or (16 * MIB if self.pump == "thread" else 1 * MIB)
+        on_thread = self.pump == "thread"
+        send_buffer_bytes = self.send_buffer_bytes or (64 * MIB if on_thread else 1 * MIB)
+        max_stream_window_bytes = self.max_stream_window_bytes or (64 * MIB if on_thread else 16 * MIB)
+        max_connection_window_bytes = self.max_connection_window_bytes or (128 * MIB if on_thread else 32 * MIB)
         return {
             "idle_timeout_ns": int(self.idle_timeout_s * _NS),
             "keep_alive_ns": int(self.keep_alive_s * _NS),
             "connect_timeout_ns": int(self.connect_timeout_s * _NS),
             "max_ack_delay_ns": int(self.max_ack_delay_s * _NS),
             "stream_window": self.stream_window_bytes,
-            "max_stream_window": max(self.stream_window_bytes, self.max_stream_window_bytes),
+            "max_stream_window": max(self.stream_window_bytes, max_stream_window_bytes),
             "connection_window": self.connection_window_bytes,
-            "max_connection_window": max(self.connection_window_bytes, self.max_connection_window_bytes),
+            "max_connection_window": max(self.connection_window_bytes, max_connection_window_bytes),
             "send_buffer_bytes": send_buffer_bytes,
             "max_send_buffer_bytes": max(send_buffer_bytes, self.max_send_buffer_bytes),
             "max_streams": self.max_streams,
