@@ -179,8 +179,10 @@ class _Receiving:
             except Conflict as conflict:
                 yield _Impossible(index, str(conflict))
                 continue
+            if earlier.file is not None and not earlier.chunks:
+                earlier.file.close()
             yield _Asked(index, earlier.chunks, earlier.is_in_place)
-            if earlier.file is not None:
+            if earlier.file is not None and earlier.chunks:
                 with earlier.file as file:
                     yield from _digests(file, earlier, self._entries[index], buffer)
 
@@ -307,7 +309,8 @@ class _Receiving:
 
 
 def _digests(file: FileIO, earlier: Earlier, entry: p.Entry, buffer: Buffer) -> Iterator[_Digests]:
-    """Yield the digests of what is there, some at a time."""
+    """Yield the digests of what is there, some at a time, and close the file before the last ones: the answer to these makes
+    the writer open it, and it is locked."""
     collected, compared = b"", 0
     for number in range(earlier.chunks):
         size = p.bytes_in(number + 1, entry.size) - p.bytes_in(number, entry.size)
@@ -319,6 +322,8 @@ def _digests(file: FileIO, earlier: Earlier, entry: p.Entry, buffer: Buffer) -> 
             done += count
         collected += buffer.digest(size)
         compared += size
+        if number == earlier.chunks - 1:
+            file.close()
         if len(collected) == DIGESTS_AT_ONCE * p.DIGEST_BYTES or number == earlier.chunks - 1:
             yield _Digests(collected, compared)
             collected, compared = b"", 0
