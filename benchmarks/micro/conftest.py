@@ -10,8 +10,8 @@ import pytest
 
 from interpeer import Config
 from interpeer._core import control
+from interpeer._core.connection_handle import ConnectionHandle
 from interpeer._core.engine import Engine
-from interpeer._core.handles import ConnectionHandle
 from interpeer._core.probe_loops import RIGHT_AT, Wire
 
 MANY = 1000

@@ -11,31 +11,22 @@ from libc.string cimport memcpy, strlen
 
 from interpeer._core.buffer cimport BUFFER_OK, send_buffer_append, send_buffer_lend
 from interpeer._core.context cimport Context
-from interpeer._core.datagram cimport messages_free, messages_init, messages_trim
+from interpeer._core.datagram cimport messages_free, messages_init
 from interpeer._core.links cimport link_init, link_last, unlink
-from interpeer._core.loss cimport (
-    RECORD_MAX_STREAM_DATA, RECORD_RESET_STREAM, RECORD_STOP_SENDING, RECORD_STREAM, SENT_FIN, SENT_MAX_DATA,
-    SENT_MAX_STREAMS, SENT_STREAM, AckOutcome, FrameRecord, SentPacket, recovery_deadline, recovery_free,
-    recovery_handle_timeout, recovery_oldest, recovery_pto_ns)
-from interpeer._core.path cimport ECN_FAILED, ECN_TESTING, Path, path_free, path_handle_ack_acked, path_is_from
-from interpeer._core.cc cimport cc_handle_congestion
-from interpeer._core.protection cimport (
-    recv_keys_forget_previous, recv_keys_init, recv_keys_wipe, send_keys_init, send_keys_wipe)
-from interpeer._core.slab cimport pool_give, pool_take
+from interpeer._core.loss cimport recovery_free
+from interpeer._core.path cimport Path, path_free, path_is_from
+from interpeer._core.protection cimport recv_keys_init, recv_keys_wipe, send_keys_init, send_keys_wipe
+from interpeer._core.slab cimport Endpoint, pool_give, pool_take
 from interpeer._core.stream cimport (
-    PENDING_ANNOUNCE, PENDING_MAX_DATA, PENDING_RESET, PENDING_STOP, RECV_OPEN, RECV_SIZE_KNOWN, SEND_FINISHING,
-    SEND_IN_RESET_ACKED, SEND_OPEN, SEND_RESETTING, STREAM_EVENT_ACKED, STREAM_EVENT_READABLE, STREAM_EVENT_WRITABLE,
-    Stream, send_input, stream_clear, stream_finish, stream_handle_acked, stream_handle_lost, stream_has_data,
-    stream_init, stream_is_over, stream_read, stream_readable, stream_reset, stream_stop)
+    PENDING_ANNOUNCE, PENDING_MAX_DATA, RECV_OPEN, RECV_SIZE_KNOWN, SEND_FINISHING, SEND_OPEN, STREAM_EVENT_ACKED,
+    STREAM_EVENT_READABLE, STREAM_EVENT_WRITABLE, Stream, stream_clear, stream_finish, stream_has_data, stream_init,
+    stream_is_over, stream_read, stream_readable, stream_reset, stream_stop)
 from interpeer._core.table cimport table_find, table_free, table_init, table_put, table_remove
-from interpeer._core.wire cimport CODE_INTERNAL, CODE_STREAM_LIMIT, CODE_STREAM_STATE, HEADER_BYTES, MAX_REASON_BYTES, Parameters
+from interpeer._core.wire cimport (
+    CODE_INTERNAL, CODE_STREAM_LIMIT, CODE_STREAM_STATE, HEADER_BYTES, MAX_REASON_BYTES, Parameters)
 
 cdef enum:
     NOT_ALLOWED = 0xFF
-    IDLE_PTOS = 3                   # the idle time-out is never shorter than so many probe time-outs (RFC 9000, 10.1)
-    CLOSE_PTOS = 3                  # closing and draining last so long (RFC 9000, 10.2)
-    PROBES = 2                      # packets sent for each probe time-out (RFC 9002, 6.2.4)
-    ECN_BLACK_HOLE_PTOS = 3         # probe time-outs in a row before ECN is blamed
     DEFAULT_RECEIVE_BUFFER = 131072  # of a peer that does not say: what unprivileged programs get everywhere
 
 cdef enum:                          # actions
@@ -384,7 +375,7 @@ cdef void conn_finish_stream(Conn *c, Stream *s) noexcept nogil:
         conn_stream_changed(c, s)
 
 
-cdef void settle(Conn *c, Stream *s, uint8_t before) noexcept nogil:
+cdef void conn_settle_stream(Conn *c, Stream *s, uint8_t before) noexcept nogil:
     """After the sending side has moved: keep the count of what is promised, tell, and forget what is over."""
     if before == SEND_FINISHING and s.send_state != SEND_FINISHING:
         c.finishing -= 1
@@ -398,7 +389,7 @@ cdef void conn_reset_stream(Conn *c, Stream *s, uint64_t code) noexcept nogil:
     cdef uint8_t before = s.send_state
     stream_reset(s, code)
     conn_stream_changed(c, s)
-    settle(c, s, before)
+    conn_settle_stream(c, s, before)
 
 
 cdef void conn_stop_stream(Conn *c, Stream *s, uint64_t code) noexcept nogil:
@@ -467,187 +458,8 @@ cdef uint32_t conn_max_datagram(const Conn *c) noexcept nogil:
     return <uint32_t>(room if room < c.max_datagram_peer else c.max_datagram_peer)
 
 
-# --- the fate of packets ---
-
-cdef void conn_on_acked(void *owner, uint64_t number, const SentPacket *p) noexcept nogil:
-    cdef Conn *c = <Conn *>owner
-    cdef FrameRecord *record = p.more
-    cdef FrameRecord *following
-    if number >= c.epoch_first:
-        c.epoch_confirmed = True
-    if p.ack_largest:
-        path_handle_ack_acked(&c.path, p.ack_largest)
-    if p.flags & SENT_STREAM:
-        stream_frame_acked(c, p.stream, p.offset, p.stream_bytes, (p.flags & SENT_FIN) != 0)
-    while record != NULL:
-        if record.kind == RECORD_STREAM:
-            stream_frame_acked(c, record.stream, record.offset, record.bytes, record.fin)
-        elif record.kind == RECORD_RESET_STREAM:
-            reset_acked(c, record.stream)
-        following = record.next
-        pool_give(&c.context.records, record)
-        record = following
-
-
-cdef void stream_frame_acked(Conn *c, uint64_t id, uint64_t offset, uint64_t n, bint fin) noexcept nogil:
-    cdef Stream *s = conn_find_stream(c, id)
-    cdef uint8_t before
-    if s != NULL:
-        before = s.send_state
-        stream_handle_acked(s, offset, n, fin)
-        settle(c, s, before)
-
-
-cdef void reset_acked(Conn *c, uint64_t id) noexcept nogil:
-    cdef Stream *s = conn_find_stream(c, id)
-    if s != NULL:
-        send_input(s, SEND_IN_RESET_ACKED)
-        settle(c, s, SEND_RESETTING)
-
-
-cdef void conn_on_lost(void *owner, uint64_t number, const SentPacket *p) noexcept nogil:
-    cdef Conn *c = <Conn *>owner
-    cdef FrameRecord *record = p.more
-    cdef FrameRecord *following
-    requeue(c, p)
-    while record != NULL:
-        following = record.next
-        pool_give(&c.context.records, record)
-        record = following
-
-
-cdef void requeue(Conn *c, const SentPacket *p) noexcept nogil:
-    """See that everything a packet carried that still matters is sent again."""
-    cdef FrameRecord *record = p.more
-    if c.state != CONN_OPEN:
-        return
-    if p.flags & SENT_STREAM:
-        requeue_frame(c, RECORD_STREAM, p.stream, p.offset, p.stream_bytes, (p.flags & SENT_FIN) != 0)
-    while record != NULL:
-        requeue_frame(c, record.kind, record.stream, record.offset, record.bytes, record.fin)
-        record = record.next
-    if p.flags & SENT_MAX_DATA:
-        c.pending |= CONN_PENDING_MAX_DATA
-    if p.flags & SENT_MAX_STREAMS:
-        c.pending |= CONN_PENDING_MAX_STREAMS
-    conn_wake(c)
-
-
-cdef void requeue_frame(Conn *c, uint8_t kind, uint64_t id, uint64_t offset, uint64_t n, bint fin) noexcept nogil:
-    cdef Stream *s = conn_find_stream(c, id)
-    if s == NULL:
-        return
-    if kind == RECORD_STREAM:
-        stream_handle_lost(s, offset, n, fin)
-    elif kind == RECORD_MAX_STREAM_DATA and s.recv_state == RECV_OPEN and not s.is_stopped:
-        s.pending |= PENDING_MAX_DATA
-    elif kind == RECORD_RESET_STREAM and s.send_state == SEND_RESETTING:
-        s.pending |= PENDING_RESET
-    elif kind == RECORD_STOP_SENDING and s.recv_state == RECV_OPEN:
-        s.pending |= PENDING_STOP
-    conn_stream_changed(c, s)
-
-
 cdef void conn_give_credit(Conn *c, const Endpoint *source, uint32_t bytes) noexcept nogil:
     """Let as much go to an address that has proved nothing as has come from there."""
     if path_is_from(&c.path, source):
         c.path.credit_bytes += bytes
         conn_wake(c)
-
-
-cdef void conn_requeue_oldest(Conn *c) noexcept nogil:
-    """Queue what the oldest packet in flight carried, so that a probe has something useful to say."""
-    cdef const SentPacket *p = recovery_oldest(&c.path.recovery)
-    if p != NULL:
-        requeue(c, p)
-
-
-# --- time ---
-
-cdef inline uint64_t earlier(uint64_t a, uint64_t b) noexcept nogil:
-    """Return the earlier of two deadlines, 0 being never."""
-    return b if a == 0 or (b and b < a) else a
-
-
-cdef uint64_t idle_deadline_ns(const Conn *c) noexcept nogil:
-    cdef uint64_t since = c.last_received_ns, timeout = c.idle_timeout_ns
-    cdef uint64_t least = IDLE_PTOS * recovery_pto_ns(&c.path.recovery, c.peer_ack_delay_ns)
-    if timeout == 0:
-        return 0
-    if c.waiting_since_ns > since:
-        since = c.waiting_since_ns
-    return since + (timeout if timeout > least else least)
-
-
-cdef uint64_t keep_alive_ns(const Conn *c) noexcept nogil:
-    cdef uint64_t since = c.last_received_ns if c.last_received_ns > c.last_sent_ns else c.last_sent_ns
-    if c.context.limits.keep_alive_ns == 0 or c.pending & CONN_PENDING_PING:
-        return 0
-    return since + c.context.limits.keep_alive_ns
-
-
-cdef uint64_t conn_deadline_ns(const Conn *c) noexcept nogil:
-    """Return when conn_handle_timeout is due; 0: never. A dialling connection's is the handshake's business."""
-    cdef uint64_t deadline
-    if c.state == CONN_CLOSING or c.state == CONN_DRAINING:
-        return c.close_deadline_ns
-    if c.state != CONN_OPEN:
-        return 0
-    deadline = earlier(idle_deadline_ns(c), keep_alive_ns(c))
-    if c.path.is_proven:            # until then acknowledgements go at once, or have to wait for credit
-        deadline = earlier(deadline, c.path.ack_deadline_ns)
-    if c.pto_probes == 0:
-        deadline = earlier(deadline, recovery_deadline(&c.path.recovery, c.peer_ack_delay_ns))
-    deadline = earlier(deadline, c.paced_until_ns)
-    return earlier(deadline, c.previous_until_ns)
-
-
-cdef void conn_handle_timeout(Conn *c, uint64_t now_ns) noexcept nogil:
-    """Do whatever is due by now."""
-    cdef Path *p = &c.path
-    cdef uint64_t deadline
-    if c.state == CONN_CLOSING or c.state == CONN_DRAINING:
-        if c.close_deadline_ns and c.close_deadline_ns <= now_ns:
-            conn_input(c, CONN_IN_DRAINED)
-        return
-    if c.state != CONN_OPEN:
-        return
-    conn_wake(c)
-    deadline = idle_deadline_ns(c)
-    if deadline and deadline <= now_ns:
-        conn_close_info(c, CLOSED_BY_SILENCE, 0, False, NULL, 0)
-        conn_input(c, CONN_IN_SILENCE)
-        return
-    if c.previous_until_ns and c.previous_until_ns <= now_ns:
-        recv_keys_forget_previous(&c.recv)
-        c.previous_until_ns = 0
-    if p.ack_deadline_ns and p.ack_deadline_ns <= now_ns:
-        p.ack_now = True
-    deadline = recovery_deadline(&p.recovery, c.peer_ack_delay_ns)
-    if deadline and deadline <= now_ns:
-        handle_recovery_timeout(c, now_ns)
-    deadline = keep_alive_ns(c)
-    if deadline and deadline <= now_ns:
-        c.pending |= CONN_PENDING_PING
-        messages_trim(&c.messages_out)
-        messages_trim(&c.messages_in)
-
-
-cdef void conn_count_lost(Conn *c, uint64_t packets) noexcept nogil:
-    c.path.packets_lost += packets
-    c.context.counters.packets_lost += packets
-
-
-cdef void handle_recovery_timeout(Conn *c, uint64_t now_ns) noexcept nogil:
-    cdef Path *p = &c.path
-    cdef AckOutcome outcome
-    recovery_handle_timeout(&p.recovery, now_ns, c.peer_ack_delay_ns, &outcome)
-    if outcome.lost_packets:
-        conn_count_lost(c, outcome.lost_packets)
-        cc_handle_congestion(&p.cc, now_ns, outcome.newest_lost_sent_ns, outcome.is_persistent)
-        return
-    if p.recovery.loss_time_ns == 0:
-        c.pto_probes = PROBES
-        conn_requeue_oldest(c)
-        if p.ecn_state == ECN_TESTING and p.recovery.pto_count >= ECN_BLACK_HOLE_PTOS:
-            p.ecn_state = ECN_FAILED

@@ -16,7 +16,7 @@ from interpeer._core.context cimport ENTROPY_BYTES, Counters, entropy_add
 from interpeer._core.crypto cimport KEY_BYTES, SUITES, blake2b, suite_is_available, wipe, x25519_of_identity
 from interpeer._core.dial cimport MAX_CANDIDATES
 from interpeer._core.engine cimport EVENT_ASK, EVENT_CONNECTION, EVENT_INCOMING, EVENT_STREAM, Engine, Event
-from interpeer._core.handles cimport ConnectionHandle
+from interpeer._core.connection_handle cimport ConnectionHandle
 from interpeer._core.handshake cimport MAX_NETWORK_BYTES, node_keys_init
 from interpeer._core.reception cimport reception_decide
 from interpeer._core.registry cimport (

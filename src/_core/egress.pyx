@@ -34,7 +34,7 @@ from interpeer._core.wire cimport (
     FRAME_STOP_SENDING, FRAME_STREAM, HEADER_BYTES, STREAM_FIN, STREAM_LEN, STREAM_OFF, varint_bytes, write_varint)
 
 cdef enum:
-    CLOSE_PTOS = 3                  # closing lasts so many probe time-outs
+    CLOSE_PTOS = 3                  # closing lasts so many probe time-outs (RFC 9000, 10.2)
     FIRST_PACKET_BYTES = 400        # an initiator's first packets are padded to this: it pays for several PINGs
     PING_BYTES = 1
     CLOSE_ROOM = 17                 # a CLOSE frame without its reason: a type and two varints

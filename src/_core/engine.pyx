@@ -2,9 +2,9 @@
 
 Whoever drives it calls handle_batch with what arrived, handle_timeout when poll_timeout says so, poll_transmit until
 the batch comes back empty, and poll_events when has_events; time comes in as an argument of the first three and moves
-nowhere else. Verbs of the application (module handles) may come in between, from any thread: everything happens under
-one lock, which is never held while Python code runs. Destructors take no lock: they push on stacks that are emptied
-under it.
+nowhere else. Verbs of the application (modules connection_handle and stream_handle) may come in between, from any
+thread: everything happens under one lock, which is never held while Python code runs. Destructors take no lock: they
+push on stacks that are emptied under it.
 """
 
 from cpython.pythread cimport (
@@ -18,9 +18,10 @@ cimport cython
 
 from interpeer._core.answer cimport HalfOpen, answering_deadline_ns, answering_expire, half_open_find_cid
 from interpeer._core.conn cimport (
-    CONN_CLOSED, CONN_DIALING, CONN_EVENT_OPEN, CONN_IN_CLOSE, Conn, Handle, CLOSED_LOCALLY, conn_close_info,
-    conn_deadline_ns, conn_give_credit, conn_handle_timeout, conn_input, conn_new, conn_release_stream, conn_wake)
+    CLOSED_LOCALLY, CONN_CLOSED, CONN_DIALING, CONN_EVENT_OPEN, CONN_IN_CLOSE, Conn, Handle, conn_close_info,
+    conn_give_credit, conn_input, conn_new, conn_release_stream, conn_wake)
 from interpeer._core.crypto cimport KEY_BYTES
+from interpeer._core.deadlines cimport conn_deadline_ns, conn_handle_timeout
 from interpeer._core.dial cimport Dial, dial_add_candidate, dial_deadline_ns, dial_new
 from interpeer._core.egress cimport TRANSMIT_MORE, conn_transmit
 from interpeer._core.ingress cimport conn_handle_packet
@@ -29,13 +30,12 @@ from interpeer._core.reception cimport (
     reception_handle_dial_timeout, reception_handle_first_packet, reception_handle_message, reception_handle_stray,
     reception_transmit_dial)
 from interpeer._core.registry cimport (
-    Registry, Reply, MAX_REPLIES, registry_free, registry_init, registry_protocol, registry_retire)
+    MAX_REPLIES, Registry, Reply, registry_free, registry_init, registry_protocol, registry_retire)
 from interpeer._core.slab cimport SEND_BATCH_BYTES, SEND_ENTRIES, Datagrams, Endpoint, RecvBatch, SendBatch
 from interpeer._core.stream cimport Stream
 from interpeer._core.table cimport table_find
 from interpeer._core.timers cimport Timer, timer_set, timers_due, timers_next_ns
-from interpeer._core.wire cimport (
-    CID_FLAG, HEADER_BYTES, MESSAGE_HEADER_BYTES, MESSAGE_INIT, MESSAGE_VERSIONS, read_u64)
+from interpeer._core.wire cimport CID_FLAG, HEADER_BYTES, MESSAGE_HEADER_BYTES, MESSAGE_INIT, MESSAGE_VERSIONS, read_u64
 
 cdef extern from "platform.h" nogil:
     void *atomic_swap_pointer(void **at, void *value)

@@ -9,22 +9,22 @@ from libc.string cimport memset
 
 from interpeer._core.cc cimport AckSample, cc_handle_ack, cc_handle_congestion
 from interpeer._core.conn cimport (
-    CLOSED_BY_PEER, CLOSED_BY_PEER_ERROR, CONN_CLOSING, CONN_EVENT_DATAGRAM,
-    CONN_EVENT_STREAM_ROOM, CONN_IN_PEER_CLOSE, CONN_OPEN, CONN_PENDING_CLOSE, Conn,
-    conn_close_info, conn_consumed, conn_count_lost, conn_fail, conn_input, conn_notify, conn_notify_stream,
-    conn_peer_stream, conn_reap_stream, conn_reset_stream, conn_stream_changed, conn_stream_was_read, conn_wake)
+    CLOSED_BY_PEER, CLOSED_BY_PEER_ERROR, CONN_CLOSING, CONN_EVENT_DATAGRAM, CONN_EVENT_STREAM_ROOM,
+    CONN_IN_PEER_CLOSE, CONN_OPEN, CONN_PENDING_CLOSE, Conn, conn_close_info, conn_consumed, conn_fail, conn_input,
+    conn_notify, conn_notify_stream, conn_peer_stream, conn_reap_stream, conn_reset_stream, conn_stream_changed,
+    conn_stream_was_read, conn_wake)
 from interpeer._core.datagram cimport messages_push_dropping
+from interpeer._core.delivery cimport conn_count_lost
 from interpeer._core.loss cimport LOSS_OK, AckOutcome, recovery_handle_ack, recovery_pto_ns
 from interpeer._core.path cimport Path, path_handle_ecn, path_handle_number
-from interpeer._core.protection cimport (
-    UNPROTECT_FORGED, UNPROTECT_REPLAY, UNPROTECT_SHORT, recv_keys_update, unprotect)
-from interpeer._core.stream cimport (
-    SEND_FINISHING, SEND_OPEN, STREAM_OK, Stream, stream_handle_data, stream_handle_reset)
+from interpeer._core.protection cimport UNPROTECT_FORGED, UNPROTECT_REPLAY, UNPROTECT_SHORT, recv_keys_update, unprotect
+from interpeer._core.stream cimport SEND_FINISHING, SEND_OPEN, STREAM_OK, Stream, stream_handle_data, stream_handle_reset
 from interpeer._core.wire cimport (
     CODE_AEAD_LIMIT, CODE_FINAL_SIZE, CODE_FLOW_CONTROL, CODE_FRAME_ENCODING, CODE_GAPS, CODE_INTERNAL, CODE_PROTOCOL,
     CODE_STREAM_LIMIT, CODE_STREAM_STATE, FRAME_ACK, FRAME_ACK_ECN, FRAME_CLOSE, FRAME_CLOSE_APP, FRAME_DATAGRAM,
     FRAME_DATAGRAM_LEN, FRAME_IGNORABLE, FRAME_MAX_DATA, FRAME_MAX_STREAMS, FRAME_MAX_STREAM_DATA, FRAME_PING,
-    FRAME_RESET_STREAM, FRAME_STOP_SENDING, FRAME_STREAM, HEADER_BYTES, PARSE_END, PARSE_OK, Frame, Reader, parse_frame)
+    FRAME_RESET_STREAM, FRAME_STOP_SENDING, FRAME_STREAM, HEADER_BYTES, PARSE_END, PARSE_OK, Frame, Reader,
+    parse_frame)
 
 cdef enum:
     BURST_PACKETS = 3               # a window with less room than this counts as full

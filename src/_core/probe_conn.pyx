@@ -9,9 +9,11 @@ from libc.string cimport memset
 
 from interpeer._core.conn cimport (
     CLOSED_LOCALLY, CONN_IN_ANSWERED, CONN_IN_CLOSE, CONN_STATES, Conn, conn_accept_stream, conn_close_info,
-    conn_deadline_ns, conn_find_stream, conn_finish_stream, conn_free, conn_handle_timeout, conn_input, conn_lend_stream,
-    conn_new, conn_on_acked, conn_on_lost, conn_open_stream, conn_read_stream, conn_release_stream, conn_reset_stream,
+    conn_find_stream, conn_finish_stream, conn_free, conn_input, conn_lend_stream,
+    conn_new, conn_open_stream, conn_read_stream, conn_release_stream, conn_reset_stream,
     conn_start, conn_stop_stream, conn_wake, conn_write_stream)
+from interpeer._core.deadlines cimport conn_deadline_ns, conn_handle_timeout
+from interpeer._core.delivery cimport conn_on_acked, conn_on_lost
 from interpeer._core.context cimport ENTROPY_BYTES, Context, context_free, context_init, entropy_add
 from interpeer._core.datagram cimport MESSAGES_OK, messages_next_bytes, messages_pop, messages_push
 from interpeer._core.egress cimport TRANSMIT_MORE, conn_transmit

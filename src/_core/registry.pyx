@@ -5,9 +5,10 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp, memcpy, memset
 
 from interpeer._core.answer cimport answering_forget_glare, answering_free
-from interpeer._core.conn cimport Conn, conn_free, conn_on_acked, conn_on_lost
+from interpeer._core.conn cimport Conn, conn_free
 from interpeer._core.context cimport context_free, context_init, entropy_take
 from interpeer._core.crypto cimport wipe
+from interpeer._core.delivery cimport conn_on_acked, conn_on_lost
 from interpeer._core.dial cimport Dial, dial_free
 from interpeer._core.handshake cimport NodeKeys, reset_token_of
 from interpeer._core.links cimport first_link, link_init, link_last, unlink

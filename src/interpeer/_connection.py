@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self, final
 
 from interpeer import errors
 from interpeer._address import Endpoint
-from interpeer._core import control, handles
+from interpeer._core import connection_handle, control
 from interpeer._identity import PeerId
 from interpeer._stream import Stream
 from interpeer._waiting import Opening, Waiters
@@ -132,7 +132,7 @@ class Connection:
     peer_id: PeerId
     """Who is at the other end, proved by the handshake."""
 
-    def __init__(self, node: Node, handle: handles.ConnectionHandle, protocol: str) -> None:
+    def __init__(self, node: Node, handle: connection_handle.ConnectionHandle, protocol: str) -> None:
         self._node = node
         self._handle = handle
         self._protocol = protocol
@@ -205,7 +205,7 @@ class Connection:
                 return Stream(self, handle)
             if not self.is_open:
                 raise self._error()
-            await self._waiters.wait(handles.EVENT_STREAM_ROOM, lambda: self._handle.want(handles.EVENT_STREAM_ROOM))
+            await self._until(connection_handle.EVENT_STREAM_ROOM)
 
     async def accept_stream(self) -> Stream:
         """Return the next stream that the peer has opened, in the order in which it has opened them.
@@ -217,11 +217,15 @@ class Connection:
                 return Stream(self, handle)
             if not self.is_open:
                 raise self._error()
-            await self._waiters.wait(handles.EVENT_STREAM, lambda: self._handle.want(handles.EVENT_STREAM))
+            await self._until(connection_handle.EVENT_STREAM)
 
     def streams(self) -> _Streams:
         """Iterate over the streams that the peer opens, until the connection is over."""
         return _Streams(self)
+
+    async def _until(self, event: int) -> None:
+        """Wait until `event` has come true, or the connection is over."""
+        await self._waiters.wait(event, lambda: self._handle.want(event))
 
     def _waiters_of_stream(self, stream: int) -> Waiters:
         waiters = self._by_stream[stream] = Waiters(self._node._loop)
@@ -259,7 +263,7 @@ class Connection:
 
     async def datagrams_writable(self) -> None:
         """Wait until half of the queue is free again. Raises the connection's error when it is over."""
-        await self._waiters.wait(handles.EVENT_DATAGRAM_ROOM, lambda: self._handle.want(handles.EVENT_DATAGRAM_ROOM))
+        await self._until(connection_handle.EVENT_DATAGRAM_ROOM)
         if not self.is_open:
             raise self._error()
 
@@ -285,7 +289,7 @@ class Connection:
     async def _wait_for_datagram(self) -> None:
         if not self.is_open:
             raise self._error()
-        await self._waiters.wait(handles.EVENT_DATAGRAM, lambda: self._handle.want(handles.EVENT_DATAGRAM))
+        await self._until(connection_handle.EVENT_DATAGRAM)
 
     # --- lifetime ---
 
@@ -296,7 +300,7 @@ class Connection:
         at once."""
         try:
             async with asyncio.timeout(self._node._linger_s):
-                await self._waiters.wait(handles.EVENT_FLUSHED, lambda: self._handle.want(handles.EVENT_FLUSHED))
+                await self._until(connection_handle.EVENT_FLUSHED)
         except TimeoutError:
             pass
         finally:
@@ -304,7 +308,7 @@ class Connection:
 
     async def wait_closed(self) -> None:
         """Wait until the connection is over, whoever ended it; `closed_by` tells."""
-        await self._waiters.wait(handles.EVENT_CLOSED, lambda: not self.is_open)
+        await self._waiters.wait(connection_handle.EVENT_CLOSED, lambda: not self.is_open)
 
     async def __aenter__(self) -> Self:
         return self

@@ -16,7 +16,7 @@ from interpeer import _host, errors
 from interpeer._address import Address, Endpoint
 from interpeer._config import Config, Give
 from interpeer._connection import Connection
-from interpeer._core import control, engine, handles
+from interpeer._core import connection_handle, control, engine
 from interpeer._driver import Driver, make_driver
 from interpeer._events import ConnectFailed, Event, EventsDropped, PeerConnected, PeerDisconnected
 from interpeer._identity import Identity, PeerId
@@ -123,7 +123,7 @@ class Node:
         self._is_open = False
         self._was_opened = False
         self._resources = ExitStack()
-        self._connections: dict[handles.ConnectionHandle, Connection] = {}
+        self._connections: dict[connection_handle.ConnectionHandle, Connection] = {}
         self._backlog: collections.deque[Connection] = collections.deque()
         self._events: collections.deque[Event] = collections.deque()
         self._events_dropped = 0
@@ -259,7 +259,7 @@ class Node:
         connection = Connection(self, handle, name)
         self._connections[handle] = connection
         try:
-            await connection._waiters.wait(handles.EVENT_OPEN, lambda: handle.want(handles.EVENT_OPEN))
+            await connection._waiters.wait(connection_handle.EVENT_OPEN, lambda: handle.want(connection_handle.EVENT_OPEN))
         except BaseException:
             handle.close(0, b"")
             raise
@@ -330,21 +330,21 @@ class Node:
             else:
                 self._on_ask(event[1], PeerId._of_proved(event[2]))
 
-    def _on_connection_events(self, handle: handles.ConnectionHandle, events: int) -> None:
+    def _on_connection_events(self, handle: connection_handle.ConnectionHandle, events: int) -> None:
         connection: Connection | None = handle.owner
         if connection is None:
             return
-        if events & handles.EVENT_OPEN:
+        if events & connection_handle.EVENT_OPEN:
             self._tell_connected(connection, incoming=False)
-        if events & handles.EVENT_CLOSED:
+        if events & connection_handle.EVENT_CLOSED:
             self._on_closed(connection)
         connection._on_events(events)
 
-    def _on_incoming(self, handle: handles.ConnectionHandle, events: int) -> None:
+    def _on_incoming(self, handle: connection_handle.ConnectionHandle, events: int) -> None:
         connection = Connection(self, handle, self._protocols[handle.protocol])
         self._connections[handle] = connection
         self._tell_connected(connection, incoming=True)
-        if events & handles.EVENT_CLOSED:
+        if events & connection_handle.EVENT_CLOSED:
             self._on_closed(connection)
             return
         self._backlog.append(connection)

@@ -7,7 +7,7 @@ import os
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, final
 
-from interpeer._core import handles
+from interpeer._core import stream_handle
 from interpeer.errors import ClosedError, StreamReset
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Stream:
 
     __slots__ = ("__weakref__", "_connection", "_handle", "_stash", "_waiters")
 
-    def __init__(self, connection: Connection, handle: handles.StreamHandle) -> None:
+    def __init__(self, connection: Connection, handle: stream_handle.StreamHandle) -> None:
         self._connection = connection
         self._handle = handle
         self._waiters = connection._waiters_of_stream(handle.id)
@@ -93,7 +93,7 @@ class Stream:
             done += handle.write(data, done)
             if done == size:
                 return
-            await self._waiters.wait(handles.WRITABLE, handle.want_writable)
+            await self._waiters.wait(stream_handle.WRITABLE, handle.want_writable)
 
     async def finish(self) -> None:
         """End our side, and wait until the peer's transport has all of it. The peer then reads to the end.
@@ -112,7 +112,7 @@ class Stream:
                 raise self._write_error()
             if handle.bytes_acked >= mark and (handle.is_acked or not handle.is_finished):
                 return
-            await self._waiters.wait(handles.ACKED, lambda: handle.want_acked(mark))
+            await self._waiters.wait(stream_handle.ACKED, lambda: handle.want_acked(mark))
 
     async def _lend(self, data: memoryview) -> None:
         """Send a buffer without copying it; it is acknowledged when this returns, and given back in any case."""
@@ -218,7 +218,7 @@ class Stream:
         if self._handle.has_post:  # its buffer is not ours to take back
             raise RuntimeError("another task is reading this stream")
         try:
-            await self._waiters.wait(handles.READABLE, lambda: self._handle.post(view, start, mark))
+            await self._waiters.wait(stream_handle.READABLE, lambda: self._handle.post(view, start, mark))
         except BaseException:
             done = self._handle.unpost()
             self._stash = bytes(view[start : start + done])
@@ -235,7 +235,7 @@ class Stream:
         """Wait until something can be read, or no more will come; False at the end. Raises what ended it otherwise."""
         if not self._can_come():
             return False
-        await self._waiters.wait(handles.READABLE, self._handle.want_readable)
+        await self._waiters.wait(stream_handle.READABLE, self._handle.want_readable)
         return not self._handle.is_at_end
 
     def _can_come(self) -> bool:

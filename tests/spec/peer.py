@@ -13,8 +13,9 @@ from typing import Any, Self
 
 from interpeer import Config
 from interpeer._core import control
+from interpeer._core.connection_handle import ConnectionHandle
 from interpeer._core.engine import Engine
-from interpeer._core.handles import ConnectionHandle, StreamHandle
+from interpeer._core.stream_handle import StreamHandle
 from tests.spec import reference as ref
 from tests.spec.reference import Frame, Handshake, Identity, Opened, PacketKeys
 

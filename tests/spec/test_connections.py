@@ -2,7 +2,7 @@
 
 import pytest
 
-from interpeer._core.handles import EVENT_CLOSED, EVENT_OPEN
+from interpeer._core.connection_handle import EVENT_CLOSED, EVENT_OPEN
 from tests.spec import reference as ref
 from tests.spec.peer import ELSEWHERE, MS, SECOND, Node, Peer
 from tests.spec.test_handshake import answered, called, stranger

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from interpeer import Config
-from interpeer._core import control, handles
+from interpeer._core import connection_handle, control
 from interpeer._core.engine import Engine
 from interpeer._core.pump import Pump
 
@@ -97,7 +97,7 @@ def test_reader_without_memory_gives_the_lock_back(read):
 
 def test_events_hold_the_connections_that_they_tell_of():
     ends = Ends()
-    assert not ends.there[0].want(handles.EVENT_DATAGRAM)
+    assert not ends.there[0].want(connection_handle.EVENT_DATAGRAM)
     ends.dial(12)
     ends.here[0].send_datagram(b"an event")
     ends.carry()

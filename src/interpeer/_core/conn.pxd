@@ -166,13 +166,8 @@ cdef void conn_stop_stream(Conn *c, Stream *s, uint64_t code) noexcept nogil
 cdef void conn_release_stream(Conn *c, Stream *s) noexcept nogil
 cdef void conn_consumed(Conn *c, uint64_t n) noexcept nogil
 cdef void conn_give_credit(Conn *c, const Endpoint *source, uint32_t bytes) noexcept nogil
-cdef void conn_requeue_oldest(Conn *c) noexcept nogil
-cdef void conn_count_lost(Conn *c, uint64_t packets) noexcept nogil
+cdef void conn_settle_stream(Conn *c, Stream *s, uint8_t before) noexcept nogil
 cdef void conn_reap_stream(Conn *c, Stream *s) noexcept nogil
-cdef void conn_on_acked(void *owner, uint64_t number, const SentPacket *p) noexcept nogil
-cdef void conn_on_lost(void *owner, uint64_t number, const SentPacket *p) noexcept nogil
 
 cdef uint64_t conn_send_buffer(const Conn *c) noexcept nogil
 cdef uint32_t conn_max_datagram(const Conn *c) noexcept nogil
-cdef uint64_t conn_deadline_ns(const Conn *c) noexcept nogil
-cdef void conn_handle_timeout(Conn *c, uint64_t now_ns) noexcept nogil

@@ -3,8 +3,8 @@ from typing import Any, Final
 
 from typing_extensions import Buffer, disjoint_base
 
+from interpeer._core.connection_handle import ConnectionHandle
 from interpeer._core.engine import Engine
-from interpeer._core.handles import ConnectionHandle
 
 ASK: Final[int]
 CONNECTION: Final[int]

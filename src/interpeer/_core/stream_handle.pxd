@@ -1,20 +1,15 @@
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stdint cimport uint64_t
 
-from interpeer._core.conn cimport Conn, Handle
+from interpeer._core.conn cimport Conn
 from interpeer._core.engine cimport Engine
 from interpeer._core.stream cimport Stream
 
-cdef class ConnectionHandle:
-    cdef readonly Engine engine
-    cdef Handle *handle             # ours until the destructor hands it back to the engine
-    cdef public object owner        # the Connection above
-    cdef object __weakref__
-
-    cdef Conn *enter(self) except NULL
-    cdef StreamHandle wrap(self, Stream *s)
+cdef class StreamHandle
+cdef StreamHandle wrap_stream(Engine engine, object connection, Stream *s)
 
 cdef class StreamHandle:
-    cdef readonly ConnectionHandle connection
+    cdef Engine engine
+    cdef readonly object connection  # the ConnectionHandle, which keeps the connection alive
     cdef Stream *stream             # the engine's; alive until the destructor hands it back
     cdef readonly uint64_t id
     cdef bint has_loan              # `loan` is being sent without a copy

@@ -1,0 +1,312 @@
+"""What Python holds of a connection: its verbs and readers.
+
+A handle keeps its connection alive in the engine, and hands it back when it is destroyed. Every method takes the
+engine's lock for a few instructions (a copy, at most), changes the machines, and leaves the sending to the next turn,
+for which it kicks the driver. Nothing here waits. `want` says what the caller would wait for: it returns what has come
+true already, and otherwise an event will tell.
+"""
+
+cimport cython
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+
+from interpeer._core.conn cimport (
+    CLOSED_LOCALLY, CONN_EVENT_CLOSED, CONN_EVENT_DATAGRAM, CONN_EVENT_DATAGRAM_ROOM, CONN_EVENT_FLUSHED,
+    CONN_EVENT_OPEN, CONN_EVENT_STREAM, CONN_EVENT_STREAM_ROOM, CONN_IN_CLOSE, CONN_OPEN, Conn, conn_accept_stream,
+    conn_close_info, conn_input, conn_max_datagram, conn_open_stream, conn_wake)
+from interpeer._core.datagram cimport MESSAGES_OK, messages_next_bytes, messages_pop, messages_push
+from interpeer._core.dial cimport Candidate, Dial
+from interpeer._core.engine cimport Engine
+from interpeer._core.entry cimport kick_from_destructor, leave, take_lock
+from interpeer._core.path cimport Path
+from interpeer._core.slab cimport Endpoint
+from interpeer._core.stream cimport Stream
+from interpeer._core.stream_handle cimport wrap_stream
+from interpeer.errors import DatagramTooLarge
+
+# numbers for the layer above
+EVENT_OPEN = CONN_EVENT_OPEN
+EVENT_CLOSED = CONN_EVENT_CLOSED
+EVENT_STREAM = CONN_EVENT_STREAM
+EVENT_STREAM_ROOM = CONN_EVENT_STREAM_ROOM
+EVENT_DATAGRAM = CONN_EVENT_DATAGRAM
+EVENT_DATAGRAM_ROOM = CONN_EVENT_DATAGRAM_ROOM
+EVENT_FLUSHED = CONN_EVENT_FLUSHED
+
+
+@cython.final
+@cython.no_gc_clear             # the destructor needs the engine
+cdef class ConnectionHandle:
+    """A connection of the engine. Made by connect() and by events(), never directly."""
+
+    def __cinit__(self, Engine engine not None):
+        self.engine = engine
+        self.handle = NULL
+        self.owner = None
+
+    def __dealloc__(self):
+        if self.handle != NULL:
+            self.handle.object = NULL
+            self.engine.let_go_of_handle(self.handle)
+            kick_from_destructor(self.engine)
+
+    cdef Conn *enter(self) except NULL:
+        take_lock(self.engine)
+        return self.handle.conn
+
+    # --- readers; no Python object is made under the lock that could start the garbage collector ---
+
+    @property
+    def state(self):
+        """Return the state's number: 0 dialling, 1 open, 2 closing, 3 draining, 4 closed."""
+        cdef uint8_t state = self.enter().state
+        leave(self.engine)
+        return state
+
+    @property
+    def is_open(self):
+        return self.state == CONN_OPEN
+
+    @property
+    def is_initiator(self):
+        cdef bint is_initiator = self.enter().is_initiator
+        leave(self.engine)
+        return is_initiator
+
+    @property
+    def peer_identity(self):
+        """Return the peer's Ed25519 key, 32 bytes."""
+        cdef uint8_t identity[32]
+        memcpy(identity, self.enter().peer_identity, sizeof(identity))
+        leave(self.engine)
+        return <bytes>identity[:32]
+
+    @property
+    def protocol(self):
+        """Return the index of the protocol in the list that the node offers, or 65535 for one it does not."""
+        cdef uint32_t protocol = self.enter().protocol
+        leave(self.engine)
+        return protocol
+
+    @property
+    def suite(self):
+        """Return the cipher's number: 1 ChaCha20-Poly1305, 2 AES-256-GCM, 3 AEGIS-128L, 4 AEGIS-256."""
+        cdef uint8_t suite = self.enter().suite
+        leave(self.engine)
+        return suite
+
+    @property
+    def max_datagram_bytes(self):
+        """Return how large a datagram may be; 0 when none can be sent."""
+        cdef uint32_t most = conn_max_datagram(self.enter())
+        leave(self.engine)
+        return most
+
+    @property
+    def remote(self):
+        """Return the peer's address: 16 bytes, port, scope."""
+        cdef Endpoint remote = self.enter().path.remote
+        leave(self.engine)
+        return <bytes>remote.address[:16], remote.port, remote.scope
+
+    def closed(self):
+        """Return (by, code, is_application's, reason) of a connection that is over or closing, otherwise None."""
+        cdef Conn *c = self.enter()
+        cdef int by = c.closed_by
+        cdef uint64_t code = c.close_code
+        cdef bint is_app = c.close_is_app
+        cdef uint8_t reason[256]        # MAX_REASON_BYTES
+        cdef uint32_t n = c.close_reason_bytes
+        if n:
+            memcpy(reason, c.close_reason, n)
+        leave(self.engine)
+        return (by, code, bool(is_app), <bytes>reason[:n]) if by else None
+
+    def dial_report(self):
+        """Return, for each address that was called in vain: (16 bytes, port, scope), inits sent, asked for a cookie."""
+        cdef Candidate candidates[16]
+        cdef Conn *c = self.enter()
+        cdef Dial *d = <Dial *>c.dial
+        cdef int count = d.count if d != NULL else 0
+        if d != NULL:
+            memcpy(candidates, d.candidates, sizeof(candidates))
+        leave(self.engine)
+        return [((<bytes>candidates[i].address.address[:16], candidates[i].address.port, candidates[i].address.scope),
+                 candidates[i].sent, bool(candidates[i].has_cookie)) for i in range(count)]
+
+    def stats(self):
+        """Return figures of the path and of flow control; times in ns."""
+        cdef Conn c = self.enter()[0]
+        cdef Path *p = &c.path
+        leave(self.engine)
+        return {
+            "rtt_ns": p.recovery.rtt.smoothed_ns, "min_rtt_ns": p.recovery.rtt.min_ns,
+            "latest_rtt_ns": p.recovery.rtt.latest_ns, "rtt_variance_ns": p.recovery.rtt.variance_ns,
+            "window_bytes": p.cc.window, "bytes_in_flight": p.recovery.bytes_in_flight,
+            "congestion_events": p.cc.congestion_events, "packets_sent": p.packets_sent,
+            "packets_received": p.packets_received, "packets_lost": p.packets_lost, "bytes_sent": p.bytes_sent,
+            "bytes_received": p.bytes_received, "packet_bytes": p.packet_bytes, "ecn": p.ecn_state,
+            "ecn_ce": p.ecn_ce, "key_epoch": c.send.epoch, "peer_key_epoch": c.recv.epoch,
+            "data_sent": c.data_sent, "data_limit": c.data_limit, "data_received": c.data_received,
+            "data_allowed": c.data_allowed, "streams": c.streams.count,
+            "datagrams_queued": c.messages_out.count, "datagrams_waiting": c.messages_in.count,
+            "datagrams_dropped": c.messages_in.dropped,
+        }
+
+    # --- verbs ---
+
+    def take(self):
+        """Note that the application has taken an incoming connection off the backlog."""
+        cdef Conn *c = self.enter()
+        if c.in_backlog:
+            c.in_backlog = False
+            self.engine.registry.backlog -= 1
+        leave(self.engine)
+
+    def want(self, int events):
+        """Ask to be told of any of these events; return those that have come true already, and then nothing is asked."""
+        cdef Conn *c = self.enter()
+        cdef int now = 0
+        if c.state > CONN_OPEN:
+            now = events
+        if events & CONN_EVENT_OPEN and c.state == CONN_OPEN:
+            now |= CONN_EVENT_OPEN
+        if events & CONN_EVENT_STREAM and c.accepted < c.peer_opened:
+            now |= CONN_EVENT_STREAM
+        if events & CONN_EVENT_STREAM_ROOM and c.opened < c.open_limit:
+            now |= CONN_EVENT_STREAM_ROOM
+        if events & CONN_EVENT_DATAGRAM and c.messages_in.count:
+            now |= CONN_EVENT_DATAGRAM
+        if events & CONN_EVENT_DATAGRAM_ROOM and c.messages_out.used <= c.messages_out.limit // 2:
+            now |= CONN_EVENT_DATAGRAM_ROOM
+        if events & CONN_EVENT_FLUSHED and c.finishing == 0:
+            now |= CONN_EVENT_FLUSHED
+        if not now:
+            c.wanted |= events
+        leave(self.engine)
+        return now
+
+    def close(self, uint64_t code, bytes reason):
+        """Close, telling the peer; nothing more is sent. Harmless on a connection that is over."""
+        cdef Conn *c = self.enter()
+        conn_close_info(c, CLOSED_LOCALLY, code, True, <const uint8_t *>PyBytes_AS_STRING(reason),
+                        <uint32_t>PyBytes_GET_SIZE(reason))
+        conn_input(c, CONN_IN_CLOSE)
+        leave(self.engine)
+
+    def open_stream(self):
+        """Open a stream and announce it; None while the peer allows no more, or when the connection is not open."""
+        cdef Conn *c = self.enter()
+        cdef Stream *s = conn_open_stream(c) if c.state == CONN_OPEN else NULL
+        leave(self.engine)
+        return wrap_stream(self.engine, self, s) if s != NULL else None
+
+    def accept_stream(self):
+        """Return the peer's next stream, or None."""
+        cdef Conn *c = self.enter()
+        cdef Stream *s = conn_accept_stream(c)
+        leave(self.engine)
+        return wrap_stream(self.engine, self, s) if s != NULL else None
+
+    def send_datagram(self, data):
+        """Queue a datagram; False when the queue is full or the connection is not open. Raise DatagramTooLarge."""
+        cdef Conn *c
+        cdef Py_buffer view
+        cdef int result
+        if PyBytes_CheckExact(data):
+            c = self.enter()
+            result = push(c, <const uint8_t *>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+            leave(self.engine)
+        else:
+            PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+            try:
+                c = self.enter()
+                result = push(c, <const uint8_t *>view.buf, view.len)
+                leave(self.engine)
+            finally:
+                PyBuffer_Release(&view)
+        if result == TOO_LARGE:
+            raise DatagramTooLarge(f"a datagram of {len(data)} bytes; at most {self.max_datagram_bytes} fit in a packet")
+        return result == MESSAGES_OK
+
+    def send_datagrams(self, messages):
+        """Queue datagrams until one does not fit; return how many were queued. Raise DatagramTooLarge for the first."""
+        cdef list items = messages if type(messages) is list else list(messages)
+        cdef Py_ssize_t sent = 0, n = len(items)
+        cdef Conn *c
+        cdef int result = MESSAGES_OK
+        if all_bytes(items):
+            c = self.enter()
+            while sent < n:
+                result = push(c, <const uint8_t *>PyBytes_AS_STRING(items[sent]), PyBytes_GET_SIZE(items[sent]))
+                if result != MESSAGES_OK:
+                    break
+                sent += 1
+            leave(self.engine)
+            if result == TOO_LARGE and sent == 0:
+                self.send_datagram(items[0])
+            return sent
+        while sent < n:
+            try:
+                if not self.send_datagram(items[sent]):
+                    break
+            except DatagramTooLarge:
+                if sent == 0:
+                    raise
+                break
+            sent += 1
+        return sent
+
+    def recv_datagram(self):
+        """Return the oldest datagram, or None."""
+        cdef Conn *c
+        cdef bytes message = None
+        c = self.enter()
+        try:
+            if c.messages_in.count:
+                message = PyBytes_FromStringAndSize(NULL, messages_next_bytes(&c.messages_in))
+                messages_pop(&c.messages_in, <uint8_t *>PyBytes_AS_STRING(message))
+        finally:
+            leave(self.engine)
+        return message
+
+    def recv_datagrams(self, Py_ssize_t most):
+        """Return up to `most` datagrams, oldest first; an empty list when there are none."""
+        cdef bytes message
+        cdef list messages = []
+        cdef Conn *c = self.enter()
+        try:
+            while c.messages_in.count and len(messages) < most:
+                message = PyBytes_FromStringAndSize(NULL, messages_next_bytes(&c.messages_in))
+                messages_pop(&c.messages_in, <uint8_t *>PyBytes_AS_STRING(message))
+                messages.append(message)
+        finally:
+            leave(self.engine)
+        return messages
+
+
+cdef enum:
+    TOO_LARGE = -10
+    NOT_OPEN = -11
+
+
+cdef int push(Conn *c, const uint8_t *data, Py_ssize_t n) noexcept:
+    """Queue one datagram; MESSAGES_*, TOO_LARGE or NOT_OPEN."""
+    cdef int result
+    if c.state != CONN_OPEN:
+        return NOT_OPEN
+    if n > conn_max_datagram(c):
+        return TOO_LARGE
+    result = messages_push(&c.messages_out, data, <uint32_t>n)
+    if result == MESSAGES_OK:
+        conn_wake(c)
+    return result
+
+
+cdef bint all_bytes(list items):
+    for item in items:
+        if not PyBytes_CheckExact(item):
+            return False
+    return True

@@ -1,0 +1,130 @@
+"""What becomes of a connection's packets: acknowledged, lost, or neither for too long (docs/spec, chapter 9).
+
+Loss tells of every packet once. What it carried and still matters is queued again here, never the packet itself: a
+range of a stream that has been acknowledged meanwhile, or a limit that has been raised, is not repeated.
+"""
+
+from libc.stdint cimport uint8_t, uint64_t
+
+from interpeer._core.cc cimport cc_handle_congestion
+from interpeer._core.conn cimport (
+    CONN_OPEN, CONN_PENDING_MAX_DATA, CONN_PENDING_MAX_STREAMS, Conn, conn_find_stream, conn_settle_stream,
+    conn_stream_changed, conn_wake)
+from interpeer._core.loss cimport (
+    RECORD_MAX_STREAM_DATA, RECORD_RESET_STREAM, RECORD_STOP_SENDING, RECORD_STREAM, SENT_FIN, SENT_MAX_DATA,
+    SENT_MAX_STREAMS, SENT_STREAM, AckOutcome, FrameRecord, SentPacket, recovery_handle_timeout, recovery_oldest)
+from interpeer._core.path cimport ECN_FAILED, ECN_TESTING, Path, path_handle_ack_acked
+from interpeer._core.slab cimport pool_give
+from interpeer._core.stream cimport (
+    PENDING_MAX_DATA, PENDING_RESET, PENDING_STOP, RECV_OPEN, SEND_IN_RESET_ACKED, SEND_RESETTING, Stream, send_input,
+    stream_handle_acked, stream_handle_lost)
+
+cdef enum:
+    PROBES = 2                      # packets sent for each probe time-out (RFC 9002, 6.2.4)
+    ECN_BLACK_HOLE_PTOS = 3         # probe time-outs in a row before ECN is blamed
+
+
+cdef void conn_on_acked(void *owner, uint64_t number, const SentPacket *p) noexcept nogil:
+    cdef Conn *c = <Conn *>owner
+    cdef FrameRecord *record = p.more
+    cdef FrameRecord *following
+    if number >= c.epoch_first:
+        c.epoch_confirmed = True
+    if p.ack_largest:
+        path_handle_ack_acked(&c.path, p.ack_largest)
+    if p.flags & SENT_STREAM:
+        stream_frame_acked(c, p.stream, p.offset, p.stream_bytes, (p.flags & SENT_FIN) != 0)
+    while record != NULL:
+        if record.kind == RECORD_STREAM:
+            stream_frame_acked(c, record.stream, record.offset, record.bytes, record.fin)
+        elif record.kind == RECORD_RESET_STREAM:
+            reset_acked(c, record.stream)
+        following = record.next
+        pool_give(&c.context.records, record)
+        record = following
+
+
+cdef void stream_frame_acked(Conn *c, uint64_t id, uint64_t offset, uint64_t n, bint fin) noexcept nogil:
+    cdef Stream *s = conn_find_stream(c, id)
+    cdef uint8_t before
+    if s != NULL:
+        before = s.send_state
+        stream_handle_acked(s, offset, n, fin)
+        conn_settle_stream(c, s, before)
+
+
+cdef void reset_acked(Conn *c, uint64_t id) noexcept nogil:
+    cdef Stream *s = conn_find_stream(c, id)
+    if s != NULL:
+        send_input(s, SEND_IN_RESET_ACKED)
+        conn_settle_stream(c, s, SEND_RESETTING)
+
+
+cdef void conn_on_lost(void *owner, uint64_t number, const SentPacket *p) noexcept nogil:
+    cdef Conn *c = <Conn *>owner
+    cdef FrameRecord *record = p.more
+    cdef FrameRecord *following
+    requeue(c, p)
+    while record != NULL:
+        following = record.next
+        pool_give(&c.context.records, record)
+        record = following
+
+
+cdef void requeue(Conn *c, const SentPacket *p) noexcept nogil:
+    """See that everything a packet carried that still matters is sent again."""
+    cdef FrameRecord *record = p.more
+    if c.state != CONN_OPEN:
+        return
+    if p.flags & SENT_STREAM:
+        requeue_frame(c, RECORD_STREAM, p.stream, p.offset, p.stream_bytes, (p.flags & SENT_FIN) != 0)
+    while record != NULL:
+        requeue_frame(c, record.kind, record.stream, record.offset, record.bytes, record.fin)
+        record = record.next
+    if p.flags & SENT_MAX_DATA:
+        c.pending |= CONN_PENDING_MAX_DATA
+    if p.flags & SENT_MAX_STREAMS:
+        c.pending |= CONN_PENDING_MAX_STREAMS
+    conn_wake(c)
+
+
+cdef void requeue_frame(Conn *c, uint8_t kind, uint64_t id, uint64_t offset, uint64_t n, bint fin) noexcept nogil:
+    cdef Stream *s = conn_find_stream(c, id)
+    if s == NULL:
+        return
+    if kind == RECORD_STREAM:
+        stream_handle_lost(s, offset, n, fin)
+    elif kind == RECORD_MAX_STREAM_DATA and s.recv_state == RECV_OPEN and not s.is_stopped:
+        s.pending |= PENDING_MAX_DATA
+    elif kind == RECORD_RESET_STREAM and s.send_state == SEND_RESETTING:
+        s.pending |= PENDING_RESET
+    elif kind == RECORD_STOP_SENDING and s.recv_state == RECV_OPEN:
+        s.pending |= PENDING_STOP
+    conn_stream_changed(c, s)
+
+
+cdef void requeue_oldest(Conn *c) noexcept nogil:
+    """Queue what the oldest packet in flight carried, so that a probe has something useful to say."""
+    cdef const SentPacket *p = recovery_oldest(&c.path.recovery)
+    if p != NULL:
+        requeue(c, p)
+
+
+cdef void conn_count_lost(Conn *c, uint64_t packets) noexcept nogil:
+    c.path.packets_lost += packets
+    c.context.counters.packets_lost += packets
+
+
+cdef void conn_handle_recovery_timeout(Conn *c, uint64_t now_ns) noexcept nogil:
+    cdef Path *p = &c.path
+    cdef AckOutcome outcome
+    recovery_handle_timeout(&p.recovery, now_ns, c.peer_ack_delay_ns, &outcome)
+    if outcome.lost_packets:
+        conn_count_lost(c, outcome.lost_packets)
+        cc_handle_congestion(&p.cc, now_ns, outcome.newest_lost_sent_ns, outcome.is_persistent)
+        return
+    if p.recovery.loss_time_ns == 0:
+        c.pto_probes = PROBES
+        requeue_oldest(c)
+        if p.ecn_state == ECN_TESTING and p.recovery.pto_count >= ECN_BLACK_HOLE_PTOS:
+            p.ecn_state = ECN_FAILED

@@ -1,0 +1,322 @@
+"""What Python holds of a stream: its verbs and readers; the rules are those of connection_handle.
+
+Two ways pass memory of the application without a copy: `lend` sends from a buffer until it is acknowledged, `post`
+receives into one while nobody runs here. Both hold the buffer, so that it cannot move or go away meanwhile.
+"""
+
+cimport cython
+from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from libc.stdint cimport uint8_t, uint64_t
+
+from interpeer._core.buffer cimport recv_buffer_post, recv_buffer_unpost
+from interpeer._core.conn cimport (
+    CONN_OPEN, Conn, conn_finish_stream, conn_lend_stream, conn_read_stream, conn_reset_stream, conn_send_buffer,
+    conn_stop_stream, conn_write_stream)
+from interpeer._core.engine cimport Engine
+from interpeer._core.entry cimport kick_from_destructor, leave, take_lock
+from interpeer._core.stream cimport (
+    RECV_COMPLETE, RECV_IN_TOLD, RECV_OPEN, RECV_READ, RECV_RESET, RECV_RESET_TOLD, RECV_SIZE_KNOWN, SEND_DONE,
+    SEND_FINISHING, SEND_OPEN, STREAM_EVENT_ACKED, STREAM_EVENT_READABLE, STREAM_EVENT_WRITABLE, Stream, recv_input,
+    stream_readable)
+
+# numbers for the layer above
+READABLE = STREAM_EVENT_READABLE
+WRITABLE = STREAM_EVENT_WRITABLE
+ACKED = STREAM_EVENT_ACKED
+
+cdef enum:
+    COPY_BYTES = 262144             # copied under the lock at a time
+
+
+cdef StreamHandle wrap_stream(Engine engine, object connection, Stream *s):
+    """Return a new handle of a stream; until it goes away it holds the stream and the connection."""
+    cdef StreamHandle stream = StreamHandle.__new__(StreamHandle)
+    stream.engine = engine
+    stream.connection = connection
+    stream.stream = s
+    stream.id = s.id
+    return stream
+
+
+cdef bint is_readable(const Conn *c, const Stream *s) noexcept nogil:
+    """Tell whether something can be read, or no more will come."""
+    return (stream_readable(s) != 0 or c.state > CONN_OPEN or s.is_stopped
+            or (s.recv_state != RECV_OPEN and s.recv_state != RECV_SIZE_KNOWN))
+
+
+@cython.final
+@cython.no_gc_clear             # the destructor needs the engine and the connection
+cdef class StreamHandle:
+    """A stream of the engine. Made by a ConnectionHandle, never directly."""
+
+    def __cinit__(self):
+        self.stream = NULL
+        self.has_loan = False
+        self.has_post = False
+
+    def __dealloc__(self):
+        if self.stream == NULL:
+            return
+        if (self.has_loan or self.has_post) and not self.engine.is_forked():
+            # the memory goes away with us, so the stream cannot go on using it
+            self.engine.lock()
+            recv_buffer_unpost(&self.stream.in_)
+            if self.has_loan:
+                conn_reset_stream(<Conn *>self.stream.conn, self.stream, 0)
+            self.engine.unlock()
+            if self.has_loan:
+                PyBuffer_Release(&self.loan)
+            if self.has_post:
+                PyBuffer_Release(&self.posted)
+        self.engine.let_go_of_stream(self.stream)
+        kick_from_destructor(self.engine)
+
+    cdef Conn *enter(self) except NULL:
+        take_lock(self.engine)
+        return <Conn *>self.stream.conn
+
+    # --- readers ---
+
+    @property
+    def bytes_accepted(self):
+        """Return how many bytes have been taken from the application."""
+        return self.stream.out.end
+
+    @property
+    def bytes_acked(self):
+        """Return up to where the peer's transport has everything."""
+        return self.stream.out.start
+
+    @property
+    def can_write(self):
+        """Tell whether the sending side is open and so is the connection."""
+        return self.stream.send_state == SEND_OPEN and (<Conn *>self.stream.conn).state == CONN_OPEN
+
+    @property
+    def is_finished(self):
+        """Tell whether our side was finished, whether or not that is acknowledged."""
+        return self.stream.send_state == SEND_FINISHING or self.stream.send_state == SEND_DONE
+
+    @property
+    def is_reset(self):
+        """Tell whether our side was given up, by us, by the peer's wish, or with the connection."""
+        return self.stream.send_state > SEND_DONE
+
+    @property
+    def is_acked(self):
+        """Tell whether our side was finished and the peer's transport has all of it."""
+        return self.stream.send_state == SEND_DONE
+
+    @property
+    def is_at_end(self):
+        """Tell whether everything the peer sent has been read."""
+        cdef uint8_t state = self.stream.recv_state
+        return state == RECV_READ or (state == RECV_COMPLETE and stream_readable(self.stream) == 0)
+
+    @property
+    def bytes_readable(self):
+        return stream_readable(self.stream)
+
+    @property
+    def reset_code(self):
+        """Return the code with which the peer gave its side up, or None."""
+        cdef uint8_t state = self.stream.recv_state
+        return self.stream.peer_code if state == RECV_RESET or state == RECV_RESET_TOLD else None
+
+    @property
+    def stop_code(self):
+        """Return the code with which the peer asked us to stop, or None."""
+        return self.stream.peer_stop_code if self.stream.was_stopped else None
+
+    @property
+    def is_stopped(self):
+        """Tell whether we have stopped reading."""
+        return bool(self.stream.is_stopped)
+
+    # --- verbs ---
+
+    def write(self, data, Py_ssize_t start=0):
+        """Copy bytes from `start` on, as many as there is room for; return how many."""
+        cdef Py_buffer view
+        cdef uint64_t done = 0, n, step
+        cdef Conn *c
+        cdef const uint8_t *p
+        PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+        try:
+            if not 0 <= start <= view.len:
+                raise ValueError(f"start {start} lies outside of {view.len} bytes")
+            n = view.len - start
+            p = <const uint8_t *>view.buf + start
+            while True:
+                c = self.enter()
+                step = n - done if n - done < COPY_BYTES else COPY_BYTES
+                step = conn_write_stream(c, self.stream, p + done, step)
+                leave(self.engine)
+                done += step
+                if step < COPY_BYTES or done == n:
+                    return done
+        finally:
+            PyBuffer_Release(&view)
+
+    def lend(self, data):
+        """Send a buffer without copying it; False if the stream cannot be written. One loan at a time.
+
+        The buffer is given back by return_loan, once it is acknowledged or the stream is reset."""
+        cdef Conn *c
+        cdef bint is_taken
+        if self.has_loan:
+            raise RuntimeError("another buffer is being sent on this stream")
+        PyObject_GetBuffer(data, &self.loan, PyBUF_SIMPLE)
+        try:
+            c = self.enter()
+            is_taken = conn_lend_stream(c, self.stream, <const uint8_t *>self.loan.buf, self.loan.len)
+            self.loan_end = self.stream.out.end
+            self.has_loan = is_taken
+            leave(self.engine)
+        finally:
+            if not self.has_loan:
+                PyBuffer_Release(&self.loan)
+        return is_taken
+
+    def return_loan(self):
+        """Release the lent buffer. If it is not acknowledged, the stream is reset, since it cannot go on."""
+        cdef Conn *c
+        if not self.has_loan:
+            return
+        c = self.enter()
+        if self.stream.out.start < self.loan_end:
+            conn_reset_stream(c, self.stream, 0)
+        leave(self.engine)
+        self.has_loan = False
+        PyBuffer_Release(&self.loan)
+
+    def finish(self):
+        """End our side behind what was written."""
+        cdef Conn *c = self.enter()
+        if c.state == CONN_OPEN:
+            conn_finish_stream(c, self.stream)
+        leave(self.engine)
+
+    def reset(self, uint64_t code):
+        """Give our side up; what is not acknowledged is forgotten."""
+        cdef Conn *c = self.enter()
+        conn_reset_stream(c, self.stream, code)
+        leave(self.engine)
+
+    def stop(self, uint64_t code):
+        """Read no more, and ask the peer to stop."""
+        cdef Conn *c = self.enter()
+        conn_stop_stream(c, self.stream, code)
+        leave(self.engine)
+
+    def read(self, Py_ssize_t most):
+        """Return up to `most` bytes; None when nothing has arrived (or ever will: see is_at_end and reset_code)."""
+        cdef Conn *c = self.enter()
+        cdef uint64_t n = stream_readable(self.stream)
+        cdef bytes out = None
+        try:
+            if n > <uint64_t>most:
+                n = most
+            if n:
+                out = PyBytes_FromStringAndSize(NULL, n)
+                conn_read_stream(c, self.stream, <uint8_t *>PyBytes_AS_STRING(out), n)
+        finally:
+            leave(self.engine)
+        return out
+
+    def readinto(self, buffer, Py_ssize_t start=0):
+        """Copy what has arrived into a writable buffer from `start` on; return how many bytes, 0 when none has."""
+        cdef Py_buffer view
+        cdef uint64_t n
+        cdef Conn *c
+        PyObject_GetBuffer(buffer, &view, PyBUF_SIMPLE | PyBUF_WRITABLE)
+        try:
+            if not 0 <= start <= view.len:
+                raise ValueError(f"start {start} lies outside of {view.len} bytes")
+            c = self.enter()
+            n = stream_readable(self.stream)
+            if n > <uint64_t>(view.len - start):
+                n = view.len - start
+            if n:
+                conn_read_stream(c, self.stream, <uint8_t *>view.buf + start, n)
+            leave(self.engine)
+        finally:
+            PyBuffer_Release(&view)
+        return n
+
+    def post(self, buffer, Py_ssize_t start, uint64_t mark):
+        """Receive into a buffer from `start` on while nobody runs here; READABLE tells of `mark` bytes, or of the end, or
+        of some that came out of order and have to be read.
+
+        True if waiting makes no sense: something can be read, or no more will come. Otherwise `unpost` ends it."""
+        cdef Conn *c
+        cdef Stream *s
+        if self.has_post:
+            raise RuntimeError("another task is reading this stream")
+        PyObject_GetBuffer(buffer, &self.posted, PyBUF_SIMPLE | PyBUF_WRITABLE)
+        try:
+            if not 0 <= start <= self.posted.len:
+                raise ValueError(f"start {start} lies outside of {self.posted.len} bytes")
+            c = self.enter()
+            s = self.stream
+            self.has_post = not is_readable(c, s)
+            if self.has_post:
+                recv_buffer_post(&s.in_, <uint8_t *>self.posted.buf + start, self.posted.len - start)
+                s.read_mark = mark
+                s.wanted |= STREAM_EVENT_READABLE
+            leave(self.engine)
+        finally:
+            if not self.has_post:
+                PyBuffer_Release(&self.posted)
+        return not self.has_post
+
+    def unpost(self):
+        """End what `post` began; return how many bytes have come. Harmless without it."""
+        cdef uint64_t filled = 0
+        if self.has_post:
+            self.enter()
+            filled = recv_buffer_unpost(&self.stream.in_)
+            leave(self.engine)
+            self.has_post = False
+            PyBuffer_Release(&self.posted)
+        return filled
+
+    def told(self):
+        """Note that the application knows of the peer's reset: the receiving side is over."""
+        self.enter()
+        recv_input(self.stream, RECV_IN_TOLD)
+        leave(self.engine)
+
+    def want_readable(self):
+        """Ask to be told when something can be read, or no more will come. True if that is so."""
+        cdef Conn *c = self.enter()
+        cdef Stream *s = self.stream
+        cdef bint is_so = is_readable(c, s)
+        if not is_so:
+            s.wanted |= STREAM_EVENT_READABLE
+        leave(self.engine)
+        return is_so
+
+    def want_writable(self):
+        """Ask to be told when there is room to write, or never will be. True if that is so."""
+        cdef Conn *c = self.enter()
+        cdef Stream *s = self.stream
+        cdef bint is_so = (s.out.end - s.out.start <= conn_send_buffer(c) // 2
+                           or s.send_state != SEND_OPEN or c.state > CONN_OPEN)
+        if not is_so:
+            s.wanted |= STREAM_EVENT_WRITABLE
+        leave(self.engine)
+        return is_so
+
+    def want_acked(self, uint64_t mark):
+        """Ask to be told when everything below `mark`, and FIN if it was sent, is acknowledged. True if that is so."""
+        cdef Conn *c = self.enter()
+        cdef Stream *s = self.stream
+        cdef bint is_so = (s.out.start >= mark and s.send_state != SEND_FINISHING) or s.send_state > SEND_FINISHING \
+            or c.state > CONN_OPEN
+        if not is_so:
+            s.acked_mark = mark
+            s.wanted |= STREAM_EVENT_ACKED
+        leave(self.engine)
+        return is_so
