@@ -20,7 +20,7 @@ from interpeer._core.links cimport Link, first_link, is_linked, link_last, unlin
 from interpeer._core.loss cimport (
     RECORD_MAX_STREAM_DATA, RECORD_RESET_STREAM, RECORD_STOP_SENDING, RECORD_STREAM, SENT_ELICITING, SENT_FIN,
     SENT_MAX_DATA, SENT_MAX_STREAMS, SENT_STREAM, FrameRecord, SentPacket, recovery_add, recovery_pto_ns,
-    recovery_sent, recovery_skip)
+    recovery_sent, recovery_skip, recovery_start_at)
 from interpeer._core.path cimport ECN_FAILED, PING_EVERY, Path, path_write_ack
 from interpeer._core.protection cimport protect, send_keys_update
 from interpeer._core.slab cimport (
@@ -36,6 +36,7 @@ from interpeer._core.wire cimport (
 cdef enum:
     CLOSE_PTOS = 3                  # closing lasts so many probe time-outs (RFC 9000, 10.2)
     FIRST_PACKET_BYTES = 400        # an initiator's first packets are padded to this: it pays for several PINGs
+    FIRST_NUMBERS = 16777216        # among so many the first packet's number is drawn: what a guess costs
     PING_BYTES = 1
     CLOSE_ROOM = 17                 # a CLOSE frame without its reason: a type and two varints
     FRAME_ROOM = 25                 # the longest control frame: a type and three varints
@@ -79,13 +80,20 @@ cdef int conn_transmit(Conn *c, SendBatch *batch, uint64_t now_ns) noexcept nogi
 
 cdef int transmit_proof(Conn *c, SendBatch *batch, uint64_t now_ns) noexcept nogil:
     """To an address that has proved nothing send only what proves it: a PING, again when it may be lost, and when the peer
-    says something. All else waits for its acknowledgement. Without credit the peer has to say more; it will, as it probes."""
+    says something. All else waits for its acknowledgement. Without credit the peer has to say more; it will, as it probes.
+
+    The first number is drawn, so that a peer that does not get our packets cannot foresee what it has to acknowledge."""
     cdef Path *p = &c.path
+    cdef uint32_t first
     if not (c.pto_probes or p.unacked or p.recovery.eliciting_in_flight == 0) \
             or p.credit_bytes < <uint64_t>HEADER_BYTES + PING_BYTES + c.send.aead.tag_bytes:
         return TRANSMIT_DONE
     if is_full(batch, p):
         return TRANSMIT_MORE
+    if p.recovery.next == 0:
+        if entropy_take(&c.context.entropy, <uint8_t *>&first, sizeof(first)) != 0:
+            return TRANSMIT_DONE
+        recovery_start_at(&p.recovery, 1 + first % FIRST_NUMBERS)
     c.pto_probes = 0
     if build_packet(c, batch, now_ns, False) != 0 and c.state == CONN_CLOSING:
         return transmit_close(c, batch, now_ns)

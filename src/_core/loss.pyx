@@ -64,6 +64,13 @@ cdef int make_room(Recovery *r) noexcept nogil:
     return LOSS_OK
 
 
+cdef void recovery_start_at(Recovery *r, uint64_t first) noexcept nogil:
+    """Begin with a number other than 0, before anything is sent: who acknowledges it has seen it."""
+    r.first = first
+    r.base = first
+    r.next = first
+
+
 cdef SentPacket *recovery_add(Recovery *r, uint64_t now_ns) noexcept nogil:
     """Take the next number and return its empty record, to be filled by the caller; NULL without memory."""
     cdef SentPacket *p
@@ -138,6 +145,8 @@ cdef int recovery_handle_ack(Recovery *r, Frame *ack, uint64_t now_ns, uint64_t 
     if ack.value >= r.next:
         return LOSS_PROTOCOL
     while ack_next(ack, &low, &high) == PARSE_OK:
+        if low < r.first:
+            return LOSS_PROTOCOL
         if high < r.base:
             break
         if low < r.base:

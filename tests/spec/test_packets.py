@@ -13,6 +13,8 @@ from tests.spec.peer import ELSEWHERE, MS, PEER_AT, SECOND, Node, Peer, ack_of
 SUITES = [number for number, name in control.SUITE_NAMES.items() if name in control.available_suites()]
 AEAD_LIMIT = 9
 WINDOW = 8192
+FIRST_COUNTERS = 2**24
+CLOSED_BY_ERROR, PROTOCOL_ERROR = 3, 7
 
 
 def dropped(node, what, *datagrams, source=PEER_AT):
@@ -109,9 +111,9 @@ def test_a_packet_is_taken_from_any_address_and_answered_to_the_first():
 # --- proven addresses ---
 
 
-def confirmed(*inits_from, first_from):
+def confirmed(*inits_from, first_from, seed=bytes([1]) * 32):
     """Return a peer whose init came from these addresses, and its first packet from that one; and the size of that."""
-    peer = Peer(Node())
+    peer = Peer(Node(seed))
     init = peer.init()
     answers = [peer.node.answers(init, source=source)[0] for source in inits_from]
     peer.read_response(answers[0])
@@ -198,6 +200,23 @@ def test_an_acknowledgement_proves_the_address():
     assert said_when_much_is_to_be_said(peer)[ELSEWHERE] <= got
     peer.send(ack_of(peer.received), source=ELSEWHERE)
     assert said_when_much_is_to_be_said(peer)[ELSEWHERE] > 10_000
+
+
+@pytest.mark.spec("PK-40")
+@pytest.mark.row("C1", "N2")
+def test_what_has_to_be_acknowledged_from_an_address_that_is_not_proven_cannot_be_foreseen():
+    first_counters = []
+    for i in range(40, 80):
+        peer, got = confirmed(PEER_AT, first_from=ELSEWHERE, seed=bytes([i]) * 32)
+        said = peer.node.say()
+        packet = peer.packets(said)[0]
+        first_counters.append(packet.counter)
+        guess = (0, 1, packet.counter - 1)[i % 3]
+        peer.send(ref.ack(guess, guess if i % 2 else 0), source=ELSEWHERE)
+        assert sum(len(sent.data) for sent in said + peer.node.wait(5 * SECOND)) <= got
+        assert peer.handle.closed()[:2] == (CLOSED_BY_ERROR, PROTOCOL_ERROR)
+    assert all(0 < counter <= FIRST_COUNTERS + 1 for counter in first_counters)
+    assert len(set(first_counters)) == 40 and min(first_counters) < FIRST_COUNTERS / 2 < max(first_counters)
 
 
 @pytest.mark.spec("PK-12")

@@ -59,6 +59,7 @@ ctypedef void (*packet_fate)(void *owner, uint64_t number, const SentPacket *pac
 cdef struct Recovery:               # what was sent on one path and is not settled yet
     SentPacket *ring                # by packet number; owned
     uint32_t capacity               # a power of two, or 0
+    uint64_t first                  # below it nothing was ever sent
     uint64_t base                   # the oldest number kept
     uint64_t next                   # the next number to be sent
     uint64_t largest_acked          # one past it; 0: none
@@ -86,6 +87,7 @@ cdef struct AckOutcome:             # of one ACK frame, or of a timer
 cdef void recovery_init(Recovery *r, void *owner, packet_fate on_acked, packet_fate on_lost) noexcept nogil
 cdef void recovery_free(Recovery *r) noexcept nogil
 cdef void recovery_seed_rtt(Recovery *r, uint64_t sample_ns) noexcept nogil
+cdef void recovery_start_at(Recovery *r, uint64_t first) noexcept nogil
 cdef SentPacket *recovery_add(Recovery *r, uint64_t now_ns) noexcept nogil
 cdef int recovery_skip(Recovery *r) noexcept nogil
 cdef void recovery_sent(Recovery *r, SentPacket *p) noexcept nogil
