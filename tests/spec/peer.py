@@ -36,6 +36,10 @@ NODE_AT, PEER_AT, ELSEWHERE = endpoint("192.0.2.1", 1001), endpoint("198.51.100.
 PROTOCOL = b"test/1"
 SUITE_NAMES = control.SUITE_NAMES
 
+DIALING, OPEN, CLOSING, DRAINING, CLOSED = range(5)  # ConnectionHandle.state
+LOCALLY, BY_PEER, BY_ERROR, BY_PEER_ERROR, BY_RESET, BY_SILENCE, BY_REFUSAL, BY_VERSION, UNREACHABLE = range(1, 10)
+"""ConnectionHandle.closed()[0]"""
+
 
 @dataclass(frozen=True)
 class Sent:
@@ -288,7 +292,7 @@ class Peer:
         """Return the code of the CLOSE frame that the node sends now, alone in its packet."""
         (packet,) = self.packets()
         (frame,) = ref.read_frames(packet.payload)
-        assert frame.kind == ref.CLOSE and self.handle.state in (2, 3)
+        assert frame.kind == ref.CLOSE and self.handle.state in (CLOSING, DRAINING)
         return frame.value
 
 

@@ -418,3 +418,9 @@ def read_ack(kind: int, r: Reader) -> Frame:
         ranges.append((high - r.varint(), high))
     ecn = (r.varint(), r.varint(), r.varint()) if kind == ACK_ECN else None
     return Frame(kind, value=largest, path=path, delay_us=delay_us, ranges=tuple(ranges), ecn=ecn)
+
+
+# --- chapter 10: errors ---
+
+FRAME_ENCODING, FLOW_CONTROL, STREAM_LIMIT, STREAM_STATE, FINAL_SIZE, PROTOCOL_ERROR, PARAMETER, AEAD_LIMIT, GAPS = range(2, 11)
+REFUSED, UNKNOWN_PROTOCOL, BUSY, NO_SUITE = range(0x10, 0x14)

@@ -6,11 +6,27 @@ import pytest
 
 from interpeer._core import control
 from tests.spec import reference as ref
-from tests.spec.peer import ELSEWHERE, MS, NODE_AT, PEER_AT, PROTOCOL, SECOND, Node, Peer, Sent, endpoint
-from tests.spec.test_handshake import CLOSED, DIALING, REFUSED, UNREACHABLE, answered, called, stranger
+from tests.spec.peer import (
+    BY_PEER_ERROR,
+    BY_VERSION,
+    CLOSED,
+    DIALING,
+    ELSEWHERE,
+    MS,
+    NODE_AT,
+    PEER_AT,
+    PROTOCOL,
+    SECOND,
+    UNREACHABLE,
+    Node,
+    Peer,
+    Sent,
+    endpoint,
+)
+from tests.spec.reference import REFUSED
+from tests.spec.test_handshake import answered, called, stranger
 from tests.spec.test_packets import dropped
 
-BY_PEER_ERROR, BY_VERSION = 4, 8  # ConnectionHandle.closed()[0]
 NONCE = bytes(range(24))
 
 

@@ -4,13 +4,26 @@ import pytest
 
 from interpeer._core.connection_handle import EVENT_CLOSED, EVENT_OPEN
 from tests.spec import reference as ref
-from tests.spec.peer import ELSEWHERE, MS, SECOND, Node, Peer
+from tests.spec.peer import (
+    BY_PEER,
+    BY_PEER_ERROR,
+    BY_RESET,
+    BY_SILENCE,
+    CLOSED,
+    CLOSING,
+    DIALING,
+    DRAINING,
+    ELSEWHERE,
+    LOCALLY,
+    MS,
+    OPEN,
+    SECOND,
+    Node,
+    Peer,
+)
+from tests.spec.reference import FRAME_ENCODING
 from tests.spec.test_handshake import answered, called, stranger
 from tests.spec.test_packets import dropped, pto_ns
-
-DIALING, OPEN, CLOSING, DRAINING, CLOSED = range(5)
-LOCALLY, BY_PEER, BY_ERROR, BY_PEER_ERROR, BY_RESET, BY_SILENCE, BY_REFUSAL, BY_VERSION, UNREACHABLE = range(1, 10)
-FRAME_ENCODING, PROTOCOL_ERROR = 2, 7
 
 
 def closing():

@@ -5,9 +5,8 @@ import pytest
 from interpeer.errors import DatagramTooLarge
 from tests.spec import reference as ref
 from tests.spec.peer import MS, SECOND, Node, Peer
+from tests.spec.reference import PROTOCOL_ERROR
 from tests.spec.test_frames import connected
-
-PROTOCOL_ERROR = 7
 
 
 def messages(frames):

@@ -3,11 +3,10 @@
 import pytest
 
 from tests.spec import reference as ref
-from tests.spec.peer import MS, SECOND, Node, Peer
-from tests.spec.test_connections import BY_ERROR, BY_PEER, BY_PEER_ERROR, CLOSING, DRAINING
+from tests.spec.peer import BY_ERROR, BY_PEER, BY_PEER_ERROR, CLOSING, DRAINING, MS, SECOND, Node, Peer
+from tests.spec.reference import FRAME_ENCODING, PROTOCOL_ERROR
 from tests.spec.test_packets import dropped
 
-FRAME_ENCODING, STREAM_STATE, PROTOCOL_ERROR = 2, 5, 7
 HUGE = 2**62 - 1
 
 

@@ -6,12 +6,9 @@ import pytest
 
 from interpeer._core import control
 from tests.spec import reference as ref
-from tests.spec.peer import ELSEWHERE, MS, PROTOCOL, SECOND, Node, Peer, endpoint
+from tests.spec.peer import BY_REFUSAL, CLOSED, DIALING, ELSEWHERE, MS, PROTOCOL, SECOND, Node, Peer, endpoint
+from tests.spec.reference import BUSY, NO_SUITE, PARAMETER, REFUSED, UNKNOWN_PROTOCOL
 from tests.spec.test_packets import dropped, pto_ns
-
-DIALING, OPEN, CLOSED = 0, 1, 4
-REFUSED_BY_PEER, UNREACHABLE = 7, 9  # ConnectionHandle.closed()[0]
-PARAMETER, REFUSED, UNKNOWN_PROTOCOL, BUSY, NO_SUITE = 8, 0x10, 0x11, 0x12, 0x13
 
 
 def refusal(peer, answers):
@@ -411,7 +408,7 @@ def test_an_initiator_does_not_use_a_suite_that_it_has_not_offered(suite):
     handle, init = called(peer)
     wrong = peer.parameters(PROTOCOL=None, CONNECTION_ID=peer.cid, SUITE_LIST=bytes([suite]))
     assert peer.node.answers(peer.answer(init, parameters=wrong)) == []
-    assert handle.state == CLOSED and handle.closed() == (REFUSED_BY_PEER, NO_SUITE, False, b"")
+    assert handle.state == CLOSED and handle.closed() == (BY_REFUSAL, NO_SUITE, False, b"")
 
 
 # --- refusals ---
@@ -498,7 +495,7 @@ def test_a_refused_initiator_gives_up_and_tells_why():
     handle, init = called(peer)
     no = ref.parameter(ref.REFUSAL, ref.varint(UNKNOWN_PROTOCOL) + b"test/1 \xc3\xa4")
     assert peer.node.answers(peer.answer(init, parameters=no)) == []
-    assert handle.closed() == (REFUSED_BY_PEER, UNKNOWN_PROTOCOL, False, b"test/1 \xc3\xa4")
+    assert handle.closed() == (BY_REFUSAL, UNKNOWN_PROTOCOL, False, b"test/1 \xc3\xa4")
     assert handle.state == CLOSED and peer.node.wait(20 * SECOND) == []
 
 

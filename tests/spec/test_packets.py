@@ -8,10 +8,10 @@ import pytest
 
 from interpeer._core import control, probe
 from tests.spec import reference as ref
-from tests.spec.peer import ELSEWHERE, MS, PEER_AT, SECOND, Node, Peer, ack_of
+from tests.spec.peer import DIALING, ELSEWHERE, MS, PEER_AT, SECOND, Node, Peer, ack_of
+from tests.spec.reference import AEAD_LIMIT
 
 SUITES = [number for number, name in control.SUITE_NAMES.items() if name in control.available_suites()]
-AEAD_LIMIT = 9
 WINDOW = 8192
 FIRST_COUNTERS = 2**24
 CLOSED_BY_ERROR, PROTOCOL_ERROR = 3, 7
@@ -91,7 +91,7 @@ def test_no_packet_is_larger_than_the_receiver_takes():
 def test_every_connection_id_has_its_highest_bit_set(entropy):
     peer = Peer(Node(entropy=entropy))
     handle = peer.node.connect(peer)
-    assert handle.state == 0 and peer.node.say()[0].data[2] & 0x80
+    assert handle.state == DIALING and peer.node.say()[0].data[2] & 0x80
     peer = Peer(Node(entropy=entropy)).call()
     assert peer.remote_cid[0] & 0x80
 

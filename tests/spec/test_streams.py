@@ -7,9 +7,9 @@ import pytest
 
 from tests.spec import reference as ref
 from tests.spec.peer import MS, SECOND, Node, Peer
+from tests.spec.reference import FINAL_SIZE, FLOW_CONTROL, GAPS, STREAM_LIMIT, STREAM_STATE
 from tests.spec.test_frames import connected
 
-FLOW_CONTROL, STREAM_LIMIT, STREAM_STATE, FINAL_SIZE, GAPS = 3, 4, 5, 6, 0x0A
 HUGE = 2**62 - 1
 
 
