@@ -307,3 +307,38 @@ def ack_of(numbers: Any, *, delay_us: int = 0, ecn: tuple[int, int, int] | None 
     ranges = ranges[:64]
     gaps = [(above[0] - low_high[1] - 2, low_high[1] - low_high[0]) for above, low_high in itertools.pairwise(ranges)]
     return ref.ack(ranges[0][1], ranges[0][1] - ranges[0][0], *gaps, delay_us=delay_us, ecn=ecn)
+
+
+# --- parts of a handshake ---
+
+
+def called(peer: Peer) -> tuple[ConnectionHandle, bytes]:
+    """Let the node call the peer; return the handle and the init."""
+    handle = peer.node.connect(peer)
+    (init,) = peer.node.say()
+    assert init.to == peer.at and init.ecn == 0
+    return handle, init.data
+
+
+def stranger(node: Node, i: int) -> Peer:
+    """Return a peer from a network of its own."""
+    return Peer(node, i.to_bytes(32, "big"), at=endpoint(f"10.{i >> 8}.{i & 255}.1", 5000))
+
+
+def answered(peer: Peer, *, with_cookie: bool = True) -> bytes:
+    """Get a response, showing a cookie if one is asked for."""
+    (answer,) = peer.node.answers(peer.init(), source=peer.at)
+    if answer[0] == ref.COOKIE and with_cookie:
+        cookie = ref.open_reply(answer, peer.mac1, peer.node.identity.public, peer.node.network)
+        (answer,) = peer.node.answers(peer.with_cookie(cookie), source=peer.at)
+    peer.read_response(answer)
+    return answer
+
+
+def refusal(peer: Peer, answers: list[bytes]) -> tuple[int, bytes]:
+    """Open the one answer, which is a refusal and nothing else; return its code and reason."""
+    (response,) = answers
+    found = peer.read_response(response)
+    assert list(found) == [ref.REFUSAL]
+    reader = ref.Reader(found[ref.REFUSAL])
+    return reader.varint(), reader.data

@@ -21,10 +21,12 @@ from tests.spec.peer import (
     Node,
     Peer,
     Sent,
+    answered,
+    called,
     endpoint,
+    stranger,
 )
 from tests.spec.reference import REFUSED
-from tests.spec.test_handshake import answered, called, stranger
 from tests.spec.test_packets import dropped
 
 NONCE = bytes(range(24))

@@ -20,9 +20,11 @@ from tests.spec.peer import (
     SECOND,
     Node,
     Peer,
+    answered,
+    called,
+    stranger,
 )
 from tests.spec.reference import FRAME_ENCODING
-from tests.spec.test_handshake import answered, called, stranger
 from tests.spec.test_packets import dropped, pto_ns
 
 

@@ -6,27 +6,24 @@ import pytest
 
 from interpeer._core import control
 from tests.spec import reference as ref
-from tests.spec.peer import BY_REFUSAL, CLOSED, DIALING, ELSEWHERE, MS, PROTOCOL, SECOND, Node, Peer, endpoint
+from tests.spec.peer import (
+    BY_REFUSAL,
+    CLOSED,
+    DIALING,
+    ELSEWHERE,
+    MS,
+    PROTOCOL,
+    SECOND,
+    Node,
+    Peer,
+    answered,
+    called,
+    endpoint,
+    refusal,
+    stranger,
+)
 from tests.spec.reference import BUSY, NO_SUITE, PARAMETER, REFUSED, UNKNOWN_PROTOCOL
 from tests.spec.test_packets import dropped, pto_ns
-
-
-def refusal(peer, answers):
-    """Open the one answer, which is a refusal and nothing else; return its code and reason."""
-    (response,) = answers
-    found = peer.read_response(response)
-    assert list(found) == [ref.REFUSAL]
-    reader = ref.Reader(found[ref.REFUSAL])
-    return reader.varint(), reader.data
-
-
-def called(peer):
-    """Let the node call the peer; return the handle and the init."""
-    handle = peer.node.connect(peer)
-    (init,) = peer.node.say()
-    assert init.to == peer.at and init.ecn == 0
-    return handle, init.data
-
 
 # --- the messages ---
 
@@ -521,21 +518,6 @@ def test_nothing_is_answered_before_the_application_has_decided(is_welcome):
 
 
 # --- half-open entries ---
-
-
-def stranger(node, i):
-    """Return a peer from a network of its own."""
-    return Peer(node, i.to_bytes(32, "big"), at=endpoint(f"10.{i >> 8}.{i & 255}.1", 5000))
-
-
-def answered(peer, *, with_cookie=True):
-    """Get a response, showing a cookie if one is asked for."""
-    (answer,) = peer.node.answers(peer.init(), source=peer.at)
-    if answer[0] == ref.COOKIE and with_cookie:
-        cookie = ref.open_reply(answer, peer.mac1, peer.node.identity.public, peer.node.network)
-        (answer,) = peer.node.answers(peer.with_cookie(cookie), source=peer.at)
-    peer.read_response(answer)
-    return answer
 
 
 @pytest.mark.spec("HS-42")

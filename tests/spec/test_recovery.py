@@ -5,9 +5,8 @@ import random
 import pytest
 
 from tests.spec import reference as ref
-from tests.spec.peer import MS, SECOND, Node, Peer, ack_of
+from tests.spec.peer import MS, SECOND, Node, Peer, ack_of, answered, called
 from tests.spec.test_frames import connected, with_packets
-from tests.spec.test_handshake import answered, called
 from tests.spec.test_packets import pto_ns
 
 RTT_NS = 20 * MS
