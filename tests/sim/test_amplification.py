@@ -59,6 +59,22 @@ async def refuse_to_be_silent(connection, size=200_000):
     await asyncio.sleep(20)
 
 
+async def call_as_if_from_the_victim(pair, *, only=None):
+    """Have alice call bob, who has much to say; her first packet of each kind, or of this one, comes from the victim as well."""
+    seen = set()
+
+    def attack(packet):
+        if packet.sender is pair.alice and packet.kind not in seen and only in (None, packet.kind):
+            seen.add(packet.kind)
+            return [packet.copy(source=VICTIM), packet]
+        return None
+
+    pair.net.intercept(attack)
+    connecting = asyncio.create_task(pair.a.connect(pair.b.address))
+    await refuse_to_be_silent(await pair.b.accept())
+    await connecting
+
+
 @pytest.mark.row("H8", "H16")
 def test_a_replayed_first_message_is_answered_by_less(sim):
     async def main():
@@ -150,18 +166,7 @@ def test_a_first_packet_from_elsewhere_moves_no_data_there(sim):
     async def main():
         async with sim.pair(NEAR) as pair:
             victim = Victim(pair.net)
-            seen = []
-
-            def attack(packet):
-                if packet.kind == "data" and packet.sender is pair.alice and not seen:
-                    seen.append(packet)
-                    return [packet.copy(source=VICTIM), packet]
-                return None
-
-            pair.net.intercept(attack)
-            connecting = asyncio.create_task(pair.a.connect(pair.b.address))
-            await refuse_to_be_silent(await pair.b.accept())
-            await connecting
+            await call_as_if_from_the_victim(pair, only="data")
             assert 0 < victim.got <= victim.sent
 
     sim.run(main())
@@ -247,18 +252,7 @@ def test_a_response_to_several_addresses_proves_none_of_them(sim):
     async def main():
         async with sim.pair(NEAR) as pair:
             victim = Victim(pair.net)
-            seen = []
-
-            def attack(packet):
-                if packet.sender is pair.alice and packet.kind not in seen:
-                    seen.append(packet.kind)
-                    return [packet.copy(source=VICTIM), packet]
-                return None
-
-            pair.net.intercept(attack)
-            connecting = asyncio.create_task(pair.a.connect(pair.b.address))
-            await refuse_to_be_silent(await pair.b.accept())
-            await connecting
+            await call_as_if_from_the_victim(pair)
             assert 0 < victim.got <= victim.sent
 
     sim.run(main())
