@@ -11,6 +11,7 @@ import pytest
 import interpeer
 from interpeer.testing import Link
 
+NEAR = Link(delay_s=0.03)
 ROUNDS = 12.0
 """Seconds after which whatever a handshake leaves behind is forgotten."""
 
@@ -122,7 +123,7 @@ def test_calls_that_are_not_simultaneous_are_never_mixed_up(sim):
 @pytest.mark.parametrize("loss", [0.1, 0.3, 0.5])
 def test_one_session_through_loss(sim, loss):
     async def main():
-        link = Link(delay_s=0.03, loss=loss, reorder=0.2, reorder_s=0.4, duplicate=0.2)
+        link = NEAR.replace(loss=loss, reorder=0.2, reorder_s=0.4, duplicate=0.2)
         async with sim.pair(link, connect_timeout_s=60) as pair:
             meeting = Meeting(pair)
             ends = await meeting.call_both()
@@ -139,7 +140,7 @@ def test_one_session_when_the_winners_first_packets_are_lost_for_seconds(sim):
     """The loser calls again meanwhile; the winner, whose call is answered, must not answer that."""
 
     async def main(silent_s):
-        async with sim.pair(Link(delay_s=0.03)) as pair:
+        async with sim.pair(NEAR) as pair:
             meeting = Meeting(pair)
             clock = pair.net.clock
             pair.net.intercept(lambda packet: () if packet.kind == "data" and clock.now_s < silent_s else None)
@@ -155,7 +156,7 @@ def test_one_session_through_a_one_way_filter(sim):
     """The first messages of one side get through only after its peer has sent something there, as through a firewall."""
 
     async def main(filtered_name):
-        async with sim.pair(Link(delay_s=0.03)) as pair:
+        async with sim.pair(NEAR) as pair:
             meeting = Meeting(pair)
             filtered = pair.alice if filtered_name == "alice" else pair.bob
             has_sent = []
@@ -179,7 +180,7 @@ def test_one_session_when_neither_knows_the_others_true_address(sim):
     """The address that the loser was given is wrong; the winner's messages show it the right one, and the other way round."""
 
     async def main(blind_name):
-        async with sim.pair(Link(delay_s=0.03)) as pair:
+        async with sim.pair(NEAR) as pair:
             meeting = Meeting(pair)
             wrong = interpeer.Endpoint("192.0.2.66", 9)
             a_address, b_address = pair.a.address, pair.b.address
@@ -197,7 +198,7 @@ def test_one_session_when_neither_knows_the_others_true_address(sim):
 @pytest.mark.row("H15", "H16")
 def test_one_session_when_both_are_under_load(sim):
     async def main():
-        async with sim.pair(Link(delay_s=0.03), max_half_open=4) as pair:
+        async with sim.pair(NEAR, max_half_open=4) as pair:
             meeting = Meeting(pair)
             others = [pair.net.host(name) for name in ("carol", "dave")]
             pair.net.intercept(lambda packet: () if packet.sender in others and packet.kind == "data" else None)
@@ -217,7 +218,7 @@ def test_a_call_that_is_cancelled_leaves_the_other_one_a_session(sim):
     """Cancelled after any number of packets: the other call still succeeds, with a session that is accepted."""
 
     async def main(packets, canceller):
-        async with sim.pair(Link(delay_s=0.03)) as pair:
+        async with sim.pair(NEAR) as pair:
             meeting = Meeting(pair)
             calls = [asyncio.create_task(meeting.call(pair.a, pair.b)), asyncio.create_task(meeting.call(pair.b, pair.a))]
             sent = []
@@ -254,7 +255,7 @@ def test_a_session_whose_call_was_cancelled_at_the_same_moment_is_not_adopted_by
     """The packet that confirms the peer's handshake comes after the call is closed, and before the core has put it away."""
 
     async def main():
-        async with sim.pair(Link(delay_s=0.03)) as pair:
+        async with sim.pair(NEAR) as pair:
             meeting = Meeting(pair)
             calls = {node: asyncio.create_task(meeting.call(node, peer)) for node, peer in ((pair.a, pair.b), (pair.b, pair.a))}
 
@@ -283,7 +284,7 @@ def test_a_session_whose_call_was_cancelled_at_the_same_moment_is_not_adopted_by
 @pytest.mark.row("H15", "H10")
 def test_a_peer_that_is_not_allowed_does_not_come_in_by_a_cancelled_call(sim):
     async def main():
-        async with sim.pair(Link(delay_s=0.03), a={"allow": ()}, b={"allow": ()}) as pair:
+        async with sim.pair(NEAR, a={"allow": ()}, b={"allow": ()}) as pair:
             meeting = Meeting(pair)
             calls = [asyncio.create_task(meeting.call(pair.a, pair.b)), asyncio.create_task(meeting.call(pair.b, pair.a))]
             responses = []
@@ -308,7 +309,7 @@ def test_replayed_first_messages_do_not_hold_a_call_back(sim):
     """Somebody replays the peer's old first message while we call it: the answer to our call counts all the same."""
 
     async def main():
-        async with sim.pair(Link(delay_s=0.03)) as pair:
+        async with sim.pair(NEAR) as pair:
             inits = []
             stop = pair.net.intercept(lambda packet: inits.append(packet.copy()) if packet.kind == "init" else None)
             for caller, callee in ((pair.a, pair.b), (pair.b, pair.a)):
@@ -341,10 +342,10 @@ def test_two_sessions_that_could_not_be_avoided_are_both_whole(sim):
     """Responses and confirmations are lost until each side has answered the other's call, and neither knows of it."""
 
     async def main(swap):
-        async with sim.pair(Link(delay_s=0.03)) as pair:
+        async with sim.pair(NEAR) as pair:
             meeting = Meeting(pair)
             clock = pair.net.clock
-            _first, second = (pair.bob, pair.alice) if swap else (pair.alice, pair.bob)
+            second = pair.alice if swap else pair.bob
             start_s = clock.now_s
 
             def drop(packet):
@@ -388,7 +389,7 @@ TROUBLES = [
 
 async def meet_in(sim, trouble):
     """Have both call through all of it; afterwards there is one session, and it is that of both calls."""
-    link = Link(delay_s=0.03, loss=trouble.loss)
+    link = NEAR.replace(loss=trouble.loss)
     async with sim.pair(link, connect_timeout_s=60, max_half_open=4) as pair, contextlib.AsyncExitStack() as stack:
         meeting, net, silent, has_sent, is_over = Meeting(pair), pair.net, [], set(), []
         names = {node.address.endpoints[0]: host.name for node, host in ((pair.a, pair.alice), (pair.b, pair.bob))}
