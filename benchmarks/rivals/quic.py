@@ -8,6 +8,7 @@ without limit and cannot be asked how much; so the receiver reports what has com
 import asyncio
 import socket
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -64,7 +65,7 @@ def _configuration(**options: Any) -> QuicConfiguration:
     )
 
 
-class _Protocol(QuicConnectionProtocol):
+class _Protocol(QuicConnectionProtocol, ABC):
     """One connection, by either end; subclasses say what is done with data that come."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -89,8 +90,9 @@ class _Protocol(QuicConnectionProtocol):
     def opened(self) -> None:
         """Called when this end's handshake is complete."""
 
+    @abstractmethod
     def data_received(self, stream: int, data: bytes) -> None:
-        raise NotImplementedError
+        """Called with what came on a stream, in order."""
 
 
 class _Server(_Protocol):
