@@ -36,7 +36,6 @@ from interpeer._core.wire cimport (
 cdef enum:
     CLOSE_PTOS = 3                  # closing lasts so many probe time-outs (RFC 9000, 10.2)
     FIRST_PACKET_BYTES = 400        # an initiator's first packets are padded to this: it pays for several PINGs
-    FIRST_NUMBERS = 16777216        # among so many the first packet's number is drawn: what a guess costs
     PING_BYTES = 1
     CLOSE_ROOM = 17                 # a CLOSE frame without its reason: a type and two varints
     FRAME_ROOM = 25                 # the longest control frame: a type and three varints
@@ -93,7 +92,7 @@ cdef int transmit_proof(Conn *c, SendBatch *batch, uint64_t now_ns) noexcept nog
     if p.recovery.next == 0:
         if entropy_take(&c.context.entropy, <uint8_t *>&first, sizeof(first)) != 0:
             return TRANSMIT_DONE
-        recovery_start_at(&p.recovery, 1 + first % FIRST_NUMBERS)
+        recovery_start_at(&p.recovery, 1 + <uint64_t>first)
     c.pto_probes = 0
     if build_packet(c, batch, now_ns, False) != 0 and c.state == CONN_CLOSING:
         return transmit_close(c, batch, now_ns)

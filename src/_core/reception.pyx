@@ -32,9 +32,9 @@ from interpeer._core.loss cimport recovery_seed_rtt
 from interpeer._core.noise cimport Noise, noise_split
 from interpeer._core.path cimport path_is_from
 from interpeer._core.registry cimport (
-    ALLOW_ASK, ALLOW_LISTED, MAX_ASKS, NO_PROTOCOL, Registry, Reply, rate_allows, registry_add, registry_allows,
-    registry_new_cid, registry_parameters, registry_protocol, registry_remove,
-    registry_reply, registry_start_path)
+    ALLOW_ASK, ALLOW_LISTED, MAX_ASKS, NO_PROTOCOL, Registry, Reply, rate_allows, rate_has, registry_add,
+    registry_allows, registry_new_cid, registry_parameters, registry_protocol, registry_remove, registry_reply,
+    registry_start_path)
 from interpeer._core.slab cimport SEND_BATCH_BYTES, SEND_ENTRIES, Datagrams, Endpoint, SendBatch
 from interpeer._core.table cimport table_find, table_put
 from interpeer._core.wire cimport (
@@ -42,7 +42,7 @@ from interpeer._core.wire cimport (
     MESSAGE_COOKIE, MESSAGE_INIT, MESSAGE_RESPONSE, MESSAGE_VERSIONS, RESET_BYTES, VERSION, Parameters, read_u64)
 
 cdef enum:
-    MAX_ANSWERS = 16                # to one init that keeps coming
+    WASTED_PER_SECOND = 100         # inits that come to nothing; when more do, strangers need a cookie
     LEAST_VERSIONED_BYTES = 64      # an init of another version: room for its macs, and no smaller than our reply
 
 
@@ -72,6 +72,11 @@ cdef void reception_handle_message(Registry *r, const uint8_t *p, uint32_t n, co
 
 # --- the responder ---
 
+cdef inline void end_reply(Reply *reply, Py_ssize_t bytes) noexcept nogil:
+    """Say how much was written; an empty message, if it could not be, is not sent."""
+    reply.bytes = <uint16_t>(bytes if bytes > 0 else 0)
+
+
 cdef void handle_other_version(Registry *r, const uint8_t *p, uint32_t n, const Datagrams *from_,
                                uint64_t now_ns) noexcept nogil:
     """Tell who speaks another version, and knows our key and network, which ones we speak."""
@@ -86,7 +91,7 @@ cdef void handle_other_version(Registry *r, const uint8_t *p, uint32_t n, const 
         return
     reply = registry_reply(r, from_)
     if reply != NULL:
-        reply.bytes = <uint16_t>write_versions_reply(&r.keys, reply.data, p, n, nonce)
+        end_reply(reply, write_versions_reply(&r.keys, reply.data, p, n, nonce))
         r.context.counters.versions_sent += 1
 
 
@@ -106,7 +111,8 @@ cdef void handle_init(Registry *r, const uint8_t *p, uint32_t n, const Datagrams
     if h != NULL:
         repeat_response(r, h, from_, now_ns)
         return
-    if answering_is_loaded(&r.answering) and not admit_under_load(r, p, from_, now_ns):
+    if (answering_is_loaded(&r.answering) or not rate_has(&r.wasted, WASTED_PER_SECOND, now_ns)) \
+            and not admit_under_load(r, p, from_, now_ns):
         return
     result = read_init(&r.keys, p, &init)
     if result == HANDSHAKE_OPEN:
@@ -116,6 +122,8 @@ cdef void handle_init(Registry *r, const uint8_t *p, uint32_t n, const Datagrams
     else:
         consider(r, &init, result, from_, mac1, now_ns)
     wipe(&init, sizeof(InitMessage))
+    if half_open_find_init(&r.answering, mac1) == NULL:
+        rate_allows(&r.wasted, WASTED_PER_SECOND, now_ns)
 
 
 cdef bint admit_under_load(Registry *r, const uint8_t *init, const Datagrams *from_, uint64_t now_ns) noexcept nogil:
@@ -136,7 +144,7 @@ cdef bint admit_under_load(Registry *r, const uint8_t *init, const Datagrams *fr
     rotate_cookie_secret(&r.keys, fresh, now_ns)
     reply = registry_reply(r, from_)
     if reply != NULL:
-        reply.bytes = <uint16_t>write_cookie_reply(&r.keys, reply.data, init, &from_.remote, nonce)
+        end_reply(reply, write_cookie_reply(&r.keys, reply.data, init, &from_.remote, nonce))
         r.context.counters.cookies_sent += 1
     return False
 
@@ -240,17 +248,19 @@ cdef void send_response(Registry *r, HalfOpen *h, const Endpoint *remote, const 
     if reply != NULL:
         memcpy(reply.data, h.material, h.response_bytes)
         reply.bytes = h.response_bytes
-        h.answers += 1
 
 
 cdef void repeat_response(Registry *r, HalfOpen *h, const Datagrams *from_, uint64_t now_ns) noexcept nogil:
     """The same init again: the response was lost, or it came another way. Answer to where it came from, unless our own call
-    has been answered meanwhile: then that is the session, and another response would make it two."""
-    cdef Conn *own = find_glare(r, h.peer_key, h.protocol, now_ns)
-    if own != NULL and own.state == CONN_OPEN:
+    has been answered meanwhile: then that is the session, and another response would make it two.
+
+    However often: if there were a limit, whoever sees an init could use it up before its owner has had an answer."""
+    cdef Conn *own = <Conn *>h.glare
+    if own != NULL and own.state == CONN_OPEN and may_be_unknown(own, now_ns):
         insist(own, from_)
-    elif h.state == HALF_ANSWERED and h.answers < MAX_ANSWERS:
+    elif h.state == HALF_ANSWERED:
         h.answered_ns = now_ns
+        h.was_repeated = True
         if memcmp(&from_.remote, &h.remote, sizeof(Endpoint)) != 0:
             h.is_answered_elsewhere = True
         send_response(r, h, &from_.remote, from_.local)
@@ -264,7 +274,6 @@ cdef void refuse(Registry *r, InitMessage *init, const Datagrams *from_, uint64_
     cdef Parameters no
     cdef uint8_t ephemeral[32]
     cdef Reply *reply
-    cdef Py_ssize_t n
     if entropy_take(&r.context.entropy, ephemeral, KEY_BYTES) != 0:
         r.context.counters.dropped_limited += 1
         return
@@ -275,8 +284,7 @@ cdef void refuse(Registry *r, InitMessage *init, const Datagrams *from_, uint64_
     reply = registry_reply(r, from_)
     if reply == NULL:
         return
-    n = write_response(&r.keys, &init.noise, reply.data, init.remote_cid, &no, ephemeral)
-    reply.bytes = <uint16_t>(n if n > 0 else 0)
+    end_reply(reply, write_response(&r.keys, &init.noise, reply.data, init.remote_cid, &no, ephemeral))
     r.context.counters.refusals_sent += 1
 
 
@@ -305,7 +313,8 @@ cdef Conn *reception_handle_first_packet(Registry *r, HalfOpen *h, uint8_t *p, u
     """The packet that may confirm an answered init: if it is authentic, there is a connection. Return it, or NULL."""
     cdef Conn *c = conn_new(&r.context)
     cdef Conn *own = <Conn *>h.glare
-    cdef bint is_welcome = not h.was_unasked or (has_room(r) and r.policy != ALLOW_ASK and is_listed(r, h.identity))
+    cdef bint has_place = has_room(r)   # which it had at its init, as had others that have come meanwhile
+    cdef bint is_welcome = not h.was_unasked or (r.policy != ALLOW_ASK and is_listed(r, h.identity))
     cdef Parameters theirs
     if c == NULL:
         return NULL
@@ -320,7 +329,7 @@ cdef Conn *reception_handle_first_packet(Registry *r, HalfOpen *h, uint8_t *p, u
     # the initiator has the response: if it went nowhere else, the initiator is there
     c.path.is_proven = not h.is_answered_elsewhere and path_is_from(&c.path, &h.remote)
     c.path.credit_bytes = n
-    if h.answers == 1:
+    if not h.was_repeated:
         recovery_seed_rtt(&c.path.recovery, now_ns - h.answered_ns)
     conn_input(c, CONN_IN_ANSWERED)
     r.connections += 1              # before the packet is read: what it says may close it again
@@ -333,20 +342,27 @@ cdef Conn *reception_handle_first_packet(Registry *r, HalfOpen *h, uint8_t *p, u
     half_open_remove(&r.answering, h)
     if own != NULL and own.state == CONN_DIALING:
         take_over(r, own, c)
-    elif is_welcome:
+    elif not is_welcome:
+        turn_away(c, CODE_REFUSED)
+    elif not has_place:
+        turn_away(c, CODE_BUSY)
+    else:
         c.in_backlog = True
         r.backlog += 1
-    else:
-        turn_away(c)
     return c
 
 
 # --- glare (docs/spec, chapter 4) ---
 
-cdef Conn *find_glare(Registry *r, const uint8_t *peer_key, uint16_t protocol, uint64_t now_ns) noexcept nogil:
-    """Find a call of our own to the same peer for the same protocol that the peer may not know to be answered yet.
+cdef bint may_be_unknown(const Conn *own, uint64_t now_ns) noexcept nogil:
+    """Tell whether the peer may not know yet that our call is answered.
 
     After HALF_OPEN_NS it has forgotten the call, so one that it has not confirmed by then is dead."""
+    return not own.is_confirmed and (own.state == CONN_DIALING or now_ns - own.last_received_ns < HALF_OPEN_NS)
+
+
+cdef Conn *find_glare(Registry *r, const uint8_t *peer_key, uint16_t protocol, uint64_t now_ns) noexcept nogil:
+    """Find a call of our own to the same peer for the same protocol that the peer may not know to be answered yet."""
     cdef Link *link = r.dialing.next
     cdef Link *following
     cdef Conn *c
@@ -356,8 +372,7 @@ cdef Conn *find_glare(Registry *r, const uint8_t *peer_key, uint16_t protocol, u
         if c.is_confirmed or c.state > CONN_OPEN:
             unlink(link)
             link_last(&r.live, link)
-        elif c.protocol == protocol and memcmp(c.peer_key, peer_key, KEY_BYTES) == 0 \
-                and (c.state == CONN_DIALING or now_ns - c.last_received_ns < HALF_OPEN_NS):
+        elif c.protocol == protocol and memcmp(c.peer_key, peer_key, KEY_BYTES) == 0 and may_be_unknown(c, now_ns):
             return c
         link = following
     return NULL
@@ -376,10 +391,10 @@ cdef void insist(Conn *own, const Datagrams *from_) noexcept nogil:
     conn_wake(own)
 
 
-cdef void turn_away(Conn *c) noexcept nogil:
-    """A session that was to become that of a call of ours, which has ended meanwhile; and the peer may not come in."""
+cdef void turn_away(Conn *c, uint64_t code) noexcept nogil:
+    """Close what nobody will take: there is no room any more, or it was to become a call of ours, which has ended."""
     c.is_released = True
-    conn_close_info(c, CLOSED_LOCALLY, CODE_REFUSED, False, NULL, 0)
+    conn_close_info(c, CLOSED_LOCALLY, code, False, NULL, 0)
     conn_input(c, CONN_IN_CLOSE)
 
 

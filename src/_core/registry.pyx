@@ -186,8 +186,8 @@ cdef Reply *registry_reply(Registry *r, const Datagrams *to) noexcept nogil:
     return reply
 
 
-cdef bint rate_allows(Rate *rate, double per_second, uint64_t now_ns) noexcept nogil:
-    """Take a token from a bucket that holds what one second gives; the first second's are there at once."""
+cdef bint rate_has(Rate *rate, double per_second, uint64_t now_ns) noexcept nogil:
+    """Tell whether there is a token in a bucket that holds what one second gives; the first second's are there at once."""
     if rate.updated_ns == 0:
         rate.tokens = per_second
     else:
@@ -195,7 +195,12 @@ cdef bint rate_allows(Rate *rate, double per_second, uint64_t now_ns) noexcept n
         if rate.tokens > per_second:
             rate.tokens = per_second
     rate.updated_ns = now_ns
-    if rate.tokens < 1:
+    return rate.tokens >= 1
+
+
+cdef bint rate_allows(Rate *rate, double per_second, uint64_t now_ns) noexcept nogil:
+    """Take a token, if there is one."""
+    if not rate_has(rate, per_second, now_ns):
         return False
     rate.tokens -= 1
     return True

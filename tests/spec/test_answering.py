@@ -165,18 +165,34 @@ def test_half_open_entries_expire():
 
 
 @pytest.mark.spec("HS-44", "HS-45")
-def test_the_same_init_is_answered_again_with_the_same_response_but_not_for_ever():
+@pytest.mark.row("H16")
+def test_the_same_init_is_answered_again_with_the_same_response_as_often_as_it_comes():
     peer = Peer(Node())
     init = peer.init()
     answers = []
-    for i in range(20):
+    for i in range(40):
         source = endpoint("10.0.0.1", 1000 + i)
         peer.node.hear(init, source=source)
         said = peer.node.say()
         assert all(sent.to == source for sent in said)
         answers += [sent.data for sent in said]
-    assert len(answers) == 16 and len(set(answers)) == 1
-    assert peer.node.counter("half_open") == 1 and peer.node.counter("dropped_limited") == 4
+    assert len(answers) == 40 and len(set(answers)) == 1
+    assert peer.node.counter("half_open") == 1
+
+
+@pytest.mark.spec("HS-85")
+@pytest.mark.parametrize("limits", [{"backlog": 2}, {"max_connections": 2}])
+def test_whoever_confirms_when_there_is_no_room_any_more_is_told_that_it_is_busy(limits):
+    node = Node(**limits)
+    peers = [stranger(node, i) for i in range(5)]
+    for peer in peers:
+        answered(peer)
+    ends = []
+    for peer in peers:
+        node.hear(peer.packet(ref.ping()), source=peer.at)
+        ends += [(frame.kind, frame.value) for frame in peer.told(node.say()) if frame.kind in (ref.CLOSE, ref.CLOSE_APP)]
+    assert ends == [(ref.CLOSE, BUSY)] * 3
+    assert [event[0] for event in node.events()] == [control.INCOMING] * 2
 
 
 def test_a_node_with_the_largest_limits_answers_in_the_room_that_an_entry_has():
@@ -226,6 +242,32 @@ def test_load_begins_with_256_entries():
     for i in range(256):
         answered(stranger(node, i), with_cookie=False)
     assert len(cookie_from(Peer(node))) == 16
+
+
+def wasted(node, i, kind):
+    """Answer an init whose mac1 is right, and that comes to nothing."""
+    peer = stranger(node, i)
+    if kind == "refused":
+        return node.answers(peer.init(parameters=peer.parameters(PROTOCOL=b"another/1")), source=peer.at)
+    return node.answers(ref.with_macs(peer.init()[:1000] + bytes(168), node.identity.public, b""), source=peer.at)
+
+
+@pytest.mark.spec("HS-84")
+@pytest.mark.row("H16")
+@pytest.mark.parametrize(("kind", "what"), [("not authentic", []), ("refused", [ref.RESPONSE])])
+def test_load_begins_when_inits_come_to_nothing(kind, what):
+    node = Node()
+    assert all([answer[0] for answer in wasted(node, i, kind)] == what for i in range(100))
+    before = node.counters()
+    for i in range(100, 200):
+        assert [answer[0] for answer in wasted(node, i, kind)] == [ref.COOKIE]
+    after = node.counters()
+    assert {name for name in after if after[name] != before[name]} == {"cookies_sent", "packets_received", "bytes_received"}
+    peer = Peer(node)
+    assert answered(peer)[0] == ref.RESPONSE and node.counter("cookies_sent") == 101
+    # who has a cookie wastes what comes back, too
+    node.wait(SECOND // 10)
+    assert [[answer[0] for answer in wasted(node, i, kind)] for i in range(200, 211)] == [what] * 10 + [[ref.COOKIE]]
 
 
 @pytest.mark.spec("HS-50")

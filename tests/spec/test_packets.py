@@ -13,7 +13,7 @@ from tests.spec.reference import AEAD_LIMIT
 
 SUITES = [number for number, name in control.SUITE_NAMES.items() if name in control.available_suites()]
 WINDOW = 8192
-FIRST_COUNTERS = 2**24
+FIRST_COUNTERS = 2**32
 CLOSED_BY_ERROR, PROTOCOL_ERROR = 3, 7
 
 

@@ -42,7 +42,7 @@ cdef struct HalfOpen:
     bint was_unasked                # nobody was asked whether the peer may come in, since we were calling it
     uint8_t state
     uint8_t suite
-    uint8_t answers                 # responses sent
+    uint8_t was_repeated            # answered more than once
     bint is_answered_elsewhere      # not all of them to `remote`
     uint16_t protocol
     uint16_t response_bytes

@@ -66,6 +66,7 @@ cdef struct Registry:               # everything an engine holds
     uint32_t ask_count
     Rate resets
     Rate versions
+    Rate wasted                     # inits that were read and came to nothing
 
 cdef void registry_init(Registry *r) noexcept nogil
 cdef void registry_free(Registry *r) noexcept nogil
@@ -80,4 +81,5 @@ cdef uint16_t registry_protocol(const Registry *r, const uint8_t *name, uint32_t
 cdef bint registry_allows(const Registry *r, const uint8_t *identity) noexcept nogil
 cdef int registry_allow(Registry *r, const uint8_t *identity) noexcept nogil
 cdef Reply *registry_reply(Registry *r, const Datagrams *to) noexcept nogil
+cdef bint rate_has(Rate *rate, double per_second, uint64_t now_ns) noexcept nogil
 cdef bint rate_allows(Rate *rate, double per_second, uint64_t now_ns) noexcept nogil
