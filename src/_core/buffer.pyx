@@ -2,7 +2,8 @@
 
 Both are addressed by stream offset. What is to be sent is a queue of chunks, copied from the application or lent by it
 (send_array). What has been received lies in equal blocks at its own offset, so that a fragment costs one copy wherever
-it belongs, memory never exceeds the window the peer was given, and of overlapping fragments the first one stays.
+it belongs, memory never exceeds the window the peer was given and a block for each stream, and of overlapping fragments
+the first one stays.
 """
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t

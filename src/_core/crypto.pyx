@@ -136,10 +136,6 @@ cdef bint suite_is_available(int suite) noexcept nogil:
     return 0 < suite < SUITES and suites[suite].available
 
 
-cdef int suite_tag_bytes(int suite) noexcept nogil:
-    return suites[suite].tag_bytes
-
-
 # --- packets: one key for each direction and epoch ---
 
 cdef inline const uint8_t *gcm_state(const Aead *a) noexcept nogil:

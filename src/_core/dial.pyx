@@ -156,7 +156,6 @@ cdef int dial_handle_response(Dial *d, const uint8_t *message, size_t bytes, con
             result = HANDSHAKE_PARAMETER
         if result != HANDSHAKE_OK:
             d.noise = before
-            d.problem = result
         else:
             dial_input(d, DIAL_IN_REFUSAL if out.parameters.refusal else DIAL_IN_ANSWER)
     wipe(&before, sizeof(Noise))

@@ -29,13 +29,14 @@ from interpeer._core.stream cimport (
     PENDING_ANNOUNCE, PENDING_MAX_DATA, PENDING_RESET, PENDING_STOP, READER_PAUSE_NS, Stream, stream_copy,
     stream_has_data, stream_mark_sent, stream_next, stream_raise_limit)
 from interpeer._core.wire cimport (
-    CODE_AEAD_LIMIT, CODE_INTERNAL, FRAME_CLOSE, FRAME_CLOSE_APP, FRAME_DATAGRAM, FRAME_DATAGRAM_LEN,
+    CODE_AEAD_LIMIT, CODE_INTERNAL, CODE_PROTOCOL, FRAME_CLOSE, FRAME_CLOSE_APP, FRAME_DATAGRAM, FRAME_DATAGRAM_LEN,
     FRAME_MAX_DATA, FRAME_MAX_STREAMS, FRAME_MAX_STREAM_DATA, FRAME_PADDING, FRAME_PING, FRAME_RESET_STREAM,
     FRAME_STOP_SENDING, FRAME_STREAM, HEADER_BYTES, STREAM_FIN, STREAM_LEN, STREAM_OFF, varint_bytes, write_varint)
 
 cdef enum:
     CLOSE_PTOS = 3                  # closing lasts so many probe time-outs (RFC 9000, 10.2)
     FIRST_PACKET_BYTES = 400        # an initiator's first packets are padded to this: it pays for several PINGs
+    MAX_UNSETTLED = 65536           # packets remembered beside what is in flight: acknowledgements between unanswered PINGs
     PING_BYTES = 1
     CLOSE_ROOM = 17                 # a CLOSE frame without its reason: a type and two varints
     FRAME_ROOM = 25                 # the longest control frame: a type and three varints
@@ -160,6 +161,9 @@ cdef int build_packet(Conn *c, SendBatch *batch, uint64_t now_ns, bint with_data
     cdef uint64_t number
     if maybe_update_keys(c) != 0:
         return -1
+    if p.recovery.next - p.recovery.base > MAX_UNSETTLED + 4 * p.recovery.eliciting_in_flight:
+        conn_fail(c, CODE_PROTOCOL, b"nothing is acknowledged")
+        return -1
     maybe_skip_number(c)
     b.c = c
     b.now_ns = now_ns
@@ -176,8 +180,8 @@ cdef int build_packet(Conn *c, SendBatch *batch, uint64_t now_ns, bint with_data
     write_ack(&b)
     if with_data:
         write_frames(&b)
-    elif p.bare_acks >= PING_EVERY or not p.is_proven:
-        write_ping(&b)
+    elif (p.bare_acks >= PING_EVERY and p.recovery.eliciting_in_flight == 0) or not p.is_proven:
+        write_ping(&b)              # one at a time: a later one would put the probe time-out of the first off
     if b.at == b.start + HEADER_BYTES:
         p.recovery.next = number    # nothing to say: the number is not used
         return -1
@@ -437,12 +441,13 @@ cdef void write_streams(Builder *b) noexcept nogil:
 
 cdef void write_stream_control(Builder *b, Stream *s) noexcept nogil:
     cdef Conn *c = b.c
-    if s.pending & PENDING_ANNOUNCE and not stream_has_data(s) and room(b) >= FRAME_ROOM \
+    # its first data announce it as well, if they may go
+    if s.pending & PENDING_ANNOUNCE and not has_piece(c, s) and room(b) >= FRAME_ROOM \
             and add_record(b, RECORD_STREAM, s.id) != NULL:
         b.at = write_varint(write_varint(b.at, FRAME_STREAM | STREAM_LEN), s.id)
         b.at = write_varint(b.at, 0)
         b.is_eliciting = True
-    s.pending &= ~PENDING_ANNOUNCE  # its first data announce it as well
+        s.pending &= ~PENDING_ANNOUNCE
     if s.pending & PENDING_MAX_DATA and room(b) >= FRAME_ROOM and add_record(b, RECORD_MAX_STREAM_DATA, s.id) != NULL:
         stream_raise_limit(s, b.now_ns, c.path.recovery.rtt.smoothed_ns, c.context.limits.max_stream_window)
         b.at = write_varint(write_varint(b.at, FRAME_MAX_STREAM_DATA), s.id)
@@ -461,6 +466,12 @@ cdef void write_stream_control(Builder *b, Stream *s) noexcept nogil:
         s.pending &= ~PENDING_STOP
 
 
+cdef bint has_piece(const Conn *c, Stream *s) noexcept nogil:
+    """Tell whether the stream has something that both its own limit and the connection's let go."""
+    cdef uint64_t offset
+    return stream_has_data(s) and (stream_next(s, c.data_limit - c.data_sent, &offset) > 0 or offset == s.out.end)
+
+
 cdef bint write_stream_data(Builder *b, Stream *s) noexcept nogil:
     """Write one STREAM frame, if the stream has a piece and there is room for it; tell whether it was so."""
     cdef Conn *c = b.c
@@ -469,11 +480,9 @@ cdef bint write_stream_data(Builder *b, Stream *s) noexcept nogil:
     cdef bint fin, is_new
     cdef uint8_t type = FRAME_STREAM
     cdef FrameRecord *record = NULL
-    if not stream_has_data(s) or room(b) < STREAM_ROOM:
+    if room(b) < STREAM_ROOM or not has_piece(c, s):
         return False
     n = stream_next(s, c.data_limit - c.data_sent, &offset)
-    if n == 0 and offset != s.out.end:
-        return False
     is_new = offset == s.sent
     header = 1 + varint_bytes(s.id) + (varint_bytes(offset) if offset else 0)
     if offset:
@@ -491,6 +500,7 @@ cdef bint write_stream_data(Builder *b, Stream *s) noexcept nogil:
         record = add_record(b, RECORD_STREAM, s.id)
         if record == NULL:
             return False
+    s.pending &= ~PENDING_ANNOUNCE
     fin = stream_mark_sent(s, offset, n)
     if fin:
         type |= STREAM_FIN

@@ -69,7 +69,7 @@ cdef void count_dropped(Conn *c, Py_ssize_t why) noexcept nogil:
     elif why == UNPROTECT_FORGED:
         c.context.counters.dropped_forged += 1
         if c.recv.forged >= c.context.limits.forgery_limit:
-            conn_fail(c, CODE_AEAD_LIMIT, b"too many forged packets under one key")
+            conn_fail(c, CODE_AEAD_LIMIT, b"too many forged packets")
     else:
         c.context.counters.dropped_reserved += 1
 

@@ -1,36 +1,31 @@
 """Python doors into conn, ingress and egress: one connection whose peer is the test.
 
-What it sends comes back opened, frame by frame; what the test sends is sealed with the peer's keys, so that it may
-break every rule that an authentic peer can break.
+What the test sends is sealed with the peer's keys, thousands of packets in the time of one handshake in Python.
 """
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 
-from interpeer._core.conn cimport (
-    CLOSED_LOCALLY, CONN_IN_ANSWERED, CONN_IN_CLOSE, CONN_STATES, Conn, conn_accept_stream, conn_close_info,
-    conn_find_stream, conn_finish_stream, conn_free, conn_input, conn_lend_stream,
-    conn_new, conn_open_stream, conn_read_stream, conn_release_stream, conn_reset_stream,
-    conn_start, conn_stop_stream, conn_wake, conn_write_stream)
+from interpeer._core.conn cimport CONN_IN_ANSWERED, Conn, conn_free, conn_input, conn_new, conn_start
+from interpeer._core.context cimport ENTROPY_BYTES, Context, context_free, context_init, entropy_add
 from interpeer._core.deadlines cimport conn_deadline_ns, conn_handle_timeout
 from interpeer._core.delivery cimport conn_on_acked, conn_on_lost
-from interpeer._core.context cimport ENTROPY_BYTES, Context, context_free, context_init, entropy_add
-from interpeer._core.datagram cimport MESSAGES_OK, messages_next_bytes, messages_pop, messages_push
 from interpeer._core.egress cimport TRANSMIT_MORE, conn_transmit
 from interpeer._core.ingress cimport conn_handle_packet
 from interpeer._core.links cimport unlink
 from interpeer._core.path cimport path_init
-from interpeer._core.probe cimport exact, room
+from interpeer._core.probe cimport exact
 from interpeer._core.probe_wire cimport parameters_from_dict
-from interpeer._core.probe_wire import PROBLEMS, Opener, Sealer, parse
+from interpeer._core.probe_wire import PROBLEMS, Sealer
 from interpeer._core.slab cimport (
     MAX_SEGMENTS, MAX_UDP_PAYLOAD, Datagrams, Endpoint, SendBatch, send_batch_clear, send_batch_free, send_batch_init)
-from interpeer._core.stream cimport Stream
 from interpeer._core.wire cimport CID_FLAG, Parameters
 
 STATE_NAMES = ("dialing", "open", "closing", "draining", "closed")
-CLOSED_NAMES = (None, "locally", "by peer", "by error", "by peer's error", "by reset", "by silence", "by refusal", "by version",
-                "unreachable")
+INPUT_NAMES = ("answered", "failed", "close", "violation", "peer close", "reset", "silence", "drained")
+
+cdef enum:
+    SUITE = 1
 
 
 cdef class Lone:
@@ -39,28 +34,25 @@ cdef class Lone:
     cdef Context context
     cdef Conn *conn
     cdef SendBatch batch
-    cdef list lent
-    cdef readonly object sealer, opener     # the peer's keys
-    cdef uint64_t next_number               # of the peer's next packet
+    cdef object sealer              # with the peer's keys
+    cdef uint64_t next_number       # of the peer's next packet
 
-    def __cinit__(self, *, dict limits, dict peer, int suite=1, bint is_initiator=True, uint64_t now_ns=1):
+    def __cinit__(self, *, dict limits, dict peer, uint64_t now_ns):
         cdef Endpoint remote
         cdef Parameters p
         ours, theirs = b"o" * 32, b"t" * 32
         memset(&remote, 1, sizeof(Endpoint))
         context_init(&self.context)
         self.context.limits = limits
-        self.lent = []
-        self.sealer, self.opener = Sealer(suite, theirs), Opener(suite, ours)
+        self.sealer = Sealer(SUITE, theirs)
         self.conn = conn_new(&self.context)
         assert self.conn != NULL and send_batch_init(&self.batch) == 0
         c = self.conn
-        c.is_initiator = is_initiator
         assert path_init(&c.path, 0, &remote, self.context.limits.packet_bytes, 0, c, conn_on_acked, conn_on_lost) == 0
         c.path.is_proven = True
         c.path.local_cid, c.path.remote_cid = <uint64_t>CID_FLAG << 56 | 1, <uint64_t>CID_FLAG << 56 | 2
         parameters_from_dict(peer, &p)
-        assert conn_start(c, suite, exact(ours).p, exact(theirs).p, &p, now_ns) == 0
+        assert conn_start(c, SUITE, exact(ours).p, exact(theirs).p, &p, now_ns) == 0
         conn_input(c, CONN_IN_ANSWERED)
 
     def __dealloc__(self):
@@ -74,20 +66,16 @@ cdef class Lone:
     def give_entropy(self, bytes random):
         assert entropy_add(&self.context.entropy, <const uint8_t *>random, <uint32_t>len(random)) <= ENTROPY_BYTES
 
-    def feed(self, bytes payload, uint64_t now_ns, *, number=None, int ecn=0):
+    def feed(self, bytes payload, uint64_t now_ns):
         """Send frames as the peer; return "ok" or why the packet was dropped."""
-        if number is None:
-            number = self.next_number
-        self.next_number = max(self.next_number, number + 1)
-        return self.feed_packet(self.sealer.protect(payload, self.conn.path.local_cid, 0, number), now_ns, ecn=ecn)
-
-    def feed_packet(self, bytes packet, uint64_t now_ns, *, int ecn=0):
-        source = exact(packet)
-        result = conn_handle_packet(self.conn, source.p, source.n, ecn, now_ns)
+        number = self.next_number
+        self.next_number += 1
+        source = exact(self.sealer.protect(payload, self.conn.path.local_cid, 0, number))
+        result = conn_handle_packet(self.conn, source.p, source.n, 0, now_ns)
         return PROBLEMS[result] if result else "ok"
 
-    def transmit_packets(self, uint64_t now_ns):
-        """Return the packets that may go now: (bytes, ecn) each."""
+    def transmit(self, uint64_t now_ns):
+        """Return the packets that may go now."""
         cdef bint more = True
         cdef uint32_t i, at, n
         cdef Datagrams *d
@@ -102,19 +90,7 @@ cdef class Lone:
                 assert 0 < d.bytes <= MAX_UDP_PAYLOAD and d.bytes <= d.segment * MAX_SEGMENTS
                 for at in range(0, d.bytes, d.segment):
                     n = min(d.segment, d.bytes - at)
-                    packets.append((<bytes>d.data[at:at + n], d.ecn))
-        return packets
-
-    def transmit(self, uint64_t now_ns):
-        """Return what may go now, as the peer reads it: (number, frames, bytes) of each packet."""
-        packets = []
-        for packet, _ecn in self.transmit_packets(now_ns):
-            payload, number, is_update = self.opener.unprotect(packet, 0)
-            if is_update:
-                self.opener.update()
-            frames, is_complete = parse(payload)
-            assert is_complete, "we have sent something that cannot be read"
-            packets.append((number, frames, len(packet)))
+                    packets.append(<bytes>d.data[at:at + n])
         return packets
 
     # --- time ---
@@ -126,80 +102,13 @@ cdef class Lone:
     def deadline_ns(self):
         return conn_deadline_ns(self.conn)
 
-    # --- verbs ---
+    # --- the machine ---
 
-    cdef Stream *find(self, uint64_t id) except NULL:
-        s = conn_find_stream(self.conn, id)
-        if s == NULL:
-            raise KeyError(id)
-        return s
-
-    def has_stream(self, uint64_t id):
-        return conn_find_stream(self.conn, id) != NULL
-
-    def open_stream(self):
-        """Return the stream's id, or None."""
-        s = conn_open_stream(self.conn)
-        return s.id if s != NULL else None
-
-    def accept_stream(self):
-        s = conn_accept_stream(self.conn)
-        return s.id if s != NULL else None
-
-    def write(self, uint64_t id, bytes data):
-        source = exact(data)
-        return conn_write_stream(self.conn, self.find(id), source.p, source.n)
-
-    def lend(self, uint64_t id, bytes data):
-        source = exact(data)
-        self.lent.append(source)
-        return bool(conn_lend_stream(self.conn, self.find(id), source.p, source.n))
-
-    def finish(self, uint64_t id):
-        conn_finish_stream(self.conn, self.find(id))
-
-    def reset(self, uint64_t id, uint64_t code):
-        conn_reset_stream(self.conn, self.find(id), code)
-
-    def stop(self, uint64_t id, uint64_t code):
-        conn_stop_stream(self.conn, self.find(id), code)
-
-    def read(self, uint64_t id, uint64_t n=1 << 20):
-        out = room(n)
-        return out.first(conn_read_stream(self.conn, self.find(id), out.p, n))
-
-    def release(self, uint64_t id):
-        conn_release_stream(self.conn, self.find(id))
-
-    def send_datagram(self, bytes data):
-        source = exact(data)
-        conn_wake(self.conn)
-        return messages_push(&self.conn.messages_out, source.p, <uint32_t>source.n) == MESSAGES_OK
-
-    def recv_datagram(self):
-        if self.conn.messages_in.count == 0:
-            return None
-        out = room(messages_next_bytes(&self.conn.messages_in))
-        messages_pop(&self.conn.messages_in, out.p)
-        return out.first(out.n)
-
-    def close(self, uint64_t code, bytes reason):
-        source = exact(reason)
-        conn_close_info(self.conn, CLOSED_LOCALLY, code, True, source.p, <uint32_t>source.n)
-        conn_input(self.conn, CONN_IN_CLOSE)
-
-    def input(self, int event):
-        """Give the machine an input; return whether it is allowed."""
-        return conn_input(self.conn, event) == 0
-
-    def force_state(self, int state):
-        assert 0 <= state < CONN_STATES
-        self.conn.state = state
-
-    def want(self, int events):
-        self.conn.wanted |= events
-
-    # --- readers ---
+    def step(self, str state, str event):
+        """Put the machine into a state and give it an input; return whether it is allowed, and the state after it."""
+        self.conn.state = STATE_NAMES.index(state)
+        is_allowed = conn_input(self.conn, INPUT_NAMES.index(event)) == 0
+        return is_allowed, self.state
 
     @property
     def state(self):
@@ -207,36 +116,11 @@ cdef class Lone:
 
     @property
     def closed(self):
-        """Return by whom, the code and the reason."""
+        """Return the code and the reason."""
         c = self.conn
-        return CLOSED_NAMES[c.closed_by], c.close_code, <bytes>c.close_reason[:c.close_reason_bytes]
+        return c.close_code, <bytes>c.close_reason[:c.close_reason_bytes]
 
     @property
-    def counters(self):
-        return self.context.counters
-
-    @property
-    def limits(self):
-        return self.context.limits
-
-    @property
-    def events(self):
-        return self.conn.events
-
-    @property
-    def stats(self):
-        c = self.conn
-        return {
-            "bytes_in_flight": c.path.recovery.bytes_in_flight, "window": c.path.cc.window, "streams": c.streams.count,
-            "data_sent": c.data_sent, "data_limit": c.data_limit, "data_received": c.data_received,
-            "data_consumed": c.data_consumed, "data_allowed": c.data_allowed, "data_window": c.data_window,
-            "epoch": c.send.epoch, "peer_epoch": c.recv.epoch, "lost": c.path.packets_lost, "ecn": c.path.ecn_state,
-            "ranges": c.path.received.count, "messages_dropped": c.messages_in.dropped, "rtt_ns": c.path.recovery.rtt.smoothed_ns,
-            "pto_count": c.path.recovery.pto_count, "next_number": c.path.recovery.next,
-        }
-
-    @property
-    def live(self):
-        """Return how many blocks, streams and records are handed out."""
-        x = &self.context
-        return {"small": x.blocks.small.live, "large": x.blocks.large.live, "streams": x.streams.live, "records": x.records.live}
+    def unsettled(self):
+        """Return how many packets it remembers."""
+        return self.conn.path.recovery.next - self.conn.path.recovery.base

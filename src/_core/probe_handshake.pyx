@@ -16,7 +16,7 @@ from interpeer._core.dial cimport (
     dial_handle_response, dial_handle_timeout, dial_handle_versions, dial_hold, dial_input, dial_is_over, dial_new,
     dial_poll, dial_prepare, dial_stamp)
 from interpeer._core.handshake cimport (
-    HANDSHAKE_ENTROPY, HANDSHAKE_IDENTITY, HANDSHAKE_MAC, HANDSHAKE_OK, HANDSHAKE_OPEN, HANDSHAKE_PARAMETER, InitMessage,
+    HANDSHAKE_IDENTITY, HANDSHAKE_OK, HANDSHAKE_OPEN, HANDSHAKE_PARAMETER, InitMessage,
     NodeKeys, ResponseMessage, init_has_mac1, init_has_mac2, mac1_key_of, node_keys_init, open_reply, read_init,
     read_response, reset_token_of, rotate_cookie_secret, sealing_key_of, stamp_init, write_cookie_reply, write_init,
     write_response, write_versions_reply)
@@ -26,8 +26,7 @@ from interpeer._core.probe_wire cimport parameters_from_dict, parameters_to_dict
 from interpeer._core.slab cimport Datagrams, Endpoint
 from interpeer._core.wire cimport INIT_BYTES, INIT_MACS_BYTES, MAX_RESPONSE_BYTES, MAX_VERSIONS, Parameters
 
-RESULTS = {HANDSHAKE_OK: "ok", HANDSHAKE_MAC: "mac", HANDSHAKE_OPEN: "open", HANDSHAKE_PARAMETER: "parameter",
-           HANDSHAKE_IDENTITY: "identity", HANDSHAKE_ENTROPY: "entropy"}
+RESULTS = {HANDSHAKE_OK: "ok", HANDSHAKE_OPEN: "open", HANDSHAKE_PARAMETER: "parameter", HANDSHAKE_IDENTITY: "identity"}
 
 
 cdef int endpoint_from(tuple address, Endpoint *out) except -1:

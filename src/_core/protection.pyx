@@ -12,7 +12,7 @@ from interpeer._core.crypto cimport (
     KEY_BYTES, MASK_KEY_BYTES, MAX_IV_BYTES, SUITE_NONE, Aead, aead_free, aead_init, aead_open, aead_seal, blake2b,
     header_mask, wipe)
 from interpeer._core.replay cimport ReplayWindow, replay_accept, replay_is_new
-from interpeer._core.wire cimport COUNTER_BITS, EPOCH_MASK, HEADER_BYTES, MASK_SAMPLE_BYTES, read_u64, write_u64
+from interpeer._core.wire cimport COUNTER_BITS, EPOCH_MASK, HEADER_BYTES, MIN_PACKET_BYTES, read_u64, write_u64
 
 cdef enum:
     LABEL_BYTES = 14
@@ -140,7 +140,7 @@ cdef Py_ssize_t unprotect(RecvKeys *k, ReplayWindow *window, uint8_t *packet, si
     cdef uint64_t phase
     cdef Aead *aead = &k.current
     is_update[0] = False
-    if bytes < HEADER_BYTES + MASK_SAMPLE_BYTES:
+    if bytes < MIN_PACKET_BYTES:
         return UNPROTECT_SHORT
     apply_mask(packet + 8, header_mask(k.mask_key, packet + HEADER_BYTES))
     word = read_u64(packet + 8)

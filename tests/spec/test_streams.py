@@ -51,6 +51,19 @@ def test_streams_are_opened_in_order_and_announced_at_once(role, first):
 
 
 @pytest.mark.spec("ST-4")
+def test_a_stream_whose_data_may_not_go_yet_is_announced_without_them():
+    peer = Peer(Node()).call(MAX_DATA=10)
+    peer.handle.open_stream().write(bytes(100))
+    assert sum(len(frame.data) for frame in peer.exchange()) == 10
+    stream = peer.handle.open_stream()
+    stream.write(b"are you there?")
+    (frame,) = peer.told()
+    assert (frame.kind, frame.id, frame.data) == (ref.STREAM, stream.id, b"")
+    peer.send(ref.max_data(1000))
+    assert b"are you there?" in [frame.data for frame in peer.exchange()]
+
+
+@pytest.mark.spec("ST-4")
 def test_a_lost_announcement_is_repeated():
     peer = connected()
     stream = peer.handle.open_stream()

@@ -27,7 +27,6 @@ cdef enum:                          # inputs
     HALF_IN_ASK = 1
     HALF_IN_ANSWER = 2
     HALF_IN_END = 3                 # refused, confirmed, expired or pushed out
-    HALF_INPUTS = 4
 
 cdef struct HalfOpen:
     uint64_t mac1                   # first bytes of the init's mac1: the same init is answered once

@@ -30,7 +30,6 @@ cdef enum:                          # inputs
     CONN_IN_RESET = 5               # a stateless reset came
     CONN_IN_SILENCE = 6             # nothing came for the idle time-out
     CONN_IN_DRAINED = 7             # three probe time-outs have passed since we closed
-    CONN_INPUTS = 8
 
 cdef enum:                          # Conn.closed_by
     CLOSED_NOT = 0

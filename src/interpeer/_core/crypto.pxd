@@ -7,7 +7,6 @@ cdef enum:
     MASK_KEY_BYTES = 16
     NOISE_TAG_BYTES = 16            # ChaCha20-Poly1305
     XNONCE_BYTES = 24               # XChaCha20-Poly1305
-    MAX_TAG_BYTES = 32
     MAX_IV_BYTES = 32
 
 cdef enum:                          # suites; the numbers are on the wire (docs/spec, handshake)
@@ -26,7 +25,6 @@ cdef struct Aead:
     void *schedule                  # AES-256-GCM's expanded key; owned, NULL for the other suites
 
 cdef bint suite_is_available(int suite) noexcept nogil
-cdef int suite_tag_bytes(int suite) noexcept nogil
 
 cdef int aead_init(Aead *a, int suite, const uint8_t *key, const uint8_t *iv) noexcept nogil
 cdef void aead_free(Aead *a) noexcept nogil

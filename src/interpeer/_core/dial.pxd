@@ -1,4 +1,4 @@
-from libc.stdint cimport int8_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from interpeer._core.handshake cimport NodeKeys, ResponseMessage
 from interpeer._core.noise cimport Noise
@@ -28,13 +28,11 @@ cdef enum:                          # inputs
     DIAL_IN_VERSIONS = 2
     DIAL_IN_COOKIE = 3
     DIAL_IN_DEADLINE = 4
-    DIAL_INPUTS = 5
 
 cdef struct Candidate:
     Endpoint address
     uint32_t sent                   # first messages sent to it
     bint has_cookie
-    bint is_unreachable             # the system cannot send to it
     bint is_callers                 # the peer's own call came from there: it is called when that comes, and only then
     uint8_t cookie[16]
 
@@ -47,7 +45,6 @@ cdef struct Dial:
     uint64_t cid                    # ours, in the init; 0: the init is not written yet
     uint8_t protocol[64]            # name of the application's protocol
     uint32_t protocol_bytes
-    int8_t problem                  # HANDSHAKE_* of the last response that could not be used
     Candidate candidates[16]
     uint8_t count
     uint8_t turn                    # the candidate that is next

@@ -8,11 +8,9 @@ cdef enum:
     MAX_NETWORK_BYTES = 64
     COOKIE_SECRET_NS = 120000000000     # a secret makes cookies for two minutes, and is accepted for two more
     HANDSHAKE_OK = 0
-    HANDSHAKE_MAC = -1              # mac1 is wrong: not for us, or not of this network
     HANDSHAKE_OPEN = -2             # it cannot be opened: forged, damaged, of another network
     HANDSHAKE_PARAMETER = -3        # opened, but the parameters cannot be read
     HANDSHAKE_IDENTITY = -4         # the Ed25519 key inside is not the one that was used, or is our own
-    HANDSHAKE_ENTROPY = -5          # no random bytes left in this turn
 
 cdef struct NodeKeys:               # who we are, and the secrets that live as long as the node
     uint8_t identity[32]            # Ed25519 public key: the peer id

@@ -14,7 +14,6 @@ cdef enum:
     MAX_PROTOCOLS = 32              # that a node offers
     NO_PROTOCOL = 0xFFFF            # one that we do not offer
     MAX_REPLIES = 64                # handshake messages waiting to be sent; more are dropped, as a network would
-    REPLY_BYTES = 512
     MAX_ASKS = 64                   # questions to the application that wait for it
 
 cdef enum:                          # whom we let in

@@ -23,7 +23,6 @@ cdef enum:                          # inputs of the sending side
     SEND_IN_ALL_ACKED = 1
     SEND_IN_RESET = 2               # by the application, or because the peer said STOP_SENDING
     SEND_IN_RESET_ACKED = 3
-    SEND_INPUTS = 4
 
 cdef enum:                          # states of the receiving side
     RECV_OPEN = 0
@@ -40,7 +39,6 @@ cdef enum:                          # inputs of the receiving side
     RECV_IN_READ_ALL = 2
     RECV_IN_RESET = 3
     RECV_IN_TOLD = 4                # the application was told, or does not care any more (stop)
-    RECV_INPUTS = 5
 
 cdef enum:                          # Stream.pending: control frames to be sent
     PENDING_ANNOUNCE = 0x01         # an empty STREAM frame, so that the peer knows the stream at once

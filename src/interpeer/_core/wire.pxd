@@ -7,8 +7,7 @@ cdef enum:                          # packets
     CID_BYTES = 8                   # connection id, chosen by the receiver; its top bit is set
     HEADER_BYTES = 16               # connection id 8, flags 1, counter 7
     COUNTER_BITS = 56
-    MASK_SAMPLE_BYTES = 16          # ciphertext that the header mask is computed from; every tag is that long
-    MIN_PACKET_BYTES = 32           # a header and an empty ChaCha20-Poly1305 payload
+    MIN_PACKET_BYTES = 32           # a header and the sample that the header mask is computed from
     BASE_DATAGRAM_BYTES = 1200      # what every path must carry (RFC 9000, 14)
     RESET_BYTES = 40                # of a stateless reset; only longer packets are answered by one
     MAX_UDP_PAYLOAD_ACCEPTED = 65507
@@ -25,7 +24,6 @@ cdef enum:                          # handshake messages: type 1, version 1, con
     INIT_MACS_BYTES = 32            # mac1 and mac2, the last bytes of an init
     INIT_PAYLOAD_BYTES = 1062       # 1200 - 10 (header) - 32 (e) - 48 (s) - 16 (tag) - 32 (macs)
     MAX_RESPONSE_BYTES = 512        # of a response; ours have about 200
-    COOKIE_REPLY_BYTES = 66         # header 10, nonce 24, sealed cookie 32
     MAX_VERSIONS = 16               # listed in a versions reply
     MAX_PROTOCOL_BYTES = 64         # name of an application protocol
     MAX_REASON_BYTES = 256          # reason phrase of a close or a refusal; longer ones are cut
