@@ -400,14 +400,18 @@ cdef void conn_stop_stream(Conn *c, Stream *s, uint64_t code) noexcept nogil:
 
 
 cdef void conn_release_stream(Conn *c, Stream *s) noexcept nogil:
-    """The application has let go: finish our side if it is open, and read no more.
+    """The application has let go: end our side if it is open, and read no more.
 
-    If it has read everything, the peer is asked to stop only when more comes: most peers are done, too, and to be asked
-    would look like a failure to them."""
+    It has not said that what it wrote is all: the peer must not take a part for the whole, so the side is reset, unless
+    nothing was written. If everything was read, the peer is asked to stop only when more comes: most peers are done, too,
+    and to be asked would look like a failure to them."""
     s.is_released = True
     s.wanted = 0
     if c.state == CONN_OPEN:
-        conn_finish_stream(c, s)
+        if s.send_state == SEND_OPEN and s.out.end:
+            stream_reset(s, 0)
+        else:
+            conn_finish_stream(c, s)
         conn_consumed(c, stream_stop(s, 0, False))
         conn_stream_changed(c, s)
     conn_reap_stream(c, s)

@@ -120,7 +120,8 @@ class Connection:
     ...             accepted = await b.accept()
     ...             assert accepted.peer_id == a.id
     ...             stream = await connection.open_stream()
-    ...             await (await accepted.accept_stream()).write(b"from the callee")
+    ...             theirs = await accepted.accept_stream()
+    ...             await theirs.write(b"from the callee")
     ...             connection.send_datagrams([b"one", b"two"])
     ...             return await stream.readexactly(15), await accepted.recv_datagram()
     >>> asyncio.run(main())

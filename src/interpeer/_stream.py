@@ -27,8 +27,8 @@ class Stream:
     """Carry bytes both ways between two peers, in order, each at its own speed.
 
     Made by `Connection.open_stream` and `Connection.accept_stream`. Leaving `async with` finishes our side; leaving it with
-    an exception resets it. A stream that is dropped without either is finished and read no more: a peer
-    that then sends more is asked to stop.
+    an exception resets it. A stream that is dropped without either is read no more, and a peer
+    that sends more is asked to stop; and it is reset if something was written, since that may be only a part.
 
     Cancelling `read*` loses nothing. Cancelling `write` leaves a prefix sent: `bytes_accepted` tells how much. One task
     reads and one writes at a time.

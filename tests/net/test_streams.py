@@ -296,6 +296,28 @@ def test_finish_succeeds_when_the_peer_lets_go_of_the_stream_with_everything_rea
     run(main())
 
 
+def test_a_stream_that_is_let_go_of_with_a_part_written_does_not_look_like_the_whole(run, pair):
+    async def main():
+        async with pair() as p:
+            stream, peer = await p.streams()
+            await stream.write(b"the first half")
+            del stream
+            with pytest.raises(interpeer.StreamReset):
+                await peer.read()
+
+    run(main())
+
+
+def test_a_stream_that_is_let_go_of_with_nothing_written_ends(run, pair):
+    async def main():
+        async with pair() as p:
+            stream, peer = await p.streams()
+            del stream
+            assert await peer.read() == b""
+
+    run(main())
+
+
 def test_a_peer_that_writes_to_a_stream_that_was_let_go_of_is_asked_to_stop(run, pair):
     async def main():
         async with pair() as p:

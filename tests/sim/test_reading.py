@@ -16,10 +16,9 @@ def test_what_is_read_at_once_may_be_larger_than_every_window(sim, interop, loss
     async def main():
         async with sim.pair(link, **windows) as pair:
             ours, theirs = await pair.connect()
-            sending = []
-            for i in range(8):  # together they may send less than one of them is asked for
-                stream = await ours.open_stream()
-                sending.append(asyncio.create_task(stream.write(bytes([i]) * 256 * KIB)))
+            streams = [await ours.open_stream() for _ in range(8)]
+            # together they may send less than one of them is asked for
+            sending = [asyncio.create_task(stream.write(bytes([i]) * 256 * KIB)) for i, stream in enumerate(streams)]
             reading = []
             for _ in sending:
                 stream = await theirs.accept_stream()

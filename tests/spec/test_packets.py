@@ -80,7 +80,8 @@ def test_a_packet_without_room_for_a_sample_is_dropped():
 @pytest.mark.spec("PK-7")
 def test_no_packet_is_larger_than_the_receiver_takes():
     peer = Peer(Node(packet_bytes=9000)).call(MAX_UDP_PAYLOAD=1300)
-    peer.handle.open_stream().write(bytes(20_000))
+    stream = peer.handle.open_stream()
+    stream.write(bytes(20_000))
     assert peer.handle.send_datagram(bytes(peer.handle.max_datagram_bytes))
     said = peer.node.say()
     assert len(said) > 5 and max(len(sent.data) for sent in said) == 1300

@@ -53,7 +53,8 @@ def test_streams_are_opened_in_order_and_announced_at_once(role, first):
 @pytest.mark.spec("ST-4")
 def test_a_stream_whose_data_may_not_go_yet_is_announced_without_them():
     peer = Peer(Node()).call(MAX_DATA=10)
-    peer.handle.open_stream().write(bytes(100))
+    first = peer.handle.open_stream()
+    first.write(bytes(100))
     assert sum(len(frame.data) for frame in peer.exchange()) == 10
     stream = peer.handle.open_stream()
     stream.write(b"are you there?")

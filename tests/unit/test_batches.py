@@ -121,6 +121,7 @@ def test_messages_and_streams_of_all_lengths_share_the_batches():
         assert handle.send_datagrams(messages) == len(messages)
         stream = handle.open_stream()
         stream.write(data_of(number, 37 * number))
+        stream.finish()
         expected.append((messages, data_of(number, 37 * number)))
     crowd.deliver(crowd.a.transmit(crowd.now))
     for handle, (messages, data) in zip(crowd.there, expected, strict=True):
@@ -133,7 +134,9 @@ def test_both_sides_of_many_connections_speak_at_once():
     crowd = Crowd(130)
     for handles in (crowd.here, crowd.there):
         for number, handle in enumerate(handles):
-            handle.open_stream().write(data_of(number, 3000))
+            stream = handle.open_stream()
+            stream.write(data_of(number, 3000))
+            stream.finish()
     crowd.carry()
     for handles in (crowd.there, crowd.here):
         for number, handle in enumerate(handles):
