@@ -64,7 +64,7 @@ cdef uint8_t[5][8][2] TABLE = [
         [NOT_ALLOWED, DO_NOTHING],
         [CONN_CLOSING, DO_NOTHING],
         [CONN_CLOSING, DO_NOTHING],
-        [CONN_DRAINING, DO_NOTHING],
+        [CONN_DRAINING, DO_DRAIN],
         [CONN_CLOSED, DO_END],
         [CONN_CLOSED, DO_END],
         [CONN_CLOSED, DO_END],
