@@ -194,7 +194,7 @@ cdef class ConnectionHandle:
         conn_close_info(c, CLOSED_LOCALLY, code, True, <const uint8_t *>PyBytes_AS_STRING(reason),
                         <uint32_t>PyBytes_GET_SIZE(reason))
         conn_input(c, CONN_IN_CLOSE)
-        leave(self.engine)
+        leave(self.engine, True)
 
     def open_stream(self):
         """Open a stream and announce it; None while the peer allows no more, or when the connection is not open."""

@@ -20,9 +20,12 @@ cdef int take_lock(Engine engine) except -1:
     return 0
 
 
-cdef int leave(Engine engine) except -1:
-    """Give the lock back, and ask for a turn if there is something to send."""
-    cdef bint kick = not engine.is_kicked and first_link(&engine.registry.context.ready) != NULL
+cdef int leave(Engine engine, bint may_tell=False) except -1:
+    """Give the lock back, and ask for a turn if there is something to send, or, where the verb `may_tell`, to be told.
+
+    Other verbs do not look: what is to be told while they run has its turn already, and each would ask for another."""
+    cdef bint kick = not engine.is_kicked and (first_link(&engine.registry.context.ready) != NULL
+                                               or (may_tell and engine.has_events()))
     if kick:
         engine.is_kicked = True
     engine.unlock()

@@ -187,7 +187,7 @@ cdef class StreamHandle:
         c = self.enter()
         if self.stream.out.start < self.loan_end:
             conn_reset_stream(c, self.stream, 0)
-        leave(self.engine)
+        leave(self.engine, True)
         self.has_loan = False
         PyBuffer_Release(&self.loan)
 
@@ -202,13 +202,13 @@ cdef class StreamHandle:
         """Give our side up; what is not acknowledged is forgotten."""
         cdef Conn *c = self.enter()
         conn_reset_stream(c, self.stream, code)
-        leave(self.engine)
+        leave(self.engine, True)
 
     def stop(self, uint64_t code):
         """Read no more, and ask the peer to stop."""
         cdef Conn *c = self.enter()
         conn_stop_stream(c, self.stream, code)
-        leave(self.engine)
+        leave(self.engine, True)
 
     def read(self, Py_ssize_t most):
         """Return up to `most` bytes; None when nothing has arrived (or ever will: see is_at_end and reset_code)."""

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from interpeer import Config
-from interpeer._core import connection_handle, control
+from interpeer._core import connection_handle, control, stream_handle
 from interpeer._core.engine import Engine
 from interpeer._core.pump import Pump
 
@@ -122,3 +122,23 @@ def test_pump_that_was_never_made_closes_no_descriptor():
     with pytest.raises(TypeError):
         Pump(None)
     assert os.path.samestat(os.fstat(0), before)
+
+
+def test_stop_wakes_who_waits_to_read_even_if_there_is_nothing_to_send():
+    ends = Ends()
+    theirs = ends.there[0].open_stream()
+    ends.carry()
+    ours = ends.here[0].accept_stream()
+    theirs.write(b"lost")
+    ends.transmit(1)
+    theirs.finish()
+    ends.exchanges[0].receive([(data, AT[1], ecn) for data, _, ecn in ends.transmit(1)], ends.now)
+    ends.transmit(0)
+    control.events(ends.engines[0])
+    kicks = []
+    ends.engines[0].on_kick = lambda: kicks.append("kick")
+    assert ours.want_readable() is False and kicks == []
+    ours.stop(5)
+    assert kicks == ["kick"]
+    assert [event[2:] for event in control.events(ends.engines[0])] == [(ours.id, stream_handle.READABLE)]
+    assert ours.want_readable() is True
