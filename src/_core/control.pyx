@@ -17,6 +17,7 @@ from interpeer._core.crypto cimport KEY_BYTES, SUITES, blake2b, suite_is_availab
 from interpeer._core.dial cimport MAX_CANDIDATES
 from interpeer._core.engine cimport EVENT_ASK, EVENT_CONNECTION, EVENT_INCOMING, EVENT_STREAM, Engine, Event
 from interpeer._core.connection_handle cimport ConnectionHandle
+from interpeer._core.entry cimport take_lock
 from interpeer._core.handshake cimport MAX_NETWORK_BYTES, node_keys_init
 from interpeer._core.reception cimport reception_decide
 from interpeer._core.registry cimport (
@@ -98,7 +99,7 @@ def configure(Engine engine not None, bytes seed not None, bytes network not Non
 
 def set_receive_buffer(Engine engine not None, uint64_t bytes_held):
     """Tell peers how much our sockets hold until they are read; for connections made from now on."""
-    engine.lock()
+    take_lock(engine)
     engine.registry.context.limits.receive_buffer = bytes_held
     engine.unlock()
 
@@ -121,7 +122,7 @@ def allow_listed(Engine engine not None, identities):
 
 
 cdef int set_policy(Engine engine, int policy) except -1:
-    engine.lock()
+    take_lock(engine)
     engine.registry.policy = policy
     engine.unlock()
     return 0
@@ -131,7 +132,7 @@ cdef int allow_one(Engine engine, bytes identity) except -1:
     cdef int result
     if len(identity) != 32:
         raise ValueError(f"an identity has 32 bytes, not {len(identity)}")
-    engine.lock()
+    take_lock(engine)
     result = registry_allow(&engine.registry, <uint8_t *>PyBytes_AS_STRING(identity))
     engine.unlock()
     if result != 0:
@@ -141,7 +142,7 @@ cdef int allow_one(Engine engine, bytes identity) except -1:
 
 def decide(Engine engine not None, uint32_t ask, bint is_welcome):
     """Answer a question that came as an ASK event; one that is too late changes nothing."""
-    engine.lock()
+    take_lock(engine)
     reception_decide(&engine.registry, ask, is_welcome, engine.now_ns)
     engine.unlock()
     if engine.on_kick is not None:
@@ -150,7 +151,7 @@ def decide(Engine engine not None, uint32_t ask, bint is_welcome):
 
 def refuse_all(Engine engine not None):
     """Let nobody in from now on: the node is closing."""
-    engine.lock()
+    take_lock(engine)
     engine.registry.is_closed = True
     engine.unlock()
 
@@ -185,7 +186,7 @@ def connect(Engine engine not None, bytes identity not None, list addresses not 
         raise ValueError(f"a protocol's name has between 1 and {MAX_PROTOCOL_BYTES} bytes: {protocol!r}")
     for i, address in enumerate(addresses[:MAX_CANDIDATES]):
         read_endpoint(address, &candidates[i])
-    engine.lock()
+    take_lock(engine)
     handle.handle = engine.dial(<uint8_t *>PyBytes_AS_STRING(identity), peer_key, <uint8_t *>PyBytes_AS_STRING(protocol),
                                 <uint32_t>len(protocol), candidates, min(len(addresses), MAX_CANDIDATES))
     if handle.handle != NULL:
@@ -207,7 +208,7 @@ def events(Engine engine not None):
     cdef int n = EVENTS_AT_A_TIME, i
     cdef list out = []
     while n == EVENTS_AT_A_TIME:
-        engine.lock()
+        take_lock(engine)
         n = engine.poll_events(batch, EVENTS_AT_A_TIME)
         hold_objects(batch, n)
         engine.unlock()
@@ -249,7 +250,7 @@ def counters(Engine engine not None):
     """Return every counter of the node by name, and how many connections and half-open handshakes there are."""
     cdef Counters result
     cdef uint32_t connections, half_open
-    engine.lock()
+    take_lock(engine)
     result = engine.registry.context.counters
     connections = engine.registry.connections
     half_open = engine.registry.answering.count
@@ -259,7 +260,7 @@ def counters(Engine engine not None):
 
 def live_objects(Engine engine not None):
     """Return how many blocks, streams and records are handed out: for leak checks."""
-    engine.lock()
+    take_lock(engine)
     x = &engine.registry.context
     small, large, streams, records = x.blocks.small.live, x.blocks.large.live, x.streams.live, x.records.live
     connections, half_open, timers = engine.registry.connections, engine.registry.answering.count, engine.registry.timers.count
@@ -272,7 +273,7 @@ def live_objects(Engine engine not None):
 
 def add_entropy(Engine engine not None, bytes random not None):
     """Give the engine random bytes; return how many it took. Each is used once, so none may be given twice."""
-    engine.lock()
+    take_lock(engine)
     n = entropy_add(&engine.registry.context.entropy, <uint8_t *>PyBytes_AS_STRING(random), <uint32_t>len(random))
     engine.unlock()
     return n
@@ -280,7 +281,11 @@ def add_entropy(Engine engine not None, bytes random not None):
 
 def entropy_missing(Engine engine not None):
     """Return how many random bytes the engine has room for."""
-    return ENTROPY_BYTES - engine.registry.context.entropy.left
+    cdef uint32_t left
+    take_lock(engine)
+    left = engine.registry.context.entropy.left
+    engine.unlock()
+    return ENTROPY_BYTES - left
 
 
 cdef class Exchange:
@@ -320,20 +325,21 @@ cdef class Exchange:
             self.received.count += 1
         self.flush(now_ns)
 
-    cdef void flush(self, uint64_t now_ns):
-        self.engine.lock()
+    cdef int flush(self, uint64_t now_ns) except -1:
+        take_lock(self.engine)
         self.engine.handle_batch(&self.received, now_ns)
         self.engine.unlock()
         self.received.count = 0
+        return 0
 
     def handle_timeout(self, uint64_t now_ns):
-        self.engine.lock()
+        take_lock(self.engine)
         self.engine.handle_timeout(now_ns)
         self.engine.unlock()
 
     def poll_timeout(self):
         """Return when handle_timeout is due; 0 never, 1 at once."""
-        self.engine.lock()
+        take_lock(self.engine)
         deadline = self.engine.poll_timeout()
         self.engine.unlock()
         return deadline
@@ -346,7 +352,7 @@ cdef class Exchange:
         cdef list out = []
         while more:
             send_batch_clear(&self.batch)
-            self.engine.lock()
+            take_lock(self.engine)
             more = self.engine.poll_transmit(&self.batch, now_ns)
             self.engine.unlock()
             for i in range(self.batch.count):
@@ -361,4 +367,8 @@ cdef class Exchange:
 
     @property
     def has_events(self):
-        return self.engine.has_events()
+        cdef bint has_events
+        take_lock(self.engine)
+        has_events = self.engine.has_events()
+        self.engine.unlock()
+        return has_events

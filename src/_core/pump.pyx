@@ -125,8 +125,12 @@ cdef class Pump:
     # --- turns ---
 
     def turn(self, uint32_t readable):
-        """Take what has come to the sockets whose bits are set, and send what is due. Return TURN_* bits."""
+        """Take what has come to the sockets whose bits are set, and send what is due. Return TURN_* bits.
+
+        In a forked child nothing: its loop has inherited the callbacks, but keys and sockets belong to the parent."""
         cdef int result
+        if self.engine.is_forked():
+            return 0
         with nogil:
             result = self.turn_nogil(readable)
         return result
@@ -262,7 +266,7 @@ cdef class Pump:
         for i in range(n):
             fds[i + 1] = self.sockets[i].fd
         with nogil:
-            while not atomic_load(&self.stopping):
+            while not atomic_load(&self.stopping) and not self.engine.is_forked():
                 now = udp_clock_ns()
                 timeout_ns = -1
                 if result & TURN_MORE:

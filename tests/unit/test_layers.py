@@ -32,7 +32,7 @@ SIDEWAYS: dict[str, set[str]] = {
     "engine": {"registry", "reception"},
     "connection_handle": {"entry", "stream_handle"},
     "stream_handle": {"entry"},
-    "control": {"connection_handle"},
+    "control": {"connection_handle", "entry"},
 }
 
 ALLOWED: dict[str, set[str]] = {
