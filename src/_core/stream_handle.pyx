@@ -20,10 +20,19 @@ from interpeer._core.stream cimport (
     SEND_FINISHING, SEND_OPEN, STREAM_EVENT_ACKED, STREAM_EVENT_READABLE, STREAM_EVENT_WRITABLE, Stream, recv_input,
     stream_readable)
 
+cdef enum:                          # how the receiving side stands
+    READING_MORE = 0                # something can be read, or may come
+    READING_END = 1                 # everything has been read
+    READING_RESET = 2               # the peer gave its side up
+    READING_STOPPED = 3             # we have stopped reading
+    READING_OVER = 4                # so is the connection
+
 # numbers for the layer above
 READABLE = STREAM_EVENT_READABLE
 WRITABLE = STREAM_EVENT_WRITABLE
 ACKED = STREAM_EVENT_ACKED
+
+MORE, END, RESET, STOPPED, OVER = READING_MORE, READING_END, READING_RESET, READING_STOPPED, READING_OVER
 
 cdef enum:
     COPY_BYTES = 262144             # copied under the lock at a time
@@ -76,63 +85,102 @@ cdef class StreamHandle:
         take_lock(self.engine)
         return <Conn *>self.stream.conn
 
-    # --- readers ---
+    # --- readers: each is right for one moment, and only one that cannot change any more is right for the next ---
 
     @property
     def bytes_accepted(self):
         """Return how many bytes have been taken from the application."""
-        return self.stream.out.end
+        self.enter()
+        end = self.stream.out.end
+        leave(self.engine)
+        return end
 
     @property
     def bytes_acked(self):
         """Return up to where the peer's transport has everything."""
-        return self.stream.out.start
+        self.enter()
+        start = self.stream.out.start
+        leave(self.engine)
+        return start
 
     @property
     def can_write(self):
         """Tell whether the sending side is open and so is the connection."""
-        return self.stream.send_state == SEND_OPEN and (<Conn *>self.stream.conn).state == CONN_OPEN
+        cdef Conn *c = self.enter()
+        cdef bint can_write = self.stream.send_state == SEND_OPEN and c.state == CONN_OPEN
+        leave(self.engine)
+        return can_write
 
     @property
     def is_finished(self):
         """Tell whether our side was finished, whether or not that is acknowledged."""
-        return self.stream.send_state == SEND_FINISHING or self.stream.send_state == SEND_DONE
-
-    @property
-    def is_reset(self):
-        """Tell whether our side was given up, by us, by the peer's wish, or with the connection."""
-        return self.stream.send_state > SEND_DONE
+        self.enter()
+        state = self.stream.send_state
+        leave(self.engine)
+        return state == SEND_FINISHING or state == SEND_DONE
 
     @property
     def is_acked(self):
         """Tell whether our side was finished and the peer's transport has all of it."""
-        return self.stream.send_state == SEND_DONE
+        self.enter()
+        state = self.stream.send_state
+        leave(self.engine)
+        return state == SEND_DONE
 
     @property
     def is_at_end(self):
         """Tell whether everything the peer sent has been read."""
-        cdef uint8_t state = self.stream.recv_state
-        return state == RECV_READ or (state == RECV_COMPLETE and stream_readable(self.stream) == 0)
+        return self.reading() == READING_END
 
     @property
     def bytes_readable(self):
-        return stream_readable(self.stream)
+        self.enter()
+        n = stream_readable(self.stream)
+        leave(self.engine)
+        return n
 
     @property
     def reset_code(self):
         """Return the code with which the peer gave its side up, or None."""
-        cdef uint8_t state = self.stream.recv_state
-        return self.stream.peer_code if state == RECV_RESET or state == RECV_RESET_TOLD else None
+        self.enter()
+        state, code = self.stream.recv_state, self.stream.peer_code
+        leave(self.engine)
+        return code if state == RECV_RESET or state == RECV_RESET_TOLD else None
 
     @property
     def stop_code(self):
         """Return the code with which the peer asked us to stop, or None."""
-        return self.stream.peer_stop_code if self.stream.was_stopped else None
+        self.enter()
+        was_stopped, code = self.stream.was_stopped, self.stream.peer_stop_code
+        leave(self.engine)
+        return code if was_stopped else None
 
-    @property
-    def is_stopped(self):
-        """Tell whether we have stopped reading."""
-        return bool(self.stream.is_stopped)
+    def reading(self):
+        """Tell, for one moment, whether something can be read or may come (MORE), or why not (END, RESET, STOPPED, OVER)."""
+        cdef Conn *c = self.enter()
+        cdef uint8_t state = self.stream.recv_state
+        cdef int result = READING_MORE
+        if stream_readable(self.stream) == 0:
+            if state == RECV_READ or state == RECV_COMPLETE:
+                result = READING_END
+            elif state == RECV_RESET or state == RECV_RESET_TOLD:
+                result = READING_RESET
+            elif self.stream.is_stopped:
+                result = READING_STOPPED
+            elif c.state > CONN_OPEN:
+                result = READING_OVER
+        leave(self.engine)
+        return result
+
+    def has_acked(self, uint64_t mark):
+        """Tell whether the peer's transport has everything below `mark`, and the end if our side is finished; None: it
+        never will, since our side was given up, by us, by the peer's wish, or with the connection."""
+        self.enter()
+        state, start = self.stream.send_state, self.stream.out.start
+        leave(self.engine)
+        if state > SEND_DONE:
+            return None
+        return start >= mark and state != SEND_FINISHING
 
     # --- verbs ---
 
@@ -210,15 +258,19 @@ cdef class StreamHandle:
         conn_stop_stream(c, self.stream, code)
         leave(self.engine, True)
 
-    def read(self, Py_ssize_t most):
-        """Return up to `most` bytes; None when nothing has arrived (or ever will: see is_at_end and reset_code)."""
-        cdef Conn *c = self.enter()
-        cdef uint64_t n = stream_readable(self.stream)
+    def read(self, Py_ssize_t most, Py_ssize_t least=1):
+        """Return up to `most` bytes; None when fewer than `least` have arrived, or none (`reading` tells why)."""
+        cdef Conn *c
+        cdef uint64_t n
         cdef bytes out = None
+        if most < 0:
+            raise ValueError(f"cannot read {most} bytes")
+        c = self.enter()
+        n = stream_readable(self.stream)
         try:
             if n > <uint64_t>most:
                 n = most
-            if n:
+            if n and n >= <uint64_t>least:
                 out = PyBytes_FromStringAndSize(NULL, n)
                 conn_read_stream(c, self.stream, <uint8_t *>PyBytes_AS_STRING(out), n)
         finally:

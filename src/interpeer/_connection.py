@@ -213,10 +213,12 @@ class Connection:
         Raises the connection's error when it is over. Cancelled, nothing is lost."""
         while True:
             handle = self._handle.accept_stream()
+            if handle is None and not self.is_open:
+                handle = self._handle.accept_stream()  # it may have come just before the end
+                if handle is None:
+                    raise self._error()
             if handle is not None:
                 return Stream(self, handle)
-            if not self.is_open:
-                raise self._error()
             await self._until(connection_handle.EVENT_STREAM)
 
     def streams(self) -> _Streams:
@@ -274,22 +276,25 @@ class Connection:
         oldest first, and counted in `stats().datagrams_dropped`."""
         while True:
             data = self._handle.recv_datagram()
+            if data is None and not self.is_open:
+                data = self._handle.recv_datagram()  # it may have come just before the end
+                if data is None:
+                    raise self._error()
             if data is not None:
                 return data
-            await self._wait_for_datagram()
+            await self._until(connection_handle.EVENT_DATAGRAM)
 
     async def recv_datagrams(self, most: int = 1024) -> list[bytes]:
         """Return up to `most` datagrams, at least one; otherwise as `recv_datagram`, and much cheaper for many."""
         while True:
             messages = self._handle.recv_datagrams(most)
+            if not messages and not self.is_open:
+                messages = self._handle.recv_datagrams(most)
+                if not messages:
+                    raise self._error()
             if messages:
                 return messages
-            await self._wait_for_datagram()
-
-    async def _wait_for_datagram(self) -> None:
-        if not self.is_open:
-            raise self._error()
-        await self._until(connection_handle.EVENT_DATAGRAM)
+            await self._until(connection_handle.EVENT_DATAGRAM)
 
     # --- lifetime ---
 
