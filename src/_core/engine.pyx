@@ -170,12 +170,16 @@ cdef class Engine:
 
     cdef uint64_t poll_timeout(self) noexcept nogil:
         """Return when handle_timeout is due: 0 never, 1 at once, since something waits to be transmitted."""
-        cdef uint64_t deadline = timers_next_ns(&self.registry.timers)
-        cdef uint64_t other = answering_deadline_ns(&self.registry.answering)
         if first_link(&self.registry.context.ready) != NULL or self.registry.reply_count \
                 or atomic_load_pointer(&self.released_streams) != NULL \
                 or atomic_load_pointer(&self.released_handles) != NULL:
             return 1
+        return self.next_deadline_ns()
+
+    cdef uint64_t next_deadline_ns(self) noexcept nogil:
+        """Return when a timer expires, whatever waits to be transmitted; 0 never."""
+        cdef uint64_t deadline = timers_next_ns(&self.registry.timers)
+        cdef uint64_t other = answering_deadline_ns(&self.registry.answering)
         return other if deadline == 0 or (other and other < deadline) else deadline
 
     # --- what goes out ---

@@ -49,6 +49,7 @@ cdef class Pump:
         self.engine = engine
         self.count = 0
         self.is_blocked = False
+        self.blocked = 0
         self.armed_ns = 0
         self.deadline_ns = 0
         self.spin_ns = spin_ns
@@ -104,6 +105,11 @@ cdef class Pump:
         return [self.sockets[i].fd for i in range(self.count)]
 
     @property
+    def blocked_descriptor(self):
+        """Return the descriptor of the socket that is full, after a turn that says so."""
+        return self.sockets[self.blocked].fd
+
+    @property
     def timer_descriptor(self):
         """Return a descriptor that is readable when a turn is due; -1 where there is none and the loop's timers must do."""
         return self.timer_fd
@@ -152,7 +158,7 @@ cdef class Pump:
             if readable:
                 active_ns = now_ns
                 if self.engine.registry.context.is_pressed:
-                    break                   # the descriptor stays readable, and the application runs in between
+                    break                   # the descriptor stays readable; on a loop the application runs in between
                 if now_ns - start_ns > TURN_BUDGET_NS:
                     result |= TURN_MORE
                     break
@@ -204,6 +210,9 @@ cdef class Pump:
         """Do what is due, and send until there is nothing more or a socket is full."""
         cdef bint more = True
         if self.is_blocked and not self.send_batch():
+            self.engine.lock()
+            self.engine.handle_timeout(now_ns)      # otherwise what is due would stay due, turn after turn
+            self.engine.unlock()
             return
         while more:
             send_batch_clear(&self.batch)
@@ -236,17 +245,20 @@ cdef class Pump:
             self.batch.count = count
             if result == UDP_WOULD_BLOCK:
                 self.is_blocked = True
+                self.blocked = i
                 return False
             if result < 0:
-                self.batch.sent = end       # the socket is unusable: lost, and counted by it
+                self.batch.sent = end       # the socket is unusable: as good as lost
         return True
 
     cdef void arm(self, uint64_t now_ns) noexcept nogil:
-        """Set the timer to the next deadline. One that fires early costs less than moving it with every packet."""
+        """Set the timer to the next deadline. One that fires early costs less than moving it with every packet.
+
+        What waits to be transmitted is no reason to come back while a socket is full: that it has room again is."""
         self.engine.lock()
-        self.deadline_ns = self.engine.poll_timeout()
+        self.deadline_ns = self.engine.next_deadline_ns() if self.is_blocked else self.engine.poll_timeout()
         self.engine.unlock()
-        if self.timer_fd < 0 or self.deadline_ns == 0 or (self.is_blocked and self.deadline_ns == 1):
+        if self.timer_fd < 0 or self.deadline_ns == 0:
             return
         if self.armed_ns == 0 or self.deadline_ns < self.armed_ns:
             self.armed_ns = self.deadline_ns
@@ -273,9 +285,7 @@ cdef class Pump:
                     timeout_ns = 0
                 elif self.deadline_ns:
                     timeout_ns = <int64_t>(self.deadline_ns - now) if self.deadline_ns > now else 0
-                    if self.is_blocked and self.deadline_ns == 1:
-                        timeout_ns = -1
-                ready = pump_wait(fds, n + 1, 0xFE if self.is_blocked else 0, timeout_ns)
+                ready = pump_wait(fds, n + 1, 2 << self.blocked if self.is_blocked else 0, timeout_ns)
                 if ready & 1:
                     pump_drain(wake_fd)
                 result = self.turn_nogil((ready >> 1) & ((1 << n) - 1))

@@ -22,7 +22,8 @@ cdef class Pump:
     cdef int count
     cdef RecvBatch received
     cdef SendBatch batch
-    cdef bint is_blocked
+    cdef bint is_blocked            # a socket is full; what it did not take waits in `batch`
+    cdef int blocked                # ... and which
     cdef int timer_fd               # -1: none here
     cdef uint64_t armed_ns          # what it is set to; 0: not
     cdef readonly uint64_t deadline_ns
