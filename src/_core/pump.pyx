@@ -11,6 +11,7 @@ from interpeer._core.context cimport ENTROPY_BYTES, Entropy, entropy_add
 from interpeer._core.control cimport read_endpoint
 from interpeer._core.crypto cimport random_bytes, wipe
 from interpeer._core.engine cimport Engine
+from interpeer._core.entry cimport begin_alone, end_alone
 from interpeer._core.slab cimport (
     Endpoint, endpoint_is_ipv4, recv_batch_free, recv_batch_init, send_batch_clear, send_batch_free, send_batch_init)
 from interpeer._core.udp cimport (
@@ -56,6 +57,7 @@ cdef class Pump:
         self.turns = 0
         self.timer_uses = 0
         self.stopping = 0
+        self.users = 0
         self.timer_fd = pump_timer_open() if with_timer else -1
         if recv_batch_init(&self.received) != 0 or send_batch_init(&self.batch) != 0:
             raise MemoryError
@@ -137,8 +139,10 @@ cdef class Pump:
         cdef int result
         if self.engine.is_forked():
             return 0
+        begin_alone(&self.users)
         with nogil:
             result = self.turn_nogil(readable)
+        end_alone(&self.users)
         return result
 
     cdef int turn_nogil(self, uint32_t readable) noexcept nogil:
@@ -274,6 +278,7 @@ cdef class Pump:
         cdef uint32_t ready
         cdef int64_t timeout_ns
         cdef uint64_t now
+        begin_alone(&self.users)
         fds[0] = wake_fd
         for i in range(n):
             fds[i + 1] = self.sockets[i].fd
@@ -293,6 +298,7 @@ cdef class Pump:
                     pump_signal(notify_fd)
                 while atomic_load(&self.engine.waiters):
                     yield_thread()          # verbs first: a lock that is taken again at once lets nobody else in
+            end_alone(&self.users)
 
     def stop(self):
         """Make `run` return; the caller also writes to the wake descriptor."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self, final
 
 from interpeer import errors
 from interpeer._address import Endpoint
-from interpeer._core import connection_handle, control
+from interpeer._core import connection_handle, control, entry
 from interpeer._identity import PeerId
 from interpeer._stream import Stream
 from interpeer._waiting import Opening, Waiters
@@ -302,7 +302,8 @@ class Connection:
         """Close, telling the peer a code and a reason, after what `finish` has promised is delivered.
 
         Waits for that no longer than the node's linger time. Harmless on a connection that is over. Cancelled, it is closed
-        at once."""
+        at once. Raises ValueError, and closes nothing, for a code that is not from 0 to 2**62 - 1."""
+        code = entry.wire_code(code)
         try:
             async with asyncio.timeout(self._node._linger_s):
                 await self._until(connection_handle.EVENT_FLUSHED)

@@ -127,7 +127,9 @@ class Stream:
             handle.return_loan()
 
     def reset(self, code: int = 0) -> None:
-        """Give our side up: the peer's reads fail with StreamReset and this code. What was not acknowledged is lost."""
+        """Give our side up: the peer's reads fail with StreamReset and this code. What was not acknowledged is lost.
+
+        Raises ValueError for a code that is not from 0 to 2**62 - 1."""
         self._handle.reset(code)
 
     def _write_error(self) -> Exception:
@@ -259,7 +261,9 @@ class Stream:
         raise StreamReset(f"the peer gave this stream up (code {code})", code)
 
     def stop(self, code: int = 0) -> None:
-        """Read no more, and ask the peer to stop: its writes fail with StreamReset and this code."""
+        """Read no more, and ask the peer to stop: its writes fail with StreamReset and this code.
+
+        Raises ValueError for a code that is not from 0 to 2**62 - 1."""
         self._handle.stop(code)
 
     def __aiter__(self) -> Self:

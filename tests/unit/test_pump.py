@@ -53,6 +53,7 @@ class Calling:
     def close(self):
         self.pump.close()
         self.other_end.close()
+        self.__dict__.clear()  # pytest keeps the fixture itself a little longer
 
 
 @pytest.fixture
@@ -93,6 +94,8 @@ def test_thread_of_a_pump_sleeps_while_a_socket_is_full(calling):
         wake.send(b"k")
         try:
             assert notified.recv(1) and calling.pump.turns < FEW
+            with pytest.raises(RuntimeError, match="one at a time"):
+                calling.pump.turn(0)
         finally:
             calling.pump.stop()
             wake.send(b"k")

@@ -31,6 +31,7 @@ cdef class Pump:
     cdef readonly uint64_t turns
     cdef readonly uint64_t timer_uses
     cdef long stopping
+    cdef long users                 # threads in a turn: one at a time may be
 
     cdef void add_entropy(self) noexcept nogil
     cdef int turn_nogil(self, uint32_t readable) noexcept nogil
