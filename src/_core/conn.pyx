@@ -64,7 +64,7 @@ cdef uint8_t[5][8][2] TABLE = [
         [NOT_ALLOWED, DO_NOTHING],
         [CONN_CLOSING, DO_NOTHING],
         [CONN_CLOSING, DO_NOTHING],
-        [CONN_DRAINING, DO_NOTHING],
+        [CONN_DRAINING, DO_DRAIN],
         [CONN_CLOSED, DO_END],
         [CONN_CLOSED, DO_END],
         [CONN_CLOSED, DO_END],
@@ -218,6 +218,7 @@ cdef void conn_notify_stream(Conn *c, Stream *s) noexcept nogil:
     if s.wanted == 0:
         return
     if s.wanted & STREAM_EVENT_READABLE and (stream_readable(s) or s.in_.posted_filled >= s.read_mark or c.state > CONN_OPEN
+                                             or s.is_stopped
                                              or (s.recv_state != RECV_OPEN and s.recv_state != RECV_SIZE_KNOWN)):
         events |= STREAM_EVENT_READABLE     # what could not be posted, after a gap, has to be read to make room
     if s.wanted & STREAM_EVENT_WRITABLE and (s.out.end - s.out.start <= conn_send_buffer(c) // 2

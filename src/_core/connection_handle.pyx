@@ -9,17 +9,19 @@ true already, and otherwise an event will tell.
 cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_INCREF, Py_XDECREF
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from interpeer._core.conn cimport (
     CLOSED_LOCALLY, CONN_EVENT_CLOSED, CONN_EVENT_DATAGRAM, CONN_EVENT_DATAGRAM_ROOM, CONN_EVENT_FLUSHED,
-    CONN_EVENT_OPEN, CONN_EVENT_STREAM, CONN_EVENT_STREAM_ROOM, CONN_IN_CLOSE, CONN_OPEN, Conn, conn_accept_stream,
-    conn_close_info, conn_input, conn_max_datagram, conn_open_stream, conn_wake)
+    CONN_EVENT_OPEN, CONN_EVENT_STREAM, CONN_EVENT_STREAM_ROOM, CONN_IN_CLOSE, CONN_OPEN, Conn, Handle,
+    conn_accept_stream, conn_close_info, conn_input, conn_max_datagram, conn_open_stream, conn_wake)
 from interpeer._core.datagram cimport MESSAGES_OK, messages_next_bytes, messages_pop, messages_push
 from interpeer._core.dial cimport Candidate, Dial
 from interpeer._core.engine cimport Engine
-from interpeer._core.entry cimport kick_from_destructor, leave, take_lock
+from interpeer._core.entry cimport kick_from_destructor, leave, take_lock, wire_code
 from interpeer._core.path cimport Path
 from interpeer._core.slab cimport Endpoint
 from interpeer._core.stream cimport Stream
@@ -36,21 +38,74 @@ EVENT_DATAGRAM_ROOM = CONN_EVENT_DATAGRAM_ROOM
 EVENT_FLUSHED = CONN_EVENT_FLUSHED
 
 
+cdef struct Figures:                # what stats() tells
+    uint64_t rtt_ns
+    uint64_t min_rtt_ns
+    uint64_t latest_rtt_ns
+    uint64_t rtt_variance_ns
+    uint64_t window_bytes
+    uint64_t bytes_in_flight
+    uint64_t congestion_events
+    uint64_t packets_sent
+    uint64_t packets_received
+    uint64_t packets_lost
+    uint64_t bytes_sent
+    uint64_t bytes_received
+    uint64_t packet_bytes
+    uint64_t ecn
+    uint64_t ecn_ce
+    uint64_t key_epoch
+    uint64_t peer_key_epoch
+    uint64_t data_sent
+    uint64_t data_limit
+    uint64_t data_received
+    uint64_t data_allowed
+    uint64_t streams
+    uint64_t datagrams_queued
+    uint64_t datagrams_waiting
+    uint64_t datagrams_dropped
+
+
+cdef object MADE_HERE = object()    # nobody else has it: a handle of nothing would be read all the same
+
+
+cdef ConnectionHandle new_handle(Engine engine):
+    """Return a handle of no connection yet: `attach_handle` gives it one."""
+    cdef ConnectionHandle handle = ConnectionHandle.__new__(ConnectionHandle, MADE_HERE)
+    handle.engine = engine
+    return handle
+
+
+cdef void attach_handle(ConnectionHandle handle, Handle *core, object reference) noexcept:
+    """Let a handle hold a connection, which finds it again by a weak reference to it. Under the lock."""
+    Py_INCREF(reference)
+    core.object = <void *>reference
+    handle.handle = core
+
+
 @cython.final
 @cython.no_gc_clear             # the destructor needs the engine
 cdef class ConnectionHandle:
     """A connection of the engine. Made by connect() and by events(), never directly."""
 
-    def __cinit__(self, Engine engine not None):
-        self.engine = engine
+    def __cinit__(self, key=None):
+        if key is not MADE_HERE:
+            raise TypeError("a connection's handle is made by connect() and events() of control")
         self.handle = NULL
         self.owner = None
 
     def __dealloc__(self):
-        if self.handle != NULL:
+        cdef PyObject *reference
+        if self.handle == NULL:
+            return
+        if not self.engine.is_forked():
+            self.engine.lock()              # events() may be looking at it
+            reference = <PyObject *>self.handle.object
             self.handle.object = NULL
-            self.engine.let_go_of_handle(self.handle)
-            kick_from_destructor(self.engine)
+            self.engine.unlock()
+            Py_XDECREF(reference)
+        self.engine.let_go_of_handle(self.handle)
+        kick_from_destructor(self.engine)
 
     cdef Conn *enter(self) except NULL:
         take_lock(self.engine)
@@ -138,22 +193,36 @@ cdef class ConnectionHandle:
 
     def stats(self):
         """Return figures of the path and of flow control; times in ns."""
-        cdef Conn c = self.enter()[0]
+        cdef Figures figures
+        cdef Conn *c = self.enter()
         cdef Path *p = &c.path
+        figures.rtt_ns = p.recovery.rtt.smoothed_ns
+        figures.min_rtt_ns = p.recovery.rtt.min_ns
+        figures.latest_rtt_ns = p.recovery.rtt.latest_ns
+        figures.rtt_variance_ns = p.recovery.rtt.variance_ns
+        figures.window_bytes = p.cc.window
+        figures.bytes_in_flight = p.recovery.bytes_in_flight
+        figures.congestion_events = p.cc.congestion_events
+        figures.packets_sent = p.packets_sent
+        figures.packets_received = p.packets_received
+        figures.packets_lost = p.packets_lost
+        figures.bytes_sent = p.bytes_sent
+        figures.bytes_received = p.bytes_received
+        figures.packet_bytes = p.packet_bytes
+        figures.ecn = p.ecn_state
+        figures.ecn_ce = p.ecn_ce
+        figures.key_epoch = c.send.epoch
+        figures.peer_key_epoch = c.recv.epoch
+        figures.data_sent = c.data_sent
+        figures.data_limit = c.data_limit
+        figures.data_received = c.data_received
+        figures.data_allowed = c.data_allowed
+        figures.streams = c.streams.count
+        figures.datagrams_queued = c.messages_out.count
+        figures.datagrams_waiting = c.messages_in.count
+        figures.datagrams_dropped = c.messages_in.dropped
         leave(self.engine)
-        return {
-            "rtt_ns": p.recovery.rtt.smoothed_ns, "min_rtt_ns": p.recovery.rtt.min_ns,
-            "latest_rtt_ns": p.recovery.rtt.latest_ns, "rtt_variance_ns": p.recovery.rtt.variance_ns,
-            "window_bytes": p.cc.window, "bytes_in_flight": p.recovery.bytes_in_flight,
-            "congestion_events": p.cc.congestion_events, "packets_sent": p.packets_sent,
-            "packets_received": p.packets_received, "packets_lost": p.packets_lost, "bytes_sent": p.bytes_sent,
-            "bytes_received": p.bytes_received, "packet_bytes": p.packet_bytes, "ecn": p.ecn_state,
-            "ecn_ce": p.ecn_ce, "key_epoch": c.send.epoch, "peer_key_epoch": c.recv.epoch,
-            "data_sent": c.data_sent, "data_limit": c.data_limit, "data_received": c.data_received,
-            "data_allowed": c.data_allowed, "streams": c.streams.count,
-            "datagrams_queued": c.messages_out.count, "datagrams_waiting": c.messages_in.count,
-            "datagrams_dropped": c.messages_in.dropped,
-        }
+        return figures                      # by name
 
     # --- verbs ---
 
@@ -188,13 +257,14 @@ cdef class ConnectionHandle:
         leave(self.engine)
         return now
 
-    def close(self, uint64_t code, bytes reason):
+    def close(self, code, bytes reason not None):
         """Close, telling the peer; nothing more is sent. Harmless on a connection that is over."""
+        cdef uint64_t number = wire_code(code)
         cdef Conn *c = self.enter()
-        conn_close_info(c, CLOSED_LOCALLY, code, True, <const uint8_t *>PyBytes_AS_STRING(reason),
+        conn_close_info(c, CLOSED_LOCALLY, number, True, <const uint8_t *>PyBytes_AS_STRING(reason),
                         <uint32_t>PyBytes_GET_SIZE(reason))
         conn_input(c, CONN_IN_CLOSE)
-        leave(self.engine)
+        leave(self.engine, True)
 
     def open_stream(self):
         """Open a stream and announce it; None while the peer allows no more, or when the connection is not open."""
@@ -233,7 +303,7 @@ cdef class ConnectionHandle:
 
     def send_datagrams(self, messages):
         """Queue datagrams until one does not fit; return how many were queued. Raise DatagramTooLarge for the first."""
-        cdef list items = messages if type(messages) is list else list(messages)
+        cdef tuple items = tuple(messages)  # nobody else can change it meanwhile
         cdef Py_ssize_t sent = 0, n = len(items)
         cdef Conn *c
         cdef int result = MESSAGES_OK
@@ -305,7 +375,7 @@ cdef int push(Conn *c, const uint8_t *data, Py_ssize_t n) noexcept:
     return result
 
 
-cdef bint all_bytes(list items):
+cdef bint all_bytes(tuple items):
     for item in items:
         if not PyBytes_CheckExact(item):
             return False

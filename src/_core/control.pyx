@@ -7,6 +7,7 @@ the engine sees the same batches as from the system calls.
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING
 from cpython.ref cimport Py_DECREF, Py_INCREF
+from cpython.weakref cimport PyWeakref_NewRef
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
@@ -16,7 +17,9 @@ from interpeer._core.context cimport ENTROPY_BYTES, Counters, entropy_add
 from interpeer._core.crypto cimport KEY_BYTES, SUITES, blake2b, suite_is_available, wipe, x25519_of_identity
 from interpeer._core.dial cimport MAX_CANDIDATES
 from interpeer._core.engine cimport EVENT_ASK, EVENT_CONNECTION, EVENT_INCOMING, EVENT_STREAM, Engine, Event
-from interpeer._core.connection_handle cimport ConnectionHandle
+from interpeer._core.conn cimport Handle
+from interpeer._core.connection_handle cimport ConnectionHandle, attach_handle, new_handle
+from interpeer._core.entry cimport begin_alone, end_alone, kick, take_lock
 from interpeer._core.handshake cimport MAX_NETWORK_BYTES, node_keys_init
 from interpeer._core.reception cimport reception_decide
 from interpeer._core.registry cimport (
@@ -98,7 +101,7 @@ def configure(Engine engine not None, bytes seed not None, bytes network not Non
 
 def set_receive_buffer(Engine engine not None, uint64_t bytes_held):
     """Tell peers how much our sockets hold until they are read; for connections made from now on."""
-    engine.lock()
+    take_lock(engine)
     engine.registry.context.limits.receive_buffer = bytes_held
     engine.unlock()
 
@@ -121,7 +124,7 @@ def allow_listed(Engine engine not None, identities):
 
 
 cdef int set_policy(Engine engine, int policy) except -1:
-    engine.lock()
+    take_lock(engine)
     engine.registry.policy = policy
     engine.unlock()
     return 0
@@ -131,7 +134,7 @@ cdef int allow_one(Engine engine, bytes identity) except -1:
     cdef int result
     if len(identity) != 32:
         raise ValueError(f"an identity has 32 bytes, not {len(identity)}")
-    engine.lock()
+    take_lock(engine)
     result = registry_allow(&engine.registry, <uint8_t *>PyBytes_AS_STRING(identity))
     engine.unlock()
     if result != 0:
@@ -141,16 +144,15 @@ cdef int allow_one(Engine engine, bytes identity) except -1:
 
 def decide(Engine engine not None, uint32_t ask, bint is_welcome):
     """Answer a question that came as an ASK event; one that is too late changes nothing."""
-    engine.lock()
+    take_lock(engine)
     reception_decide(&engine.registry, ask, is_welcome, engine.now_ns)
     engine.unlock()
-    if engine.on_kick is not None:
-        engine.on_kick()
+    kick(engine)
 
 
 def refuse_all(Engine engine not None):
     """Let nobody in from now on: the node is closing."""
-    engine.lock()
+    take_lock(engine)
     engine.registry.is_closed = True
     engine.unlock()
 
@@ -173,7 +175,8 @@ def connect(Engine engine not None, bytes identity not None, list addresses not 
     Raises ValueError for a key that cannot be dialled, for our own, and for no address at all."""
     cdef Endpoint candidates[16]
     cdef uint8_t peer_key[32]
-    cdef ConnectionHandle handle = ConnectionHandle(engine)
+    cdef ConnectionHandle handle = new_handle(engine)
+    cdef Handle *core
     cdef int i
     if len(identity) != 32 or x25519_of_identity(peer_key, <uint8_t *>PyBytes_AS_STRING(identity)) != 0:
         raise ValueError("this peer id is not a usable key: it is not on the curve, or of small order")
@@ -185,16 +188,16 @@ def connect(Engine engine not None, bytes identity not None, list addresses not 
         raise ValueError(f"a protocol's name has between 1 and {MAX_PROTOCOL_BYTES} bytes: {protocol!r}")
     for i, address in enumerate(addresses[:MAX_CANDIDATES]):
         read_endpoint(address, &candidates[i])
-    engine.lock()
-    handle.handle = engine.dial(<uint8_t *>PyBytes_AS_STRING(identity), peer_key, <uint8_t *>PyBytes_AS_STRING(protocol),
-                                <uint32_t>len(protocol), candidates, min(len(addresses), MAX_CANDIDATES))
-    if handle.handle != NULL:
-        handle.handle.object = <void *>handle
+    reference = PyWeakref_NewRef(handle, None)
+    take_lock(engine)
+    core = engine.dial(<uint8_t *>PyBytes_AS_STRING(identity), peer_key, <uint8_t *>PyBytes_AS_STRING(protocol),
+                       <uint32_t>len(protocol), candidates, min(len(addresses), MAX_CANDIDATES))
+    if core != NULL:
+        attach_handle(handle, core, reference)
     engine.unlock()
-    if handle.handle == NULL:
+    if core == NULL:
         raise MemoryError
-    if engine.on_kick is not None:
-        engine.on_kick()
+    kick(engine)
     return handle
 
 
@@ -207,19 +210,20 @@ def events(Engine engine not None):
     cdef int n = EVENTS_AT_A_TIME, i
     cdef list out = []
     while n == EVENTS_AT_A_TIME:
-        engine.lock()
+        take_lock(engine)
         n = engine.poll_events(batch, EVENTS_AT_A_TIME)
-        hold_objects(batch, n)
+        hold_references(batch, n)
         engine.unlock()
         for i in range(n):
-            if batch[i].kind == EVENT_ASK or batch[i].kind == EVENT_INCOMING or batch[i].object != NULL:
-                out.append(event_of(engine, &batch[i]))
+            event = event_of(engine, &batch[i])
+            if event is not None:
+                out.append(event)
     return out
 
 
-cdef void hold_objects(Event *batch, int n) noexcept:
-    """Take a reference to each object that has an event. Under the lock: from then on a turn on another thread may free
-    the handle of one that has been let go of."""
+cdef void hold_references(Event *batch, int n) noexcept:
+    """Hold the weak reference of each object that has an event. Under the lock: from then on the object may go away, and a
+    turn on another thread free its handle. To hold the object itself is not enough where its destructor has begun."""
     cdef int i
     for i in range(n):
         batch[i].object = NULL
@@ -230,16 +234,24 @@ cdef void hold_objects(Event *batch, int n) noexcept:
 
 
 cdef tuple event_of(Engine engine, const Event *e):
+    """Return an event as a tuple; None for an object that is gone."""
     cdef ConnectionHandle handle
     if e.kind == EVENT_ASK:
         return EVENT_ASK, e.id, <bytes>e.identity[:32], e.protocol
     if e.kind == EVENT_INCOMING:
-        handle = ConnectionHandle(engine)
-        handle.handle = e.handle
-        e.handle.object = <void *>handle
+        handle = new_handle(engine)
+        reference = PyWeakref_NewRef(handle, None)
+        take_lock(engine)
+        attach_handle(handle, e.handle, reference)
+        engine.unlock()
         return EVENT_INCOMING, handle, e.events
-    handle = <ConnectionHandle>e.object
-    Py_DECREF(handle)               # the variable has its own
+    if e.object == NULL:
+        return None
+    reference = <object>e.object
+    Py_DECREF(reference)            # the variable has its own
+    handle = reference()
+    if handle is None:
+        return None
     if e.kind == EVENT_STREAM:
         return EVENT_STREAM, handle, e.stream, e.events
     return EVENT_CONNECTION, handle, e.events
@@ -249,7 +261,7 @@ def counters(Engine engine not None):
     """Return every counter of the node by name, and how many connections and half-open handshakes there are."""
     cdef Counters result
     cdef uint32_t connections, half_open
-    engine.lock()
+    take_lock(engine)
     result = engine.registry.context.counters
     connections = engine.registry.connections
     half_open = engine.registry.answering.count
@@ -259,7 +271,7 @@ def counters(Engine engine not None):
 
 def live_objects(Engine engine not None):
     """Return how many blocks, streams and records are handed out: for leak checks."""
-    engine.lock()
+    take_lock(engine)
     x = &engine.registry.context
     small, large, streams, records = x.blocks.small.live, x.blocks.large.live, x.streams.live, x.records.live
     connections, half_open, timers = engine.registry.connections, engine.registry.answering.count, engine.registry.timers.count
@@ -272,7 +284,7 @@ def live_objects(Engine engine not None):
 
 def add_entropy(Engine engine not None, bytes random not None):
     """Give the engine random bytes; return how many it took. Each is used once, so none may be given twice."""
-    engine.lock()
+    take_lock(engine)
     n = entropy_add(&engine.registry.context.entropy, <uint8_t *>PyBytes_AS_STRING(random), <uint32_t>len(random))
     engine.unlock()
     return n
@@ -280,7 +292,11 @@ def add_entropy(Engine engine not None, bytes random not None):
 
 def entropy_missing(Engine engine not None):
     """Return how many random bytes the engine has room for."""
-    return ENTROPY_BYTES - engine.registry.context.entropy.left
+    cdef uint32_t left
+    take_lock(engine)
+    left = engine.registry.context.entropy.left
+    engine.unlock()
+    return ENTROPY_BYTES - left
 
 
 cdef class Exchange:
@@ -289,6 +305,7 @@ cdef class Exchange:
     cdef Engine engine
     cdef RecvBatch received
     cdef SendBatch batch
+    cdef long users                         # calls that use the batches; one at a time may
 
     def __cinit__(self, Engine engine not None):
         self.engine = engine
@@ -301,6 +318,13 @@ cdef class Exchange:
 
     def receive(self, datagrams, uint64_t now_ns):
         """Hand datagrams over: (data, (16 bytes, port, scope), ecn) each. Larger ones than UDP carries are cut."""
+        begin_alone(&self.users)
+        try:
+            self.take(datagrams, now_ns)
+        finally:
+            end_alone(&self.users)
+
+    cdef int take(self, datagrams, uint64_t now_ns) except -1:
         cdef Py_buffer view
         cdef Datagrams *d
         self.received.count = 0
@@ -318,35 +342,43 @@ cdef class Exchange:
             d.interface = 0
             d.ecn = ecn
             self.received.count += 1
-        self.flush(now_ns)
+        return self.flush(now_ns)
 
-    cdef void flush(self, uint64_t now_ns):
-        self.engine.lock()
+    cdef int flush(self, uint64_t now_ns) except -1:
+        take_lock(self.engine)
         self.engine.handle_batch(&self.received, now_ns)
         self.engine.unlock()
         self.received.count = 0
+        return 0
 
     def handle_timeout(self, uint64_t now_ns):
-        self.engine.lock()
+        take_lock(self.engine)
         self.engine.handle_timeout(now_ns)
         self.engine.unlock()
 
     def poll_timeout(self):
         """Return when handle_timeout is due; 0 never, 1 at once."""
-        self.engine.lock()
+        take_lock(self.engine)
         deadline = self.engine.poll_timeout()
         self.engine.unlock()
         return deadline
 
     def transmit(self, uint64_t now_ns):
         """Return all packets that may go now: (data, (16 bytes, port, scope), ecn) each."""
+        begin_alone(&self.users)
+        try:
+            return self.packets(now_ns)
+        finally:
+            end_alone(&self.users)
+
+    cdef list packets(self, uint64_t now_ns):
         cdef bint more = True
         cdef uint32_t i, at, n
         cdef Datagrams *d
         cdef list out = []
         while more:
             send_batch_clear(&self.batch)
-            self.engine.lock()
+            take_lock(self.engine)
             more = self.engine.poll_transmit(&self.batch, now_ns)
             self.engine.unlock()
             for i in range(self.batch.count):
@@ -361,4 +393,8 @@ cdef class Exchange:
 
     @property
     def has_events(self):
-        return self.engine.has_events()
+        cdef bint has_events
+        take_lock(self.engine)
+        has_events = self.engine.has_events()
+        self.engine.unlock()
+        return has_events

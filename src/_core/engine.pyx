@@ -66,7 +66,7 @@ cdef class Engine:
         self.now_ns = 0
         self.waiters = 0
         self.is_kicked = False
-        self.on_kick = None
+        self.kick = None
         self.generation = fork_generation
         self.mutex = <void *>PyThread_allocate_lock()
         if self.mutex == NULL:
@@ -78,6 +78,20 @@ cdef class Engine:
         registry_free(&self.registry)
         if self.mutex != NULL:
             PyThread_free_lock(<PyThread_type_lock>self.mutex)
+
+    @property
+    def on_kick(self):
+        """Return what is called, without arguments, when a verb has made something to send; from any thread."""
+        return self.kick
+
+    @on_kick.setter
+    def on_kick(self, kick):
+        # under the lock, for another thread may be about to call it; the one before goes away behind that
+        if not self.is_forked():
+            self.lock()
+        self.kick, kick = kick, self.kick
+        if not self.is_forked():
+            self.unlock()
 
     cdef bint try_lock(self) noexcept nogil:
         return PyThread_acquire_lock(<PyThread_type_lock>self.mutex, NOWAIT_LOCK) != 0
@@ -170,12 +184,16 @@ cdef class Engine:
 
     cdef uint64_t poll_timeout(self) noexcept nogil:
         """Return when handle_timeout is due: 0 never, 1 at once, since something waits to be transmitted."""
-        cdef uint64_t deadline = timers_next_ns(&self.registry.timers)
-        cdef uint64_t other = answering_deadline_ns(&self.registry.answering)
         if first_link(&self.registry.context.ready) != NULL or self.registry.reply_count \
                 or atomic_load_pointer(&self.released_streams) != NULL \
                 or atomic_load_pointer(&self.released_handles) != NULL:
             return 1
+        return self.next_deadline_ns()
+
+    cdef uint64_t next_deadline_ns(self) noexcept nogil:
+        """Return when a timer expires, whatever waits to be transmitted; 0 never."""
+        cdef uint64_t deadline = timers_next_ns(&self.registry.timers)
+        cdef uint64_t other = answering_deadline_ns(&self.registry.answering)
         return other if deadline == 0 or (other and other < deadline) else deadline
 
     # --- what goes out ---

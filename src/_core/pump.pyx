@@ -11,6 +11,7 @@ from interpeer._core.context cimport ENTROPY_BYTES, Entropy, entropy_add
 from interpeer._core.control cimport read_endpoint
 from interpeer._core.crypto cimport random_bytes, wipe
 from interpeer._core.engine cimport Engine
+from interpeer._core.entry cimport begin_alone, end_alone
 from interpeer._core.slab cimport (
     Endpoint, endpoint_is_ipv4, recv_batch_free, recv_batch_init, send_batch_clear, send_batch_free, send_batch_init)
 from interpeer._core.udp cimport (
@@ -49,12 +50,14 @@ cdef class Pump:
         self.engine = engine
         self.count = 0
         self.is_blocked = False
+        self.blocked = 0
         self.armed_ns = 0
         self.deadline_ns = 0
         self.spin_ns = spin_ns
         self.turns = 0
         self.timer_uses = 0
         self.stopping = 0
+        self.users = 0
         self.timer_fd = pump_timer_open() if with_timer else -1
         if recv_batch_init(&self.received) != 0 or send_batch_init(&self.batch) != 0:
             raise MemoryError
@@ -104,6 +107,11 @@ cdef class Pump:
         return [self.sockets[i].fd for i in range(self.count)]
 
     @property
+    def blocked_descriptor(self):
+        """Return the descriptor of the socket that is full, after a turn that says so."""
+        return self.sockets[self.blocked].fd
+
+    @property
     def timer_descriptor(self):
         """Return a descriptor that is readable when a turn is due; -1 where there is none and the loop's timers must do."""
         return self.timer_fd
@@ -125,10 +133,16 @@ cdef class Pump:
     # --- turns ---
 
     def turn(self, uint32_t readable):
-        """Take what has come to the sockets whose bits are set, and send what is due. Return TURN_* bits."""
+        """Take what has come to the sockets whose bits are set, and send what is due. Return TURN_* bits.
+
+        In a forked child nothing: its loop has inherited the callbacks, but keys and sockets belong to the parent."""
         cdef int result
+        if self.engine.is_forked():
+            return 0
+        begin_alone(&self.users)
         with nogil:
             result = self.turn_nogil(readable)
+        end_alone(&self.users)
         return result
 
     cdef int turn_nogil(self, uint32_t readable) noexcept nogil:
@@ -148,7 +162,7 @@ cdef class Pump:
             if readable:
                 active_ns = now_ns
                 if self.engine.registry.context.is_pressed:
-                    break                   # the descriptor stays readable, and the application runs in between
+                    break                   # the descriptor stays readable; on a loop the application runs in between
                 if now_ns - start_ns > TURN_BUDGET_NS:
                     result |= TURN_MORE
                     break
@@ -200,6 +214,9 @@ cdef class Pump:
         """Do what is due, and send until there is nothing more or a socket is full."""
         cdef bint more = True
         if self.is_blocked and not self.send_batch():
+            self.engine.lock()
+            self.engine.handle_timeout(now_ns)      # otherwise what is due would stay due, turn after turn
+            self.engine.unlock()
             return
         while more:
             send_batch_clear(&self.batch)
@@ -232,17 +249,20 @@ cdef class Pump:
             self.batch.count = count
             if result == UDP_WOULD_BLOCK:
                 self.is_blocked = True
+                self.blocked = i
                 return False
             if result < 0:
-                self.batch.sent = end       # the socket is unusable: lost, and counted by it
+                self.batch.sent = end       # the socket is unusable: as good as lost
         return True
 
     cdef void arm(self, uint64_t now_ns) noexcept nogil:
-        """Set the timer to the next deadline. One that fires early costs less than moving it with every packet."""
+        """Set the timer to the next deadline. One that fires early costs less than moving it with every packet.
+
+        What waits to be transmitted is no reason to come back while a socket is full: that it has room again is."""
         self.engine.lock()
-        self.deadline_ns = self.engine.poll_timeout()
+        self.deadline_ns = self.engine.next_deadline_ns() if self.is_blocked else self.engine.poll_timeout()
         self.engine.unlock()
-        if self.timer_fd < 0 or self.deadline_ns == 0 or (self.is_blocked and self.deadline_ns == 1):
+        if self.timer_fd < 0 or self.deadline_ns == 0:
             return
         if self.armed_ns == 0 or self.deadline_ns < self.armed_ns:
             self.armed_ns = self.deadline_ns
@@ -258,20 +278,19 @@ cdef class Pump:
         cdef uint32_t ready
         cdef int64_t timeout_ns
         cdef uint64_t now
+        begin_alone(&self.users)
         fds[0] = wake_fd
         for i in range(n):
             fds[i + 1] = self.sockets[i].fd
         with nogil:
-            while not atomic_load(&self.stopping):
+            while not atomic_load(&self.stopping) and not self.engine.is_forked():
                 now = udp_clock_ns()
                 timeout_ns = -1
                 if result & TURN_MORE:
                     timeout_ns = 0
                 elif self.deadline_ns:
                     timeout_ns = <int64_t>(self.deadline_ns - now) if self.deadline_ns > now else 0
-                    if self.is_blocked and self.deadline_ns == 1:
-                        timeout_ns = -1
-                ready = pump_wait(fds, n + 1, 0xFE if self.is_blocked else 0, timeout_ns)
+                ready = pump_wait(fds, n + 1, 2 << self.blocked if self.is_blocked else 0, timeout_ns)
                 if ready & 1:
                     pump_drain(wake_fd)
                 result = self.turn_nogil((ready >> 1) & ((1 << n) - 1))
@@ -279,6 +298,7 @@ cdef class Pump:
                     pump_signal(notify_fd)
                 while atomic_load(&self.engine.waiters):
                     yield_thread()          # verbs first: a lock that is taken again at once lets nobody else in
+            end_alone(&self.users)
 
     def stop(self):
         """Make `run` return; the caller also writes to the wake descriptor."""

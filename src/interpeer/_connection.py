@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self, final
 
 from interpeer import errors
 from interpeer._address import Endpoint
-from interpeer._core import connection_handle, control
+from interpeer._core import connection_handle, control, entry
 from interpeer._identity import PeerId
 from interpeer._stream import Stream
 from interpeer._waiting import Opening, Waiters
@@ -214,10 +214,12 @@ class Connection:
         Raises the connection's error when it is over. Cancelled, nothing is lost."""
         while True:
             handle = self._handle.accept_stream()
+            if handle is None and not self.is_open:
+                handle = self._handle.accept_stream()  # it may have come just before the end
+                if handle is None:
+                    raise self._error()
             if handle is not None:
                 return Stream(self, handle)
-            if not self.is_open:
-                raise self._error()
             await self._until(connection_handle.EVENT_STREAM)
 
     def streams(self) -> _Streams:
@@ -275,22 +277,25 @@ class Connection:
         oldest first, and counted in `stats().datagrams_dropped`."""
         while True:
             data = self._handle.recv_datagram()
+            if data is None and not self.is_open:
+                data = self._handle.recv_datagram()  # it may have come just before the end
+                if data is None:
+                    raise self._error()
             if data is not None:
                 return data
-            await self._wait_for_datagram()
+            await self._until(connection_handle.EVENT_DATAGRAM)
 
     async def recv_datagrams(self, most: int = 1024) -> list[bytes]:
         """Return up to `most` datagrams, at least one; otherwise as `recv_datagram`, and much cheaper for many."""
         while True:
             messages = self._handle.recv_datagrams(most)
+            if not messages and not self.is_open:
+                messages = self._handle.recv_datagrams(most)
+                if not messages:
+                    raise self._error()
             if messages:
                 return messages
-            await self._wait_for_datagram()
-
-    async def _wait_for_datagram(self) -> None:
-        if not self.is_open:
-            raise self._error()
-        await self._until(connection_handle.EVENT_DATAGRAM)
+            await self._until(connection_handle.EVENT_DATAGRAM)
 
     # --- lifetime ---
 
@@ -298,7 +303,8 @@ class Connection:
         """Close, telling the peer a code and a reason, after what `finish` has promised is delivered.
 
         Waits for that no longer than the node's linger time. Harmless on a connection that is over. Cancelled, it is closed
-        at once."""
+        at once. Raises ValueError, and closes nothing, for a code that is not from 0 to 2**62 - 1."""
+        code = entry.wire_code(code)
         try:
             async with asyncio.timeout(self._node._linger_s):
                 await self._until(connection_handle.EVENT_FLUSHED)

@@ -229,7 +229,7 @@ class LoopDriver(PumpDriver):
         super().__init__(core, config, on_events, loop, with_timer)
         self._soon: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._writers: list[int] = []
+        self._full: int | None = None
         self.timer_fallbacks = 0
 
     def _start(self) -> None:
@@ -263,10 +263,9 @@ class LoopDriver(PumpDriver):
         """Do what is rare: come back at once, wait for a full socket, or set the loop's timer for want of a better one."""
         if result & pump.MORE and self._soon is None:
             self._soon = self._loop.call_soon(self._come_back)
-        if result & pump.BLOCKED and not self._writers:
-            self._writers = self._pump.descriptors()
-            for descriptor in self._writers:
-                self._loop.add_writer(descriptor, self._writable)
+        if result & pump.BLOCKED and self._full is None:
+            self._full = self._pump.blocked_descriptor
+            self._loop.add_writer(self._full, self._writable)
         if result & pump.DEADLINE:
             self._set_timer()
 
@@ -276,17 +275,20 @@ class LoopDriver(PumpDriver):
             self._turn(pump.ALL_SOCKETS)
 
     def _writable(self) -> None:
-        for descriptor in self._writers:
-            self._loop.remove_writer(descriptor)
-        self._writers = []
+        self._forget_full()
         self._turn(0)
+
+    def _forget_full(self) -> None:
+        if self._full is not None:
+            self._loop.remove_writer(self._full)
+            self._full = None
 
     def _set_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         deadline_ns = self._pump.deadline_ns
-        if deadline_ns and not (deadline_ns == 1 and self._writers):
+        if deadline_ns:
             delay_s = max(0.0, (deadline_ns - pump.now_ns()) / 1e9)
             self._timer = self._loop.call_later(delay_s, self._timer_is_due)
 
@@ -308,8 +310,7 @@ class LoopDriver(PumpDriver):
             if handle is not None:
                 handle.cancel()
         if not self._loop.is_closed():
-            for descriptor in self._writers:
-                self._loop.remove_writer(descriptor)
+            self._forget_full()
             for descriptor in self._pump.descriptors():
                 self._loop.remove_reader(descriptor)
             if self._pump.timer_descriptor >= 0:

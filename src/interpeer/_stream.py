@@ -88,9 +88,11 @@ class Stream:
         size = memoryview(data).nbytes
         done = 0
         while True:
+            done += handle.write(data, done)
+            if done == size and size:
+                return
             if not handle.can_write:
                 raise self._write_error()
-            done += handle.write(data, done)
             if done == size:
                 return
             await self._waiters.wait(stream_handle.WRITABLE, handle.want_writable)
@@ -107,11 +109,9 @@ class Stream:
     async def _acked(self, mark: int) -> None:
         """Wait until the peer's transport has everything up to `mark`, and the end if our side is finished."""
         handle = self._handle
-        while True:
-            if handle.is_reset:
+        while not (has_acked := handle.has_acked(mark)):
+            if has_acked is None:
                 raise self._write_error()
-            if handle.bytes_acked >= mark and (handle.is_acked or not handle.is_finished):
-                return
             await self._waiters.wait(stream_handle.ACKED, lambda: handle.want_acked(mark))
 
     async def _lend(self, data: memoryview) -> None:
@@ -119,7 +119,7 @@ class Stream:
         handle = self._handle
         if not data.nbytes:
             return
-        if not handle.can_write or not handle.lend(data):
+        if not handle.lend(data):
             raise self._write_error()
         try:
             await self._acked(handle.bytes_accepted)
@@ -127,13 +127,16 @@ class Stream:
             handle.return_loan()
 
     def reset(self, code: int = 0) -> None:
-        """Give our side up: the peer's reads fail with StreamReset and this code. What was not acknowledged is lost."""
+        """Give our side up: the peer's reads fail with StreamReset and this code. What was not acknowledged is lost.
+
+        Raises ValueError for a code that is not from 0 to 2**62 - 1."""
         self._handle.reset(code)
 
     def _write_error(self) -> Exception:
         handle = self._handle
-        if handle.stop_code is not None:
-            return StreamReset(f"the peer reads this stream no more (code {handle.stop_code})", handle.stop_code)
+        code = handle.stop_code
+        if code is not None:
+            return StreamReset(f"the peer reads this stream no more (code {code})", code)
         if not self._connection.is_open:
             return self._connection._error()
         return ClosedError("our side of this stream is finished or reset")
@@ -164,8 +167,11 @@ class Stream:
 
         Raises asyncio.IncompleteReadError, with what there was, when the stream ends before; otherwise as `read`.
         Cancelled, nothing is lost."""
-        if not self._stash and self._handle.bytes_readable >= n:
-            return self._handle.read(n) or b""
+        if not self._stash:
+            data = self._handle.read(n, n)
+            if data is not None and len(data) == n:
+                return data
+            self._stash = data or b""  # the peer has given the stream up meanwhile, and with it the rest
         buffer = bytearray(n)
         done = await self._fill(buffer, n)
         if done < n:
@@ -232,29 +238,32 @@ class Stream:
         return n
 
     async def _more(self) -> bool:
-        """Wait until something can be read, or no more will come; False at the end. Raises what ended it otherwise."""
+        """Wait until it is worth reading again; False at the end. Raises what ended it otherwise."""
         if not self._can_come():
             return False
         await self._waiters.wait(stream_handle.READABLE, self._handle.want_readable)
-        return not self._handle.is_at_end
+        return True
 
     def _can_come(self) -> bool:
         """Tell whether there is more to read, now or later; False at the end. Raises what ended it otherwise."""
-        handle = self._handle
-        if handle.is_at_end:
+        state = self._handle.reading()
+        if state == stream_handle.MORE:
+            return True
+        if state == stream_handle.END:
             return False
-        if handle.bytes_readable == 0:
-            if handle.reset_code is not None:
-                handle.told()
-                raise StreamReset(f"the peer gave this stream up (code {handle.reset_code})", handle.reset_code)
-            if handle.is_stopped:
-                raise ClosedError("this side has stopped reading this stream")
-            if not self._connection.is_open:
-                raise self._connection._error()
-        return True
+        if state == stream_handle.STOPPED:
+            raise ClosedError("this side has stopped reading this stream")
+        if state == stream_handle.OVER:
+            raise self._connection._error()
+        code = self._handle.reset_code
+        assert code is not None
+        self._handle.told()
+        raise StreamReset(f"the peer gave this stream up (code {code})", code)
 
     def stop(self, code: int = 0) -> None:
-        """Read no more, and ask the peer to stop: its writes fail with StreamReset and this code."""
+        """Read no more, and ask the peer to stop: its writes fail with StreamReset and this code.
+
+        Raises ValueError for a code that is not from 0 to 2**62 - 1."""
         self._handle.stop(code)
 
     def __aiter__(self) -> Self:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import os
 import pickle
 import socket
 import sys
 import threading
+from contextlib import suppress
 
 import pytest
 
@@ -454,6 +456,46 @@ def test_a_forked_child_is_told_and_disturbs_nothing(run, pair):
             await asyncio.to_thread(os.waitpid, child, 0)
             await stream.write(b"as before")
             assert await peer.readexactly(9) == b"as before"
+
+    run(main())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
+@pytest.mark.row("A4")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_forked_child_sends_nothing_and_calls_nobody(run, pair):
+    def in_the_child(p):
+        """Do what the loop and the application of a child might do; return what was told."""
+        told = []
+        where = [endpoint.to_core() for endpoint in p.b.address.endpoints]
+        connect = functools.partial(control.connect, p.a._engine, bytes(p.b.id), where, b"interpeer/1")
+        for call in (p.a.counters, connect, lambda: control.events(p.a._engine)):
+            try:
+                call()
+            except interpeer.ForkedError:
+                told.append("forked")
+        before = p.a._driver.counters()["sent_packets"]
+        with suppress(interpeer.ForkedError):
+            p.a._driver.flush()
+        return [*told, p.a._driver.counters()["sent_packets"] - before]
+
+    async def main():
+        async with pair() as p:
+            stream, peer = await p.streams()
+            reader, writer = os.pipe()
+            await stream.write(b"sealed once")  # at the next turn
+            child = os.fork()
+            if child == 0:
+                try:
+                    os.write(writer, repr(in_the_child(p)).encode())
+                finally:
+                    os._exit(0)
+            os.close(writer)
+            assert os.read(reader, 1000) == b"['forked', 'forked', 'forked', 0]"
+            os.close(reader)
+            await asyncio.to_thread(os.waitpid, child, 0)
+            assert await peer.readexactly(11) == b"sealed once"
+            assert p.b.counters()["dropped_replayed"] == 0
 
     run(main())
 

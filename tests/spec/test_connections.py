@@ -76,6 +76,15 @@ def test_a_close_of_the_peer_is_told_and_not_answered():
         assert peer.node.wait(10 * SECOND) == [] and peer.handle.state == CLOSED
 
 
+@pytest.mark.spec("CN-2", "CN-9")
+def test_a_close_that_crosses_ours_takes_its_place():
+    peer = Peer(Node()).call()
+    peer.handle.close(3, b"bye")
+    peer.send(ref.close(0))
+    assert peer.handle.state == DRAINING and peer.handle.closed() == (LOCALLY, 3, True, b"bye")
+    assert peer.node.wait(10 * SECOND) == []
+
+
 # --- closing ---
 
 

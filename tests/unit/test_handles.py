@@ -6,7 +6,7 @@ import os
 import pytest
 
 from interpeer import Config
-from interpeer._core import connection_handle, control
+from interpeer._core import connection_handle, control, stream_handle
 from interpeer._core.engine import Engine
 from interpeer._core.pump import Pump
 
@@ -18,11 +18,11 @@ AT = tuple((bytes(10) + b"\xff\xff" + bytes([192, 0, 2, n]), 1000 + n, 0) for n 
 class Ends:
     """Two engines, stepped by hand, and a connection between them."""
 
-    def __init__(self):
+    def __init__(self, **settings):
         self.now = 1000 * MS
         self.engines = Engine(), Engine()
         self.exchanges = [control.Exchange(engine) for engine in self.engines]
-        limits = Config(keep_alive_s=0, skip_every=0).core_limits()
+        limits = Config(keep_alive_s=0, skip_every=0, **settings).core_limits()
         for n, engine in enumerate(self.engines):
             control.configure(engine, bytes([n]) * 32, b"", False, [PROTOCOL], ["chacha20-poly1305"], 100, limits)
         self.here = []
@@ -95,7 +95,7 @@ def test_reader_without_memory_gives_the_lock_back(read):
     assert read(handle)
 
 
-def test_events_hold_the_connections_that_they_tell_of():
+def test_events_of_a_connection_that_goes_away_meanwhile_are_left_out():
     ends = Ends()
     assert not ends.there[0].want(connection_handle.EVENT_DATAGRAM)
     ends.dial(12)
@@ -113,8 +113,7 @@ def test_events_hold_the_connections_that_they_tell_of():
     finally:
         gc.set_threshold(*before)
         ends.engines[1].on_kick = None
-    assert [kind for kind, *_ in events] == [control.INCOMING] * 12 + [control.CONNECTION]
-    assert events[-1][1].recv_datagram() == b"an event"
+    assert [kind for kind, *_ in events] == [control.INCOMING] * 12
 
 
 def test_pump_that_was_never_made_closes_no_descriptor():
@@ -122,3 +121,98 @@ def test_pump_that_was_never_made_closes_no_descriptor():
     with pytest.raises(TypeError):
         Pump(None)
     assert os.path.samestat(os.fstat(0), before)
+
+
+def test_stop_wakes_who_waits_to_read_even_if_there_is_nothing_to_send():
+    ends = Ends()
+    theirs = ends.there[0].open_stream()
+    ends.carry()
+    ours = ends.here[0].accept_stream()
+    theirs.write(b"lost")
+    ends.transmit(1)
+    theirs.finish()
+    ends.exchanges[0].receive([(data, AT[1], ecn) for data, _, ecn in ends.transmit(1)], ends.now)
+    ends.transmit(0)
+    control.events(ends.engines[0])
+    kicks = []
+    ends.engines[0].on_kick = lambda: kicks.append("kick")
+    assert ours.want_readable() is False and kicks == []
+    ours.stop(5)
+    assert kicks == ["kick"]
+    assert [event[2:] for event in control.events(ends.engines[0])] == [(ours.id, stream_handle.READABLE)]
+    assert ours.want_readable() is True
+
+
+@pytest.mark.parametrize("code", [1 << 62, (1 << 64) + 1, -1])
+@pytest.mark.parametrize("verb", ["close", "reset", "stop"])
+def test_code_that_no_frame_can_carry_is_refused_and_nothing_is_done(verb, code):
+    ends = Ends()
+    stream = ends.here[0].open_stream()
+    with pytest.raises(ValueError, match=f"from 0 to 2\\*\\*62 - 1, not {code}"):
+        ends.here[0].close(code, b"") if verb == "close" else getattr(stream, verb)(code)
+    assert ends.here[0].is_open and stream.can_write and stream.reading() == stream_handle.MORE
+
+
+@pytest.mark.parametrize("made", [connection_handle.ConnectionHandle, stream_handle.StreamHandle])
+def test_handle_of_nothing_cannot_be_made(made):
+    for make in (made, lambda *args: made.__new__(made, *args)):
+        for args in ((), (Engine(),), (None,), (object(),)):
+            with pytest.raises(TypeError):
+                make(*args)
+
+
+@pytest.mark.parametrize("verb", ["read", "readinto", "readexactly"])
+def test_read_of_many_pieces_is_whole(verb):
+    ends = Ends(stream_window_bytes=4 << 20, connection_window_bytes=4 << 20)
+    theirs, sent, data = ends.there[0].open_stream(), 0, bytes(range(256)) * 4096
+    while sent < len(data):
+        sent += theirs.write(data, sent)
+        ends.carry()
+    ours = ends.here[0].accept_stream()
+    assert ours.bytes_readable == len(data)
+    if verb == "readinto":
+        buffer = bytearray(len(data) + 7)
+        assert ours.readinto(buffer, 7) == len(data) and buffer[7:] == data
+    else:
+        assert ours.read(len(data), len(data) if verb == "readexactly" else 1) == data
+
+
+def test_read_of_at_least_as_much_takes_nothing_before_it_is_there():
+    ends = Ends()
+    ends.there[0].open_stream().write(b"12345")
+    ends.carry()
+    stream = ends.here[0].accept_stream()
+    assert stream.read(10, 6) is None and stream.read(0, 0) is None
+    assert stream.read(3, 3) == b"123" and stream.read(10) == b"45" and stream.read(10) is None
+    with pytest.raises(ValueError, match="cannot read -1 bytes"):
+        stream.read(-1)
+
+
+def test_second_loan_and_second_post_are_refused_and_hold_nothing():
+    stream = Ends().here[0].open_stream()
+    first, second = bytearray(10), bytearray(10)
+    assert stream.lend(first)
+    with pytest.raises(RuntimeError, match="another buffer"):
+        stream.lend(second)
+    assert stream.post(first, 0, 1) is False
+    with pytest.raises(RuntimeError, match="another task"):
+        stream.post(second, 0, 1)
+    second.extend(b"free")
+    with pytest.raises(BufferError):
+        first.extend(b"held")
+    stream.return_loan()
+    stream.return_loan()
+    assert stream.unpost() == 0 and stream.unpost() == 0
+    first.extend(b"free")
+
+
+def test_batches_have_one_user_at_a_time():
+    ends = Ends()
+
+    def datagrams():
+        yield bytes(30), AT[1], 0
+        ends.exchanges[0].transmit(ends.now)
+
+    with pytest.raises(RuntimeError, match="one at a time"):
+        ends.exchanges[0].receive(datagrams(), ends.now)
+    assert ends.transmit(0) == []

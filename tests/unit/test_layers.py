@@ -32,7 +32,7 @@ SIDEWAYS: dict[str, set[str]] = {
     "engine": {"registry", "reception"},
     "connection_handle": {"entry", "stream_handle"},
     "stream_handle": {"entry"},
-    "control": {"connection_handle"},
+    "control": {"connection_handle", "entry"},
 }
 
 ALLOWED: dict[str, set[str]] = {
@@ -43,7 +43,7 @@ ALLOWED: dict[str, set[str]] = {
     **{name: L0 | L1 | L2 | L3 | SIDEWAYS.get(name, set()) for name in DOORS},
     "udp": {"slab"},
     "udpsocket": {"udp", "slab"},
-    "pump": L0 | {"engine", "udp", "context", "control"},
+    "pump": L0 | {"engine", "entry", "udp", "context", "control"},
     "limit": {"udp", "crypto", "slab"},
     "probe": L0 | L1 | L2,
     "probe_wire": L0 | L1 | L2 | {"probe"},

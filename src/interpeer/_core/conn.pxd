@@ -61,7 +61,7 @@ cdef enum:                          # Conn.events and Conn.wanted
 
 cdef struct Handle:                 # what an object of the application holds on to; owned by that object
     Conn *conn                      # NULL: gone
-    void *object                    # the Python object; borrowed
+    void *object                    # a weak reference to the Python object, or NULL; that object's to give back
     Handle *next_released           # in the engine's stack of handles that were let go of
 
 cdef struct Conn:

@@ -8,3 +8,6 @@ cdef class ConnectionHandle:
     cdef object __weakref__
 
     cdef Conn *enter(self) except NULL
+
+cdef ConnectionHandle new_handle(Engine engine)
+cdef void attach_handle(ConnectionHandle handle, Handle *core, object reference) noexcept

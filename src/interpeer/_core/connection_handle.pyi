@@ -17,7 +17,6 @@ EVENT_FLUSHED: Final[int]
 @final
 class ConnectionHandle:
     owner: Any
-    def __new__(cls, engine: Engine) -> ConnectionHandle: ...
     @property
     def engine(self) -> Engine: ...
     @property

@@ -14,7 +14,7 @@ cdef enum:                          # Event.kind
 cdef struct Event:
     int kind
     Handle *handle
-    void *object                    # the Python object of a handle, once it has one; a reference of ours
+    void *object                    # the weak reference of a handle, once it has one; a strong reference to that, of ours
     uint32_t events
     uint64_t stream
     uint32_t id
@@ -30,8 +30,8 @@ cdef class Engine:
     cdef uint64_t now_ns            # of the last handle_* or poll_*
     cdef void *mutex
     cdef long waiters               # threads that wait for the lock; whoever holds it long looks here
-    cdef bint is_kicked             # on_kick was called, and no turn has come since
-    cdef public object on_kick      # called without arguments when a verb has made something to send
+    cdef bint is_kicked             # `kick` was called, and no turn has come since
+    cdef object kick                # called without arguments when a verb has made something to send; under the lock
     cdef long generation            # of the process it belongs to
 
     cdef void lock(self) noexcept nogil
@@ -44,6 +44,7 @@ cdef class Engine:
     cdef void handle_timeout(self, uint64_t now_ns) noexcept nogil
     cdef bint poll_transmit(self, SendBatch *batch, uint64_t now_ns) noexcept nogil
     cdef uint64_t poll_timeout(self) noexcept nogil
+    cdef uint64_t next_deadline_ns(self) noexcept nogil
     cdef bint has_events(self) noexcept nogil
     cdef int poll_events(self, Event *out, int room) noexcept nogil
 

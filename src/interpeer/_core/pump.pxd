@@ -22,7 +22,8 @@ cdef class Pump:
     cdef int count
     cdef RecvBatch received
     cdef SendBatch batch
-    cdef bint is_blocked
+    cdef bint is_blocked            # a socket is full; what it did not take waits in `batch`
+    cdef int blocked                # ... and which
     cdef int timer_fd               # -1: none here
     cdef uint64_t armed_ns          # what it is set to; 0: not
     cdef readonly uint64_t deadline_ns
@@ -30,6 +31,7 @@ cdef class Pump:
     cdef readonly uint64_t turns
     cdef readonly uint64_t timer_uses
     cdef long stopping
+    cdef long users                 # threads in a turn: one at a time may be
 
     cdef void add_entropy(self) noexcept nogil
     cdef int turn_nogil(self, uint32_t readable) noexcept nogil

@@ -1,4 +1,4 @@
-from libc.stdint cimport uint64_t
+from libc.stdint cimport uint8_t, uint64_t
 
 from interpeer._core.conn cimport Conn
 from interpeer._core.engine cimport Engine
@@ -19,3 +19,4 @@ cdef class StreamHandle:
     cdef Py_buffer posted
 
     cdef Conn *enter(self) except NULL
+    cdef uint64_t copy_rest(self, uint8_t *out, uint64_t n) except? 0xFFFFFFFFFFFFFFFF
