@@ -65,7 +65,8 @@ def test_each_way_of_a_connection_ends_as_the_table_says():
 def test_a_close_of_the_peer_is_told_and_not_answered():
     for app, by in ((True, BY_PEER), (False, BY_PEER_ERROR)):
         peer = Peer(Node()).call()
-        peer.handle.open_stream().write(bytes(100_000))
+        stream = peer.handle.open_stream()
+        stream.write(bytes(100_000))
         assert peer.handle.send_datagram(b"unsent")
         peer.send(ref.ping(), ref.close(77, b"bye", app=app))
         assert peer.handle.state == DRAINING and peer.handle.closed() == (by, 77, app, b"bye")

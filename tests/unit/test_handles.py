@@ -179,7 +179,8 @@ def test_read_of_many_pieces_is_whole(verb):
 
 def test_read_of_at_least_as_much_takes_nothing_before_it_is_there():
     ends = Ends()
-    ends.there[0].open_stream().write(b"12345")
+    theirs = ends.there[0].open_stream()
+    theirs.write(b"12345")
     ends.carry()
     stream = ends.here[0].accept_stream()
     assert stream.read(10, 6) is None and stream.read(0, 0) is None
