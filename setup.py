@@ -1,10 +1,11 @@
-"""The extension modules, their flags and three switches, and what goes into distributions; the rest is in pyproject.toml.
+"""The extension modules, their flags and four switches, and what goes into distributions; the rest is in pyproject.toml.
 
 Implementation (.pyx, .h) lies in src/_core and is compiled to the package interpeer._core; interface (.pxd, .pyi)
 lies in src/interpeer/_core. Every module is named: a glob would make an empty wheel from the source distribution.
 
 INTERPEER_DEBUG=1     for a debugger: symbols, no optimisation
 INTERPEER_SANITIZE=1  AddressSanitizer and UndefinedBehaviorSanitizer
+INTERPEER_FUZZ=1      both, and what libFuzzer is guided by: which edges were taken, what was compared (clang)
 INTERPEER_TRACE=1     line tracing for coverage (slow; never for timing)
 """
 
@@ -70,7 +71,9 @@ INTERFACE = Path("src/interpeer/_core")
 BUNDLE = Path("src/interpeer/_lib")
 SHARED = sorted(str(p) for p in (*CORE.glob("*.h"), *INTERFACE.glob("*.pxd")))  # any of them may be in any module
 
-DEBUG, SANITIZE, TRACE = (bool(int(os.environ.get(f"INTERPEER_{name}", "0"))) for name in ("DEBUG", "SANITIZE", "TRACE"))
+DEBUG, SANITIZE, FUZZ, TRACE = (
+    bool(int(os.environ.get(f"INTERPEER_{name}", "0"))) for name in ("DEBUG", "SANITIZE", "FUZZ", "TRACE")
+)
 GENERATED = Path("." if TRACE else "build/c")  # coverage looks for the C beside its source
 
 DIRECTIVES = {
@@ -96,9 +99,10 @@ def flags() -> tuple[list[str], list[str], list[tuple[str, str]]]:
     link_args: list[str] = []
     if sys.platform == "linux":
         macros += [("_GNU_SOURCE", "1")]
-    if SANITIZE:
-        compile_args += ["-g", "-O1", "-fno-omit-frame-pointer", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-        link_args += ["-fsanitize=address,undefined"]
+    if SANITIZE or FUZZ:
+        sanitizers = "-fsanitize=address,undefined" + (",fuzzer-no-link" if FUZZ else "")
+        compile_args += ["-g", "-O1", "-fno-omit-frame-pointer", sanitizers, "-fno-sanitize-recover=all"]
+        link_args += [sanitizers]
     return compile_args, link_args, macros
 
 
@@ -140,7 +144,6 @@ class SourceDistribution(sdist):
             self.filelist.include(name)
         for folder in (".ci", "benchmarks", "docs", "examples", "tests"):
             self.filelist.graft(folder)
-        self.filelist.prune("docs/_build")
         self.filelist.prune(str(BUNDLE))
         self.filelist.global_exclude("*.py[cod]")
         super().make_distribution()

@@ -41,7 +41,7 @@ cdef extern from "platform.h" nogil:
     void *atomic_swap_pointer(void **at, void *value)
     int atomic_replace_pointer(void **at, void *expected, void *value)
     void *atomic_load_pointer(void **at)
-    void atomic_add(long *at, long value)
+    void atomic_add_long(long *at, long value)
 
 cdef extern from "fork.h" nogil:
     long fork_generation
@@ -101,9 +101,9 @@ cdef class Engine:
 
     cdef void lock_waiting(self) noexcept nogil:
         """Take the lock and let a pump that runs turn after turn know that somebody waits for it."""
-        atomic_add(&self.waiters, 1)
+        atomic_add_long(&self.waiters, 1)
         PyThread_acquire_lock(<PyThread_type_lock>self.mutex, WAIT_LOCK)
-        atomic_add(&self.waiters, -1)
+        atomic_add_long(&self.waiters, -1)
 
     cdef void unlock(self) noexcept nogil:
         PyThread_release_lock(<PyThread_type_lock>self.mutex)

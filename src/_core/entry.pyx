@@ -11,7 +11,7 @@ from interpeer._core.links cimport first_link
 from interpeer.errors import ForkedError as _ForkedError
 
 cdef extern from "platform.h" nogil:
-    long atomic_swap(long *at, long value)
+    long atomic_swap_long(long *at, long value)
 
 
 cdef int take_lock(Engine engine) except -1:
@@ -60,13 +60,13 @@ cdef int kick(Engine engine) except -1:
 
 cdef int begin_alone(long *users) except -1:
     """Begin to use what one caller at a time may use, without waiting. Raises RuntimeError."""
-    if atomic_swap(users, 1):
+    if atomic_swap_long(users, 1):
         raise RuntimeError("another thread is driving this engine: one at a time can")
     return 0
 
 
 cdef void end_alone(long *users) noexcept nogil:
-    atomic_swap(users, 0)
+    atomic_swap_long(users, 0)
 
 
 cdef void kick_from_destructor(Engine engine) noexcept:

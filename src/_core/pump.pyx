@@ -19,8 +19,8 @@ from interpeer._core.udp cimport (
 from interpeer._core.udp import words_of
 
 cdef extern from "platform.h" nogil:
-    long atomic_load(long *at)
-    void atomic_add(long *at, long value)
+    long atomic_load_long(long *at)
+    void atomic_add_long(long *at, long value)
 
 cdef extern from "pump_sys.h" nogil:
     int pump_timer_open()
@@ -283,7 +283,7 @@ cdef class Pump:
         for i in range(n):
             fds[i + 1] = self.sockets[i].fd
         with nogil:
-            while not atomic_load(&self.stopping) and not self.engine.is_forked():
+            while not atomic_load_long(&self.stopping) and not self.engine.is_forked():
                 now = udp_clock_ns()
                 timeout_ns = -1
                 if result & TURN_MORE:
@@ -296,13 +296,13 @@ cdef class Pump:
                 result = self.turn_nogil((ready >> 1) & ((1 << n) - 1))
                 if result & TURN_EVENTS:
                     pump_signal(notify_fd)
-                while atomic_load(&self.engine.waiters):
+                while atomic_load_long(&self.engine.waiters):
                     yield_thread()          # verbs first: a lock that is taken again at once lets nobody else in
             end_alone(&self.users)
 
     def stop(self):
         """Make `run` return; the caller also writes to the wake descriptor."""
-        atomic_add(&self.stopping, 1)
+        atomic_add_long(&self.stopping, 1)
 
 
 cdef extern from "platform.h" nogil:

@@ -160,7 +160,7 @@ class Identity:
             seed = from_base32(content.removeprefix(_MAGIC).partition(b"\n")[0].decode("ascii"))
         except ValueError:
             seed = b""
-        if content != _format(seed):
+        if len(seed) != SEED_BYTES or content != _format(seed):
             raise IdentityFileError(f"the key file {path} is damaged: {len(content)} bytes that are not a key")
         return cls(seed, is_stored=True)
 

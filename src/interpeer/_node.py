@@ -76,14 +76,14 @@ class Node:
 
     `async with Node() as node` opens it, and closes it with everything it has opened.
 
-    identity: an `Identity`, a key file's path (made at first use), or None: the key in `state_dir`, or a fresh one in memory.
-    listen: where to listen, "[::]:0" (both families, any port), "192.0.2.1:4433", ...; or several of them.
-    network: the name of the network that the node belongs to. Peers of another network do not hear it. None: direct
-        connections only.
-    bootstrap, lan, give: matter once the node joins an overlay by `network`.
-    state_dir: a directory for what outlives the process; one process at a time. None: nothing is written.
-    protocols: names of the application protocols offered; a peer that asks for another is told so.
-    allow: whom to let in: a set of PeerIds, a function that is asked for each, or None: everybody who has our id.
+    - `identity`: an `Identity`, a key file's path (made at first use), or None: the key in `state_dir`, or a fresh one in memory.
+    - `listen`: where to listen, "[::]:0" (both families, any port), "192.0.2.1:4433", ...; or several of them.
+    - `network`: the name of the network that the node belongs to. Peers of another network do not hear it. None: direct
+      connections only.
+    - `bootstrap`, `lan`, `give`: matter once the node joins an overlay by `network`.
+    - `state_dir`: a directory for what outlives the process; one process at a time. None: nothing is written.
+    - `protocols`: names of the application protocols offered; a peer that asks for another is told so.
+    - `allow`: whom to let in: a set of PeerIds, a function that is asked for each, or None: everybody who has our id.
 
     Raises ValueError for settings that cannot be, IdentityFileError, OSError when an address cannot be listened on.
 

@@ -1,21 +1,23 @@
 """Everything that can go wrong, by whose doing it is.
 
-InterpeerError
-├── LocalError (RuntimeError)               you: the call cannot be right here
-│   ├── ClosedError                         the node, connection or stream is closed
-│   ├── ForkedError                         this process is a fork of the one that owns the node
-│   ├── WrongLoopError                      the object belongs to another event loop or thread
-│   ├── IdentityFileError                   a key file that must not be used
-│   └── DatagramTooLarge (ValueError)       more than the path carries
-├── ProtocolError                           a peer broke the protocol, or says that we did; has `code`
-└── NetworkError (ConnectionError)          the network, or the peer's decision
-    ├── Unreachable                         no way to the peer; `reasons` has one line for each way tried
-    ├── Refused (ConnectionRefusedError)    the peer does not let us in; has `code`
-    ├── UnsupportedVersion                  the peer speaks no version that we speak
-    ├── TimedOut (TimeoutError)             nothing came for too long
-    ├── ResetByPeer (ConnectionResetError)  the peer has lost the connection
-    ├── ConnectionClosed                    the peer closed the connection; has `code` and `reason`
-    └── StreamReset                         the peer gave the stream up, or reads it no more; has `code`
+Who catches one of these catches those below it::
+
+    InterpeerError
+    ├── LocalError (RuntimeError)               you: the call cannot be right here
+    │   ├── ClosedError                         the node, connection or stream is closed
+    │   ├── ForkedError                         this process is a fork of the one that owns the node
+    │   ├── WrongLoopError                      the object belongs to another event loop or thread
+    │   ├── IdentityFileError                   a key file that must not be used
+    │   └── DatagramTooLarge (ValueError)       more than the path carries
+    ├── ProtocolError                           a peer broke the protocol, or says that we did; has `code`
+    └── NetworkError (ConnectionError)          the network, or the peer's decision
+        ├── Unreachable                         no way to the peer; `reasons` has one line for each way tried
+        ├── Refused (ConnectionRefusedError)    the peer does not let us in; has `code`
+        ├── UnsupportedVersion                  the peer speaks no version that we speak
+        ├── TimedOut (TimeoutError)             nothing came for too long
+        ├── ResetByPeer (ConnectionResetError)  the peer has lost the connection
+        ├── ConnectionClosed                    the peer closed the connection; has `code` and `reason`
+        └── StreamReset                         the peer gave the stream up, or reads it no more; has `code`
 """
 
 from __future__ import annotations

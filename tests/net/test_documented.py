@@ -62,6 +62,18 @@ def test_programs_in_the_readme(root, tmp_path):
         assert run_script(script, tmp_path) == printed
 
 
+def test_programs_in_the_documentation(root, tmp_path):
+    """A block of Python in docs/ is a program of its own that checks itself, but those of testing.md, which go on."""
+    pages = [page for page in (root / "docs").rglob("*.md") if page.name != "testing.md"]
+    programs = [program for page in pages for program in blocks(page, "python")]
+    assert programs
+    for program in programs:
+        assert "assert " in program
+        script = tmp_path / "example.py"
+        script.write_text(program)
+        assert run_script(script, tmp_path) == ""
+
+
 def test_examples_print_what_they_say(root, tmp_path):
     """The last paragraph of an example's docstring, indented, is what it prints."""
     scripts = sorted((root / "examples").glob("*.py"))
@@ -73,12 +85,11 @@ def test_examples_print_what_they_say(root, tmp_path):
         assert run_script(script, tmp_path) == expected, script
 
 
-def test_commands_in_the_readme(root, tmp_path):
-    """What the README shows of the command line is real: every command there is one, with options that it has."""
+@pytest.mark.parametrize("page", ["README.md", "docs/performance.md"])
+def test_commands_that_are_shown(root, tmp_path, page):
+    """What is shown of the command line is real: every command there is one, with options that it has."""
     environ = {**os.environ, "XDG_DATA_HOME": str(tmp_path), "XDG_STATE_HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path)}
-    shown = [
-        line for text in blocks(root / "README.md", "sh") for line in text.splitlines() if re.search(r"(^|\| )interpeer ", line)
-    ]
+    shown = [line for text in blocks(root / page, "sh") for line in text.splitlines() if re.search(r"(^|\| )interpeer ", line)]
     assert shown
     for line in shown:
         words = re.search(r"(?:^|\| )interpeer ([a-z]+)(.*)", line)

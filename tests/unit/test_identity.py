@@ -81,6 +81,7 @@ def test_damaged_key_files_are_refused_and_left_alone(tmp_path):
     good = path.read_bytes()
     damaged = [b"", good[:-2], good + b"x", good[:-1], b"x" + good, bytes(32), good.upper(), good * 10]
     damaged += [good[:i] + bytes([good[i] ^ bit]) + good[i + 1 :] for i in range(len(good)) for bit in (1, 2, 128)]
+    damaged += [b"interpeer identity 1\n\n3nhajet4\n"]  # the right check, of no seed at all
     for content in damaged:
         path.write_bytes(content)
         with pytest.raises(IdentityFileError, match="damaged"):

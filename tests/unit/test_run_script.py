@@ -113,6 +113,13 @@ def test_machine_without_a_known_package_manager_is_told_what_to_install(machine
     assert "missing: a C compiler" in done.stderr and "no package manager known here" in done.stderr
 
 
+def test_fuzzing_elsewhere_than_on_linux_is_refused_before_anything_is_installed(machine):
+    machine.add("uname", "echo Darwin")
+    done = machine("fuzz")
+    assert done.returncode == 1
+    assert "LD_PRELOAD" in done.stderr and "missing" not in done.stderr
+
+
 def test_unknown_command_is_misuse(machine):
     done = machine("tset")
     assert done.returncode == 2

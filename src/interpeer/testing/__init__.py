@@ -1,5 +1,7 @@
 """Test a program that uses interpeer: a whole network in one process, in simulated time, the same in every run.
 
+A test is a coroutine::
+
     from interpeer.testing import Link, SimNet, run
 
     async def main():

@@ -41,9 +41,9 @@ _Ts = TypeVarTuple("_Ts")
 def run(main: Coroutine[Any, Any, _T], *, seed: int | None = None, until_s: float = 3600.0, debug: bool | None = None) -> _T:
     """Run a coroutine in simulated time, like `asyncio.run`: sleeping costs nothing, and every run is the same.
 
-    seed: where all chance comes from: identities, keys, what links lose, and Python's module `random`. None: another one
-        each time; whatever fails carries the seed in a note, to be given here again.
-    until_s: simulated seconds after which the program has failed.
+    - `seed`: where all chance comes from: identities, keys, what links lose, and Python's module `random`. None: another one
+      each time; whatever fails carries the seed in a note, to be given here again.
+    - `until_s`: simulated seconds after which the program has failed.
 
     Raises what the program raises; Deadlock, with the tasks that wait, when nothing can happen any more; OutOfTime;
     SimulationError for what cannot be simulated: sockets, other threads, other processes. `asyncio.to_thread` calls the
