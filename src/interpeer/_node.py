@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import inspect
 import logging
 import os
 from collections.abc import Callable, Iterable
@@ -83,7 +84,8 @@ class Node:
     bootstrap, lan, give: matter once the node joins an overlay by `network`.
     state_dir: a directory for what outlives the process; one process at a time. None: nothing is written.
     protocols: names of the application protocols offered; a peer that asks for another is told so.
-    allow: whom to let in: a set of PeerIds, a function that is asked for each, or None: everybody who has our id.
+    allow: whom to let in: a set of PeerIds, a function that is asked for each and returns a bool at once, or None: everybody
+        who has our id.
 
     Raises ValueError for settings that cannot be, IdentityFileError, OSError when an address cannot be listened on.
 
@@ -114,7 +116,7 @@ class Node:
         self._bootstrap = tuple(bootstrap)
         self._state_path = Path(state_dir) if state_dir is not None else None
         self._protocols = (protocols,) if isinstance(protocols, str) else tuple(protocols)
-        self._allow = allow if allow is None or callable(allow) else frozenset(PeerId(p) for p in allow)
+        self._allow = _allow(allow)
         self._lan = lan
         self._give = give if give is not None else Give()
         self._config = config if config is not None else Config()
@@ -361,13 +363,17 @@ class Node:
         self._tell(PeerConnected(connection.peer_id, connection.protocol, str(connection.path), incoming))
 
     def _on_ask(self, ask: int, peer_id: PeerId) -> None:
-        is_welcome = False
+        answer: object = None
         try:
             assert callable(self._allow)
-            is_welcome = bool(self._allow(peer_id))
+            answer = self._allow(peer_id)
+            if not isinstance(answer, bool):  # anything else may be true by accident, as a coroutine is
+                if inspect.iscoroutine(answer):
+                    answer.close()
+                raise TypeError(f"a bool was expected, not {type(answer).__name__}")
         except Exception:
             logger.exception("allow(%s) failed; the peer is not let in", peer_id)
-        control.decide(self._engine, ask, is_welcome)
+        control.decide(self._engine, ask, answer is True)
 
 
 def _identity(given: Identity | str | os.PathLike[str] | None, state: StateDirectory | None) -> Identity:
@@ -383,6 +389,16 @@ def _identity(given: Identity | str | os.PathLike[str] | None, state: StateDirec
     identity = Identity.generate()
     identity.save(path)
     return identity
+
+
+def _allow(given: Iterable[PeerId] | Allow | None) -> frozenset[PeerId] | Allow | None:
+    if given is None:
+        return None
+    if not callable(given):
+        return frozenset(PeerId(peer) for peer in given)
+    if inspect.iscoroutinefunction(given) or inspect.iscoroutinefunction(type(given).__call__):
+        raise TypeError("allow is a plain function, not async def: it is asked in the middle of a handshake and answers at once")
+    return given
 
 
 def _resolve(target: Target) -> tuple[PeerId, tuple[Endpoint, ...]]:

@@ -1,0 +1,42 @@
+"""What cannot be meant is refused where it is said, with the reason, and does no harm."""
+
+from __future__ import annotations
+
+import functools
+import logging
+
+import pytest
+
+import interpeer
+
+
+def node(**kwargs):
+    return interpeer.Node(listen="127.0.0.1:0", **kwargs)
+
+
+async def asked_later(peer_id):
+    return False
+
+
+class AskedLater:
+    async def __call__(self, peer_id):
+        return False
+
+
+@pytest.mark.parametrize("allow", [asked_later, functools.partial(asked_later), AskedLater()])
+def test_allow_is_no_coroutine_function(allow):
+    with pytest.raises(TypeError, match="async def"):
+        interpeer.Node(allow=allow)
+
+
+@pytest.mark.parametrize("answer", [lambda peer: asked_later(peer), lambda peer: 1, lambda peer: "no", lambda peer: None])
+def test_an_answer_of_allow_that_is_no_bool_lets_nobody_in(run, caplog, answer):
+    async def main():
+        async with node(allow=answer) as b, node() as a:
+            with pytest.raises(interpeer.Refused):
+                await a.connect(b.address)
+
+    with caplog.at_level(logging.ERROR, "interpeer"):
+        run(main())
+    assert "a bool was expected" in caplog.text
+    caplog.clear()  # its records hold the traceback, and that the engine
