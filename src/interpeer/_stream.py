@@ -55,7 +55,7 @@ class Stream:
         self._connection = connection
         self._handle = handle
         self._waiters = connection._waiters_of_stream(handle.id)
-        self._stash = b""  # taken from the core by a read that was cancelled or failed: the next one starts with it
+        self._stash = bytearray()  # taken from the core by a read that was cancelled or failed: the next one starts with it
 
     # --- what it is ---
 
@@ -148,16 +148,17 @@ class Stream:
         starts where this one did."""
         if n >= 0:
             return await self._read_some(n) if n else b""
-        collected = bytearray()
+        collected, self._stash = self._stash, bytearray()
         try:
-            while chunk := await self._read_some(CHUNK_BYTES):
+            while len(collected) <= max_bytes:
+                chunk = await self._read_some(CHUNK_BYTES)
+                if not chunk:
+                    return bytes(collected)
                 collected += chunk
-                if len(collected) > max_bytes:
-                    raise ValueError(f"the stream has more than {max_bytes} bytes: read it in pieces, or raise max_bytes")
+            raise ValueError(f"the stream has more than {max_bytes} bytes: read it in pieces, or raise max_bytes")
         except BaseException:
-            self._stash = bytes(collected)
+            self._stash = collected
             raise
-        return bytes(collected)
 
     async def readexactly(self, n: int) -> bytes:
         """Read exactly `n` bytes.
@@ -189,7 +190,8 @@ class Stream:
 
     async def _read_some(self, n: int) -> bytes:
         if self._stash:
-            data, self._stash = self._stash[:n], self._stash[n:]
+            data = bytes(memoryview(self._stash)[:n])
+            del self._stash[:n]  # which moves nothing: a bytearray begins later then
             return data
         while True:
             read = self._handle.read(n)
@@ -209,7 +211,7 @@ class Stream:
                     break
                 done += await self._receive_into(view[:n], done, n - done)
         except BaseException:
-            self._stash = bytes(view[:done]) + self._stash
+            self._stash[:0] = view[:done]
             raise
         return done
 
@@ -221,14 +223,14 @@ class Stream:
             await self._waiters.wait(stream_handle.READABLE, lambda: self._handle.post(view, start, mark))
         except BaseException:
             done = self._handle.unpost()
-            self._stash = bytes(view[start : start + done])
+            self._stash += view[start : start + done]
             raise
         return self._handle.unpost()
 
     def _unstash_into(self, view: memoryview) -> int:
         n = min(len(self._stash), len(view))
-        view[:n] = self._stash[:n]
-        self._stash = self._stash[n:]
+        view[:n] = memoryview(self._stash)[:n]
+        del self._stash[:n]
         return n
 
     async def _more(self) -> bool:

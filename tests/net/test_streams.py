@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import tracemalloc
 
 import pytest
 
@@ -111,6 +112,40 @@ def test_cancelled_reads_lose_nothing(run, pair):
             await asyncio.gather(task, return_exceptions=True)
             await stream.write(b"efgh")
             assert await peer.readexactly(8) == b"abcdefgh"
+
+    run(main())
+
+
+def test_what_a_cancelled_read_had_is_neither_copied_nor_taken_in_pieces(run, pair, monkeypatch):
+    size = 8_000_000
+    reads = []
+    read_some = interpeer.Stream._read_some
+
+    def count(stream, n):
+        reads.append(n)
+        return read_some(stream, n)
+
+    async def main():
+        async with pair() as p:
+            stream, peer = await p.streams()
+            task = asyncio.ensure_future(peer.read())
+            await stream.write(bytes(size))
+            while p.ba.stats().data_received < size or peer._handle.bytes_readable:
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            assert len(peer._stash) == size
+            tracemalloc.start()
+            first = await peer.read(10)
+            peak = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+            assert peak < 1_000_000, "a small read copies little"
+            await stream.write(b"!")
+            sending = asyncio.ensure_future(stream.finish())
+            monkeypatch.setattr(interpeer.Stream, "_read_some", count)
+            assert first + await peer.read() == bytes(size) + b"!"
+            assert len(reads) < 10, "what was there is taken at once"
+            await sending
 
     run(main())
 
