@@ -278,10 +278,12 @@ class Connection:
                 return data
             await self._wait_for_datagram()
 
-    async def recv_datagrams(self, most: int = 1024) -> list[bytes]:
-        """Return up to `most` datagrams, at least one; otherwise as `recv_datagram`, and much cheaper for many."""
+    async def recv_datagrams(self, max: int = 1024) -> list[bytes]:  # noqa: A002 - the contract's name
+        """Return up to `max` datagrams, at least one; otherwise as `recv_datagram`, and much cheaper for many."""
+        if max < 1:
+            raise ValueError(f"max is at least 1, not {max}")
         while True:
-            messages = self._handle.recv_datagrams(most)
+            messages = self._handle.recv_datagrams(max)
             if messages:
                 return messages
             await self._wait_for_datagram()

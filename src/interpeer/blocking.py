@@ -258,9 +258,9 @@ class Connection:
         """Return the oldest datagram that has come."""
         return self._thread.call(self._inner.recv_datagram, timeout)
 
-    def recv_datagrams(self, most: int = 1024, *, timeout: float | None = None) -> list[bytes]:
-        """Return up to `most` datagrams, at least one."""
-        return self._thread.call(lambda: self._inner.recv_datagrams(most), timeout)
+    def recv_datagrams(self, max: int = 1024, *, timeout: float | None = None) -> list[bytes]:  # noqa: A002 - the contract's
+        """Return up to `max` datagrams, at least one."""
+        return self._thread.call(lambda: self._inner.recv_datagrams(max), timeout)
 
     def close(self, code: int = 0, reason: str = "", *, timeout: float | None = None) -> None:
         """Close, telling the peer a code and a reason."""

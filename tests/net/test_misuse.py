@@ -40,3 +40,15 @@ def test_an_answer_of_allow_that_is_no_bool_lets_nobody_in(run, caplog, answer):
         run(main())
     assert "a bool was expected" in caplog.text
     caplog.clear()  # its records hold the traceback, and that the engine
+
+
+@pytest.mark.parametrize("most", [0, -1])
+def test_to_ask_for_no_datagrams_is_refused(run, pair, most):
+    async def main():
+        async with pair() as p:
+            p.ab.send_datagram(b"one")
+            with pytest.raises(ValueError, match="at least 1"):
+                await p.ba.recv_datagrams(max=most)
+            assert await p.ba.recv_datagrams(max=1) == [b"one"]
+
+    run(main())
