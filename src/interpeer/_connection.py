@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from interpeer._node import Node
 
+_CODE_LIMIT = 1 << 62  # the wire's largest number, and one
 # who ended a connection (the core's CLOSED_*)
 _LOCALLY, _BY_PEER, _BY_ERROR, _BY_PEER_ERROR, _BY_RESET, _BY_SILENCE, _BY_REFUSAL, _BY_VERSION, _UNREACHABLE = range(1, 10)
 _CODES = {
@@ -299,14 +301,20 @@ class Connection:
         """Close, telling the peer a code and a reason, after what `finish` has promised is delivered.
 
         Waits for that no longer than the node's linger time. Harmless on a connection that is over. Cancelled, it is closed
-        at once."""
+        at once. Raises ValueError for a code that is not from 0 to 2**62 - 1."""
+        code = operator.index(code)
+        if not 0 <= code < _CODE_LIMIT:
+            raise ValueError(f"a code is from 0 to 2**62 - 1, not {code}")
+        if not isinstance(reason, str):
+            raise TypeError(f"a reason is a str, not {type(reason).__name__}")
+        encoded = reason.encode()
         try:
             async with asyncio.timeout(self._node._linger_s):
                 await self._until(connection_handle.EVENT_FLUSHED)
         except TimeoutError:
             pass
         finally:
-            self._handle.close(code, reason.encode())
+            self._handle.close(code, encoded)
 
     async def wait_closed(self) -> None:
         """Wait until the connection is over, whoever ended it; `closed_by` tells."""

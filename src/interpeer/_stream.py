@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import operator
 import os
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, final
@@ -128,7 +129,7 @@ class Stream:
 
     def reset(self, code: int = 0) -> None:
         """Give our side up: the peer's reads fail with StreamReset and this code. What was not acknowledged is lost."""
-        self._handle.reset(code)
+        self._handle.reset(operator.index(code))
 
     def _write_error(self) -> Exception:
         handle = self._handle
@@ -257,7 +258,7 @@ class Stream:
 
     def stop(self, code: int = 0) -> None:
         """Read no more, and ask the peer to stop: its writes fail with StreamReset and this code."""
-        self._handle.stop(code)
+        self._handle.stop(operator.index(code))
 
     def __aiter__(self) -> Self:
         return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import logging
 
@@ -40,6 +41,52 @@ def test_an_answer_of_allow_that_is_no_bool_lets_nobody_in(run, caplog, answer):
         run(main())
     assert "a bool was expected" in caplog.text
     caplog.clear()  # its records hold the traceback, and that the engine
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ((-1,), ValueError),
+        ((1 << 62,), ValueError),
+        ((1.5,), TypeError),
+        (("1",), TypeError),
+        ((0, 5), TypeError),
+        ((0, None), TypeError),
+        ((0, "\ud800"), ValueError),
+    ],
+)
+def test_close_is_refused_before_it_waits_and_leaves_the_connection_open(run, pair, arguments, error):
+    async def main():
+        async with pair() as p:
+            stream, peer = await p.streams()
+            await stream.write(b"unread")
+            finishing = asyncio.ensure_future(stream.finish())
+            closing = p.ab.close(*arguments)
+            with pytest.raises(error):
+                closing.send(None)  # at once: a coroutine that waits would return here
+            assert p.ab.is_open
+            assert await peer.read() == b"unread"
+            await finishing
+            await p.ab.close((1 << 62) - 1, "é" * 600)
+            await p.ba.wait_closed()
+            with pytest.raises(interpeer.ConnectionClosed) as told:
+                await p.ba.open_stream()
+            assert told.value.code == (1 << 62) - 1
+
+    run(main())
+
+
+@pytest.mark.parametrize("code", [1.5, "1", None])
+def test_a_code_is_a_whole_number(run, pair, code):
+    async def main():
+        async with pair() as p:
+            stream, _ = await p.streams()
+            for give_up in (stream.reset, stream.stop):
+                with pytest.raises(TypeError):
+                    give_up(code)
+            await stream.write(b"unharmed")
+
+    run(main())
 
 
 @pytest.mark.parametrize("most", [0, -1])
