@@ -20,7 +20,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, final
 
@@ -32,7 +32,7 @@ from interpeer._identity import Identity, PeerId
 from interpeer._node import DEFAULT_PROTOCOL, Allow, Target
 from interpeer._run import loop_factory
 from interpeer._stream import MAX_READ_BYTES
-from interpeer.errors import ClosedError, NetworkError
+from interpeer.errors import ClosedError, ForkedError, LocalError, NetworkError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,6 +51,9 @@ class _LoopThread:
         self._runner = asyncio.Runner(loop_factory=loop_factory())
         self._loop: asyncio.AbstractEventLoop
         self._stop: asyncio.Event
+        self._process = os.getpid()
+        self._lock = threading.Lock()  # a call comes in either before the end, and is ended by it, or is refused
+        self.is_accepting = True
         self._is_ready = threading.Event()
         self._thread = threading.Thread(target=self._run, name="interpeer.blocking", daemon=True)
         self._thread.start()
@@ -66,20 +69,30 @@ class _LoopThread:
         self._is_ready.set()
         await self._stop.wait()
 
+    @property
+    def is_forked(self) -> bool:
+        """Whether this process is a fork of the one that has the thread."""
+        return os.getpid() != self._process
+
     def call(self, make: Callable[[], Coroutine[Any, Any, _T]], timeout: float | None) -> _T:
         """Run a coroutine there and wait for it. Raises TimeoutError; the coroutine is then cancelled and has ended."""
-        if not self._thread.is_alive():
-            raise ClosedError("the node is closed")
+        if self.is_forked:
+            raise ForkedError("this process is a fork of the one that owns the node: make a node of its own after the fork")
         if threading.current_thread() is self._thread:
-            raise RuntimeError("a blocking call on the node's own thread would wait for itself")
+            raise LocalError("a blocking call on the node's own thread would wait for itself")
 
         async def bounded() -> _T:
             async with asyncio.timeout(timeout):
                 return await make()
 
-        future: Future[_T] = asyncio.run_coroutine_threadsafe(bounded(), self._loop)
+        with self._lock:
+            if not self.is_accepting:
+                raise ClosedError("the node is closed")
+            future: Future[_T] = asyncio.run_coroutine_threadsafe(bounded(), self._loop)
         try:
             return future.result()
+        except CancelledError:
+            raise ClosedError("the node was closed meanwhile") from None
         except KeyboardInterrupt:
             future.cancel()
             raise
@@ -93,9 +106,11 @@ class _LoopThread:
         return self.call(done, None)
 
     def close(self) -> None:
-        if self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._stop.set)
-            self._thread.join()
+        """Cancel what still runs there, and end the thread."""
+        with self._lock:
+            self.is_accepting = False
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join()
 
 
 @final
@@ -296,26 +311,35 @@ class Node:
     ) -> None:
         self._inner = interpeer.Node(identity, listen, network, bootstrap, state_dir, protocols, allow, lan, give, config)
         self._thread: _LoopThread
+        self._closing = threading.Lock()
 
     def __enter__(self) -> Self:
-        self._thread = _LoopThread()
+        thread = _LoopThread()
         try:
-            self._thread.call(self._inner.__aenter__, None)
+            thread.call(self._inner.__aenter__, None)
         except BaseException:
-            self._thread.close()
+            thread.close()
             raise
+        self._thread = thread
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
     def close(self, *, timeout: float | None = None) -> None:
-        """Close every connection and the sockets. Harmless when closed."""
-        if self._thread._thread.is_alive():
-            try:
-                self._thread.call(self._inner.close, timeout)
-            finally:
-                self._thread.close()
+        """Close every connection and the sockets. Harmless when closed. Calls that wait in other threads raise ClosedError."""
+        if self._thread.is_forked:
+            return
+        if not self._closing.acquire(timeout=-1 if timeout is None else min(max(0, timeout), threading.TIMEOUT_MAX)):
+            raise TimeoutError("another thread is closing the node")
+        try:
+            if self._thread.is_accepting:
+                try:
+                    self._thread.call(self._inner.close, timeout)
+                finally:
+                    self._thread.close()
+        finally:
+            self._closing.release()
 
     @property
     def id(self) -> PeerId:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 import threading
 from contextlib import contextmanager
 
@@ -118,3 +119,81 @@ def test_it_works_inside_a_running_loop():
             assert a.connect(b.address, timeout=5).peer_id == b.id
 
     asyncio.run(main())
+
+
+def outcome(call):
+    """Run a call on a thread of its own; return the thread and the list that its error comes into."""
+    errors = []
+
+    def run():
+        try:
+            call()
+        except Exception as error:
+            errors.append(type(error))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread, errors
+
+
+def test_closing_ends_every_call_that_waits():
+    with two_nodes() as (a, b):
+        connection = a.connect(b.address, timeout=5)
+        stream = connection.open_stream()
+        calls = [stream.read, a.accept, connection.recv_datagram, connection.accept_stream, lambda: stream.write(bytes(10**8))]
+        waiting = [outcome(call) for call in calls]
+        while len(a._thread.do(asyncio.all_tasks)) < len(calls) + 2:  # the loop's own, and this look
+            pass
+        closing = [outcome(a.close) for _ in range(3)]
+        for thread, errors in waiting:
+            thread.join(10)
+            assert errors == [interpeer.ClosedError]
+        for thread, errors in closing:
+            thread.join(10)
+            assert not thread.is_alive() and errors == []
+
+
+def test_a_call_that_is_cancelled_by_the_end_says_that_the_node_is_closed():
+    thread = blocking._LoopThread()
+    waiting, errors = outcome(lambda: thread.call(lambda: asyncio.sleep(1000), None))
+    while len(thread.do(asyncio.all_tasks)) < 3:
+        pass
+    thread.close()
+    waiting.join(10)
+    assert errors == [interpeer.ClosedError]
+
+
+def test_calls_that_race_close_all_return():
+    for _ in range(20):
+        with two_nodes() as (a, b):
+            stream = a.connect(b.address, timeout=5).open_stream()
+
+            def spin(stream=stream):
+                while True:
+                    stream.reset()
+
+            spinning = [outcome(spin) for _ in range(4)]
+            while not any(thread.is_alive() for thread, _ in spinning):
+                pass
+            a.close(timeout=10)
+            for thread, errors in spinning:
+                thread.join(10)
+                assert errors == [interpeer.ClosedError]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on Windows")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_fork_is_told_so_and_closes_nothing():
+    with two_nodes() as (a, b):
+        connection = a.connect(b.address, timeout=5)
+        child = os.fork()
+        if child == 0:  # nothing of pytest's may run here
+            try:
+                connection.open_stream(timeout=5)
+            except interpeer.ForkedError:
+                a.close(timeout=5)
+                os._exit(7)
+            finally:
+                os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+        assert connection.open_stream(timeout=5).id == 0
