@@ -292,7 +292,7 @@ class Stream:
         return await _arrays.receive(self, out, max_bytes)
 
     async def send_file(self, path: str | os.PathLike[str]) -> int:
-        """Send a file's bytes and their digest; return how many. Raises OSError, otherwise as `write`.
+        """Send a plain file's bytes and their digest; return how many. Raises OSError, otherwise as `write`.
 
         Cancelled, the stream is reset."""
         from interpeer import _files
@@ -300,7 +300,8 @@ class Stream:
         return await _files.send(self, path)
 
     async def recv_file(self, path: str | os.PathLike[str], *, max_bytes: int | None = None) -> int:
-        """Receive a file that `send_file` sends, and verify it; return its bytes. An existing file is replaced at the end.
+        """Receive a file that `send_file` sends, and verify it; return its bytes. An existing file is replaced at the end, and
+        its mode is kept; anything else that exists, links included, is an OSError before anything is received.
 
         Raises ProtocolError when the digest does not match, ValueError for one of more than `max_bytes`, OSError, otherwise as
         `read`. Cancelled or failed, nothing is left behind, and the stream is reset."""
