@@ -114,6 +114,9 @@ class Node:
         self._listen = (listen,) if isinstance(listen, str) else tuple(listen)
         self._network = network
         self._bootstrap = tuple(bootstrap)
+        for name, path in (("identity", identity), ("state_dir", state_dir)):
+            if isinstance(path, str) and not path:
+                raise ValueError(f'{name} is a path, not ""')
         self._state_path = Path(state_dir) if state_dir is not None else None
         self._protocols = (protocols,) if isinstance(protocols, str) else tuple(protocols)
         self._allow = _allow(allow)

@@ -43,6 +43,12 @@ def test_an_answer_of_allow_that_is_no_bool_lets_nobody_in(run, caplog, answer):
     caplog.clear()  # its records hold the traceback, and that the engine
 
 
+@pytest.mark.parametrize("name", ["state_dir", "identity"])
+def test_an_empty_path_is_not_the_current_folder(name):
+    with pytest.raises(ValueError, match=name):
+        interpeer.Node(**{name: ""})
+
+
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
