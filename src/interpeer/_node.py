@@ -143,6 +143,7 @@ class Node:
     @property
     def id(self) -> PeerId:
         """The node's peer id."""
+        self._check_opened()
         return self._identity.id
 
     @property
@@ -167,6 +168,7 @@ class Node:
 
     def counters(self) -> dict[str, int]:
         """Return how often what has happened: packets, drops by cause, handshakes, resets, and system calls by fallback."""
+        self._check_opened()
         return {**control.counters(self._engine), **self._driver.counters()}
 
     def __repr__(self) -> str:
@@ -233,9 +235,14 @@ class Node:
             self._connections.clear()
             self._backlog.clear()
 
+    def _check_opened(self) -> None:
+        if not self._was_opened:
+            raise errors.ClosedError('open the node first: "async with Node() as node"')
+
     def _check_open(self) -> None:
+        self._check_opened()
         if not self._is_open:
-            raise errors.ClosedError("the node is closed" if self._was_opened else 'open the node first: "async with Node()"')
+            raise errors.ClosedError("the node is closed")
         if asyncio.get_running_loop() is not self._loop:
             raise errors.WrongLoopError("the node belongs to another event loop: use it there; threads use interpeer.blocking")
 
@@ -294,24 +301,29 @@ class Node:
 
     def incoming(self) -> _Incoming:
         """Iterate over the connections that peers open, until the node is closed."""
+        self._check_opened()
         return _Incoming(self)
 
     # --- events ---
 
     def events(self) -> _Events:
         """Iterate over what happens to the node, until it is closed. If nobody takes them the oldest are dropped."""
+        self._check_opened()
         return _Events(self)
 
     async def _next_event(self) -> Event:
         while True:
-            if self._events_dropped:
-                dropped, self._events_dropped = self._events_dropped, 0
-                return EventsDropped(dropped)
-            if self._events:
-                return self._events.popleft()
+            if event := self._take_event():
+                return event
             if not self._is_open:
                 raise StopAsyncIteration
             await self._waiters.wait(_EVENT, lambda: self._events or not self._is_open)
+
+    def _take_event(self) -> Event | None:
+        if self._events_dropped:
+            dropped, self._events_dropped = self._events_dropped, 0
+            return EventsDropped(dropped)
+        return self._events.popleft() if self._events else None
 
     def _tell(self, event: Event) -> None:
         if len(self._events) == MAX_EVENTS:

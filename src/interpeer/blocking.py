@@ -28,6 +28,7 @@ import interpeer
 from interpeer._address import Address
 from interpeer._config import Config, Give
 from interpeer._connection import Path, Stats
+from interpeer._events import Event
 from interpeer._identity import Identity, PeerId
 from interpeer._node import DEFAULT_PROTOCOL, Allow, Target
 from interpeer._run import loop_factory
@@ -114,6 +115,21 @@ class _LoopThread:
 
 
 @final
+class _Each(Iterator[_T]):
+    """Iterate by a call, until it raises one of `ends`. May be used again after a time-out."""
+
+    def __init__(self, take: Callable[[], _T], ends: tuple[type[Exception], ...]) -> None:
+        self._take = take
+        self._ends = ends
+
+    def __next__(self) -> _T:
+        try:
+            return self._take()
+        except self._ends:
+            raise StopIteration from None
+
+
+@final
 class Stream:
     """Carry bytes both ways; see `interpeer.Stream`."""
 
@@ -183,9 +199,12 @@ class Stream:
         """Receive a file, and verify it."""
         return self._thread.call(lambda: self._inner.recv_file(path, max_bytes=max_bytes), timeout)
 
+    def chunks(self, *, timeout: float | None = None) -> Iterator[bytes]:
+        """Iterate over what comes, in chunks of whatever size; wait for each no longer than `timeout`."""
+        return _Each(lambda: self._thread.call(self._inner.__anext__, timeout), (StopAsyncIteration,))
+
     def __iter__(self) -> Iterator[bytes]:
-        while chunk := self.read(262_144):
-            yield chunk
+        return self.chunks()
 
     def __enter__(self) -> Self:
         return self
@@ -201,6 +220,12 @@ class Connection:
     def __init__(self, thread: _LoopThread, inner: interpeer.Connection) -> None:
         self._thread = thread
         self._inner = inner
+
+    def __eq__(self, other: object) -> bool:
+        return self._inner is other._inner if isinstance(other, Connection) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._inner)
 
     @property
     def peer_id(self) -> PeerId:
@@ -244,13 +269,9 @@ class Connection:
         """Return the next stream that the peer has opened."""
         return Stream(self._thread, self._thread.call(self._inner.accept_stream, timeout), self)
 
-    def streams(self) -> Iterator[Stream]:
-        """Iterate over the streams that the peer opens, until the connection is over."""
-        while True:
-            try:
-                yield self.accept_stream()
-            except (NetworkError, ClosedError):
-                return
+    def streams(self, *, timeout: float | None = None) -> Iterator[Stream]:
+        """Iterate over the streams that the peer opens, until the connection is over; wait for each no longer than `timeout`."""
+        return _Each(lambda: self.accept_stream(timeout=timeout), (NetworkError, ClosedError))
 
     @property
     def max_datagram_bytes(self) -> int:
@@ -310,7 +331,7 @@ class Node:
         config: Config | None = None,
     ) -> None:
         self._inner = interpeer.Node(identity, listen, network, bootstrap, state_dir, protocols, allow, lan, give, config)
-        self._thread: _LoopThread
+        self._opened: _LoopThread | None = None
         self._closing = threading.Lock()
 
     def __enter__(self) -> Self:
@@ -320,24 +341,31 @@ class Node:
         except BaseException:
             thread.close()
             raise
-        self._thread = thread
+        self._opened = thread
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
+    @property
+    def _thread(self) -> _LoopThread:
+        if self._opened is None:
+            raise ClosedError('open the node first: "with Node() as node"')
+        return self._opened
+
     def close(self, *, timeout: float | None = None) -> None:
         """Close every connection and the sockets. Harmless when closed. Calls that wait in other threads raise ClosedError."""
-        if self._thread.is_forked:
+        thread = self._opened
+        if thread is None or thread.is_forked:
             return
         if not self._closing.acquire(timeout=-1 if timeout is None else min(max(0, timeout), threading.TIMEOUT_MAX)):
             raise TimeoutError("another thread is closing the node")
         try:
-            if self._thread.is_accepting:
+            if thread.is_accepting:
                 try:
-                    self._thread.call(self._inner.close, timeout)
+                    thread.call(self._inner.close, timeout)
                 finally:
-                    self._thread.close()
+                    thread.close()
         finally:
             self._closing.release()
 
@@ -350,6 +378,24 @@ class Node:
     def address(self) -> Address:
         """The id with the socket addresses under which the node may be reached."""
         return self._inner.address
+
+    @property
+    def config(self) -> Config:
+        """The node's settings."""
+        return self._inner.config
+
+    @property
+    def protocols(self) -> tuple[str, ...]:
+        """The application protocols that it offers."""
+        return self._inner.protocols
+
+    @property
+    def connections(self) -> list[Connection]:
+        """The connections that are open."""
+        thread = self._opened
+        if thread is None or not thread.is_accepting:
+            return []
+        return [Connection(thread, connection) for connection in thread.do(lambda: self._inner.connections)]
 
     def counters(self) -> dict[str, int]:
         """Return how often what has happened."""
@@ -366,10 +412,22 @@ class Node:
         """Return the next connection that a peer opens."""
         return Connection(self._thread, self._thread.call(self._inner.accept, timeout))
 
-    def incoming(self) -> Iterator[Connection]:
-        """Iterate over the connections that peers open, until the node is closed."""
-        while True:
+    def incoming(self, *, timeout: float | None = None) -> Iterator[Connection]:
+        """Iterate over the connections that peers open, until the node is closed; wait for each no longer than `timeout`."""
+        thread = self._thread
+        return _Each(lambda: Connection(thread, thread.call(self._inner.accept, timeout)), (ClosedError,))
+
+    def events(self, *, timeout: float | None = None) -> Iterator[Event]:
+        """Iterate over what happens to the node, until it is closed; wait for each no longer than `timeout`."""
+        thread = self._thread
+
+        def take() -> Event:
             try:
-                yield self.accept()
-            except ClosedError:
-                return
+                return thread.call(self._inner._next_event, timeout)
+            except ClosedError:  # there may be some left
+                event = self._inner._take_event()
+                if event is None:
+                    raise
+                return event
+
+        return _Each(take, (StopAsyncIteration, ClosedError))

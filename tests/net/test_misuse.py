@@ -43,6 +43,34 @@ def test_an_answer_of_allow_that_is_no_bool_lets_nobody_in(run, caplog, answer):
     caplog.clear()  # its records hold the traceback, and that the engine
 
 
+NOT_YET_OPEN = {
+    "id": lambda n: n.id,
+    "address": lambda n: n.address,
+    "counters": lambda n: n.counters(),
+    "accept": lambda n: n.accept(),
+    "connect": lambda n: n.connect("anybody"),
+    "incoming": lambda n: n.incoming(),
+    "events": lambda n: n.events(),
+}
+
+
+@pytest.mark.parametrize("use", NOT_YET_OPEN.values(), ids=NOT_YET_OPEN)
+def test_a_node_that_is_not_open_says_so(use):
+    async def main():
+        asynchronous, blocking = node(), interpeer.blocking.Node()
+        with pytest.raises(interpeer.ClosedError, match="open the node first"):
+            answer = use(asynchronous)
+            await answer
+        with pytest.raises(interpeer.ClosedError, match="open the node first"):
+            use(blocking)
+        assert asynchronous.connections == blocking.connections == []
+        assert asynchronous.protocols == blocking.protocols == ("interpeer/1",)
+        await asynchronous.close()
+        blocking.close()
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize("name", ["state_dir", "identity"])
 def test_an_empty_path_is_not_the_current_folder(name):
     with pytest.raises(ValueError, match=name):
