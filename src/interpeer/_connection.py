@@ -13,7 +13,7 @@ from interpeer import errors
 from interpeer._address import Endpoint
 from interpeer._core import connection_handle, control
 from interpeer._identity import PeerId
-from interpeer._stream import Stream
+from interpeer._stream import Stream, bytes_in
 from interpeer._waiting import Opening, Waiters
 
 if TYPE_CHECKING:
@@ -246,7 +246,9 @@ class Connection:
     def send_datagram(self, data: Buffer) -> bool:
         """Queue one datagram, which may be lost on the way. False, and nothing is queued, when the queue is full.
 
-        Raises DatagramTooLarge, and the connection's error when it is over."""
+        Raises DatagramTooLarge, and the connection's error when it is over; TypeError for a buffer of Python objects."""
+        if type(data) is not bytes:
+            bytes_in(data)
         if self._handle.send_datagram(data):
             return True
         if not self.is_open:
@@ -258,6 +260,10 @@ class Connection:
 
         Raises DatagramTooLarge if the first is too large (otherwise it stops before one that is), and the connection's
         error when it is over."""
+        if not (type(messages) is list and messages and type(messages[0]) is bytes):  # others are looked at one by one
+            messages = list(messages)
+            for message in messages:
+                bytes_in(message)
         sent = self._handle.send_datagrams(messages)
         if not sent and messages and not self.is_open:
             raise self._error()

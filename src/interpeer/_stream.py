@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import operator
 import os
+import re
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, final
 
@@ -21,6 +22,14 @@ CHUNK_BYTES = 262_144
 """What iteration and `read` take at a time: large enough that Python's share of the cost is small."""
 MAX_READ_BYTES = 1 << 30
 """What `read()` without a limit takes at the most, so that a peer cannot make it grow without end."""
+
+
+def bytes_in(data: Buffer) -> int:
+    """Return the size of a buffer. Raises TypeError if Python objects are in it: pointers, which mean nothing elsewhere."""
+    with memoryview(data) as view:
+        if "O" in view.format and "O" in re.sub(":[^:]*:", "", view.format):  # between colons are the names of fields
+            raise TypeError("this buffer holds Python objects, which cannot be sent: convert them to a plain type")
+        return view.nbytes
 
 
 @final
@@ -84,9 +93,9 @@ class Stream:
         """Send bytes: any buffer; it is copied before this returns. Waits while the peer, or the network, is slower.
 
         Raises StreamReset when the peer reads no more, ClosedError after `finish` or `reset`, and the connection's error
-        when it is over. Cancelled, a prefix is sent."""
+        when it is over; TypeError for a buffer of Python objects. Cancelled, a prefix is sent."""
         handle = self._handle
-        size = memoryview(data).nbytes
+        size = len(data) if type(data) is bytes else bytes_in(data)
         done = 0
         while True:
             if not handle.can_write:

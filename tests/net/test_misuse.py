@@ -6,6 +6,7 @@ import asyncio
 import functools
 import logging
 
+import numpy as np
 import pytest
 
 import interpeer
@@ -131,5 +132,34 @@ def test_to_ask_for_no_datagrams_is_refused(run, pair, most):
             with pytest.raises(ValueError, match="at least 1"):
                 await p.ba.recv_datagrams(max=most)
             assert await p.ba.recv_datagrams(max=1) == [b"one"]
+
+    run(main())
+
+
+OBJECTS = {
+    "an array": np.array([object(), None]),
+    "records": np.zeros(2, [("a", "O"), ("b", "f8")]),
+}
+
+
+@pytest.mark.parametrize("name", OBJECTS)
+def test_a_buffer_of_python_objects_is_not_sent(run, pair, name):
+    async def main():
+        async with pair() as p:
+            stream, peer = await p.streams()
+            objects = OBJECTS[name]
+            for send in (
+                lambda: stream.write(objects).send(None),
+                lambda: p.ab.send_datagram(objects),
+                lambda: p.ab.send_datagrams([objects]),
+                lambda: p.ab.send_datagrams((objects,)),
+            ):
+                with pytest.raises(TypeError, match="Python objects"):
+                    send()
+            plain = np.ones(2, [("Ocean", "f8")])
+            await stream.write(plain)
+            assert await peer.readexactly(16) == plain.tobytes()
+            assert p.ab.send_datagrams((plain, b"x")) == 2
+            assert await p.ba.recv_datagram() == plain.tobytes()
 
     run(main())
