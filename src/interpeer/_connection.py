@@ -201,6 +201,7 @@ class Connection:
         return Opening(self._open_stream())
 
     async def _open_stream(self) -> Stream:
+        self._waiters.check_loop()
         while True:
             handle = self._handle.open_stream()
             if handle is not None:
@@ -308,6 +309,7 @@ class Connection:
 
         Waits for that no longer than the node's linger time. Harmless on a connection that is over. Cancelled, it is closed
         at once. Raises ValueError for a code that is not from 0 to 2**62 - 1."""
+        self._waiters.check_loop()
         code = operator.index(code)
         if not 0 <= code < _CODE_LIMIT:
             raise ValueError(f"a code is from 0 to 2**62 - 1, not {code}")

@@ -216,9 +216,12 @@ class Node:
     async def close(self) -> None:
         """Close every connection, after what was finished is delivered, and the sockets. Harmless when closed.
 
-        Cancelled, everything is closed at once."""
+        Raises WrongLoopError on another event loop than its own, unless that one is closed. Cancelled, everything is closed
+        at once."""
         if not self._is_open:
             return
+        if not self._loop.is_closed():  # then it cannot be closed there any more
+            self._waiters.check_loop()
         self._is_open = False
         control.refuse_all(self._engine)
         try:
@@ -243,8 +246,7 @@ class Node:
         self._check_opened()
         if not self._is_open:
             raise errors.ClosedError("the node is closed")
-        if asyncio.get_running_loop() is not self._loop:
-            raise errors.WrongLoopError("the node belongs to another event loop: use it there; threads use interpeer.blocking")
+        self._waiters.check_loop()
 
     # --- connecting ---
 

@@ -94,6 +94,7 @@ class Stream:
 
         Raises StreamReset when the peer reads no more, ClosedError after `finish` or `reset`, and the connection's error
         when it is over; TypeError for a buffer of Python objects. Cancelled, a prefix is sent."""
+        self._waiters.check_loop()
         handle = self._handle
         size = len(data) if type(data) is bytes else bytes_in(data)
         done = 0

@@ -22,10 +22,18 @@ class Waiters:
         self._loop = loop
         self._futures: dict[int, list[asyncio.Future[None]]] = {}
 
-    async def wait(self, event: int, is_so: Callable[[], object]) -> None:
-        """Wait for an event, unless `is_so()`, which also asks the core for it, finds that it has come true already."""
+    def check_loop(self) -> None:
+        """Raise WrongLoopError on another event loop than the object's."""
         if asyncio.get_running_loop() is not self._loop:
             raise WrongLoopError("this object belongs to another event loop: use it there, or interpeer.blocking from threads")
+
+    def is_waited_for(self, event: int) -> bool:
+        """Tell whether a task waits for an event."""
+        return event in self._futures
+
+    async def wait(self, event: int, is_so: Callable[[], object]) -> None:
+        """Wait for an event, unless `is_so()`, which also asks the core for it, finds that it has come true already."""
+        self.check_loop()
         future = self._loop.create_future()
         self._futures.setdefault(event, []).append(future)
         try:
