@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, final
 
 from interpeer._core import stream_handle
-from interpeer.errors import ClosedError, StreamReset
+from interpeer.errors import ClosedError, LocalError, StreamReset
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,7 +41,7 @@ class Stream:
     that then sends more is asked to stop.
 
     Cancelling `read*` loses nothing. Cancelling `write` leaves a prefix sent: `bytes_accepted` tells how much. One task
-    reads and one writes at a time.
+    reads and one writes at a time: a second reader is refused with LocalError.
 
     >>> import asyncio, interpeer
     >>> import numpy as np
@@ -189,6 +189,7 @@ class Stream:
 
         Raises as `read`. Cancelled, nothing is lost."""
         view = memoryview(buffer).cast("B")
+        self._check_unread()
         if self._stash or not view:
             return self._unstash_into(view)
         while True:
@@ -200,6 +201,7 @@ class Stream:
                 return n
 
     async def _read_some(self, n: int) -> bytes:
+        self._check_unread()
         if self._stash:
             data = bytes(memoryview(self._stash)[:n])
             del self._stash[:n]  # which moves nothing: a bytearray begins later then
@@ -213,6 +215,7 @@ class Stream:
 
     async def _fill(self, buffer: bytearray | memoryview, n: int) -> int:
         """Fill the first `n` bytes of a buffer; return how many there were. Stash them if it cannot be done."""
+        self._check_unread()
         view = memoryview(buffer).cast("B")
         done = self._unstash_into(view[:n])
         try:
@@ -228,8 +231,6 @@ class Stream:
 
     async def _receive_into(self, view: memoryview, start: int, mark: int) -> int:
         """Let the core put what comes into a buffer until there are `mark` bytes; return how many (0: look again)."""
-        if self._handle.has_post:  # its buffer is not ours to take back
-            raise RuntimeError("another task is reading this stream")
         try:
             await self._waiters.wait(stream_handle.READABLE, lambda: self._handle.post(view, start, mark))
         except BaseException:
@@ -237,6 +238,11 @@ class Stream:
             self._stash += view[start : start + done]
             raise
         return self._handle.unpost()
+
+    def _check_unread(self) -> None:
+        """Raise LocalError while another task reads, which would get a part of what this one wants, or has lent its buffer."""
+        if self._waiters.is_waited_for(stream_handle.READABLE) or self._handle.has_post:
+            raise LocalError("another task is reading this stream: one reads at a time")
 
     def _unstash_into(self, view: memoryview) -> int:
         n = min(len(self._stash), len(view))

@@ -150,6 +150,49 @@ def test_what_a_cancelled_read_had_is_neither_copied_nor_taken_in_pieces(run, pa
     run(main())
 
 
+READS = {
+    "read": lambda stream: stream.read(),
+    "read(n)": lambda stream: stream.read(10),
+    "readexactly": lambda stream: stream.readexactly(10),
+    "readinto": lambda stream: stream.readinto(bytearray(10)),
+    "iteration": lambda stream: anext(stream),
+}
+
+
+@pytest.mark.parametrize("first", READS)
+def test_a_second_reader_is_refused_and_takes_nothing(run, pair, first):
+    async def main():
+        async with pair() as p:
+            stream, peer = await p.streams()
+            reading = asyncio.ensure_future(READS[first](peer))
+            await asyncio.sleep(0)
+            for second in READS.values():
+                with pytest.raises(interpeer.LocalError, match="another task is reading"):
+                    await second(peer)
+            await stream.write(b"0123456789")
+            finishing = asyncio.ensure_future(stream.finish())
+            assert await reading in (b"0123456789", 10)
+            assert await peer.read() == b""
+            await finishing
+
+    run(main())
+
+
+def test_a_reader_that_was_woken_and_has_not_run_yet_still_is_the_one_that_reads(run, pair):
+    async def main():
+        async with pair() as p:
+            stream, peer = await p.streams()
+            reading = asyncio.ensure_future(peer.read(4))
+            await asyncio.sleep(0)
+            peer._waiters.wake(-1)
+            with pytest.raises(interpeer.LocalError):
+                await peer.read(4)
+            await stream.write(b"mine")
+            assert await reading == b"mine"
+
+    run(main())
+
+
 def test_a_cancelled_write_leaves_a_prefix(run, pair):
     data = hashlib.shake_128(b"z").digest(60_000_000)
 
