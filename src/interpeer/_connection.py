@@ -250,8 +250,11 @@ class Connection:
         Raises DatagramTooLarge, and the connection's error when it is over; TypeError for a buffer of Python objects."""
         if type(data) is not bytes:
             bytes_in(data)
-        if self._handle.send_datagram(data):
-            return True
+        try:
+            if self._handle.send_datagram(data):
+                return True
+        except RuntimeError as error:
+            raise self._sending_error(error) from None
         if not self.is_open:
             raise self._error()
         return False
@@ -265,10 +268,20 @@ class Connection:
             messages = list(messages)
             for message in messages:
                 bytes_in(message)
-        sent = self._handle.send_datagrams(messages)
+        try:
+            sent = self._handle.send_datagrams(messages)
+        except RuntimeError as error:
+            raise self._sending_error(error) from None
         if not sent and messages and not self.is_open:
             raise self._error()
         return sent
+
+    def _sending_error(self, error: RuntimeError) -> RuntimeError:
+        """Return what to tell of a failure to have the next turn taken: a loop that is closed takes none."""
+        if self._node._loop.is_closed() and not isinstance(error, errors.LocalError):
+            self._handle.close(0, b"")  # which is said once: now nothing more can be queued
+            return errors.ClosedError("the event loop of the node is closed")
+        return error
 
     async def datagrams_writable(self) -> None:
         """Wait until half of the queue is free again. Raises the connection's error when it is over."""

@@ -7,6 +7,7 @@ import collections
 import inspect
 import logging
 import os
+import warnings
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from pathlib import Path
@@ -125,7 +126,6 @@ class Node:
         self._config = config if config is not None else Config()
         self._linger_s = LINGER_S
         self._host = _host.current.get()
-        self._is_open = False
         self._was_opened = False
         self._resources = ExitStack()
         self._connections: dict[connection_handle.ConnectionHandle, Connection] = {}
@@ -170,6 +170,12 @@ class Node:
         """Return how often what has happened: packets, drops by cause, handshakes, resets, and system calls by fallback."""
         self._check_opened()
         return {**control.counters(self._engine), **self._driver.counters()}
+
+    _is_open = False  # also of one that could not be made
+
+    def __del__(self, warn: Callable[..., None] = warnings.warn) -> None:
+        if self._is_open:
+            warn(f"{self!r} was never closed", ResourceWarning, source=self)
 
     def __repr__(self) -> str:
         return f"<Node {self.id}>" if self._was_opened else "<Node, not open>"
@@ -220,8 +226,11 @@ class Node:
         at once."""
         if not self._is_open:
             return
-        if not self._loop.is_closed():  # then it cannot be closed there any more
+        has_loop = not self._loop.is_closed()
+        if has_loop:
             self._waiters.check_loop()
+        else:
+            self._engine.on_kick = None  # nobody is there to take a turn
         self._is_open = False
         control.refuse_all(self._engine)
         try:
@@ -230,7 +239,8 @@ class Node:
         finally:
             for connection in list(self._connections.values()):
                 connection._handle.close(0, b"")
-            self._driver.flush()
+            if has_loop:
+                self._driver.flush()
             self._waiters.wake(_INCOMING | _EVENT)
             self._resources.close()
             for connection in list(self._connections.values()):

@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import warnings
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future
 from types import TracebackType
@@ -331,8 +332,13 @@ class Node:
         config: Config | None = None,
     ) -> None:
         self._inner = interpeer.Node(identity, listen, network, bootstrap, state_dir, protocols, allow, lan, give, config)
-        self._opened: _LoopThread | None = None
         self._closing = threading.Lock()
+
+    _opened: _LoopThread | None = None  # also of one that could not be made
+
+    def __del__(self, warn: Callable[..., None] = warnings.warn) -> None:
+        if self._opened is not None and self._opened.is_accepting and not self._opened.is_forked:
+            warn(f"{self._inner!r} was never closed", ResourceWarning, source=self)
 
     def __enter__(self) -> Self:
         thread = _LoopThread()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -163,3 +165,35 @@ def test_a_buffer_of_python_objects_is_not_sent(run, pair, name):
             assert await p.ba.recv_datagram() == plain.tobytes()
 
     run(main())
+
+
+UNCLOSED = """
+import asyncio
+import interpeer
+
+async def main():
+    node = interpeer.Node(listen="127.0.0.1:0")
+    other = interpeer.Node(listen="127.0.0.1:0")
+    await node.__aenter__()
+    await other.__aenter__()
+    return node, await node.connect(other.address)
+
+node, connection = asyncio.run(main())
+for send in (lambda: connection.send_datagram(b"x"), lambda: connection.send_datagrams([b"x"])):
+    try:
+        send()
+    except interpeer.ClosedError:
+        print("closed")
+blocking = interpeer.blocking.Node(listen="127.0.0.1:0").__enter__()
+del blocking
+"""
+
+
+def test_a_node_that_is_never_closed_is_warned_of_and_sends_nothing_without_its_loop(tmp_path):
+    script = tmp_path / "unclosed.py"
+    script.write_text(UNCLOSED)
+    command = [sys.executable, "-W", "always::ResourceWarning", script]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+    assert done.stdout.splitlines() == ["closed"] * 2
+    warnings = [line for line in done.stderr.splitlines() if ": ResourceWarning: <Node " in line]
+    assert len(warnings) == 3 and all("was never closed" in line for line in warnings), done.stderr
