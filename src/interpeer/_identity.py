@@ -73,8 +73,8 @@ class PeerId:
     def __hash__(self) -> int:
         return hash(self._key)
 
-    def __lt__(self, other: PeerId) -> bool:
-        return self._key < other._key
+    def __lt__(self, other: object) -> bool:
+        return self._key < other._key if isinstance(other, PeerId) else NotImplemented
 
 
 def _key_of(given: str | bytes | PeerId) -> bytes:
