@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
+from types import TracebackType, UnionType
 from typing import Any, Self, final
 
 from interpeer import _host, errors
@@ -111,15 +111,19 @@ class Node:
         give: Give | None = None,
         config: Config | None = None,
     ) -> None:
+        _check_kind("network", network, str | None)
+        _check_kind("lan", lan, bool)
+        _check_kind("give", give, Give | None)
+        _check_kind("config", config, Config | None)
         self._identity_given = identity
-        self._listen = (listen,) if isinstance(listen, str) else tuple(listen)
+        self._listen = _words("listen", (listen,) if isinstance(listen, str) else listen)
         self._network = network
-        self._bootstrap = tuple(bootstrap)
+        self._bootstrap = _targets(bootstrap)
         for name, path in (("identity", identity), ("state_dir", state_dir)):
             if isinstance(path, str) and not path:
                 raise ValueError(f'{name} is a path, not ""')
         self._state_path = Path(state_dir) if state_dir is not None else None
-        self._protocols = (protocols,) if isinstance(protocols, str) else tuple(protocols)
+        self._protocols = _words("protocols", (protocols,) if isinstance(protocols, str) else protocols)
         self._allow = _allow(allow)
         self._lan = lan
         self._give = give if give is not None else Give()
@@ -401,6 +405,27 @@ class Node:
         except Exception:
             logger.exception("allow(%s) failed; the peer is not let in", peer_id)
         control.decide(self._engine, ask, answer is True)
+
+
+def _check_kind(name: str, value: object, kind: type | UnionType) -> None:
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} is {getattr(kind, '__name__', kind)}, not {type(value).__name__}")
+
+
+def _words(name: str, given: Iterable[str]) -> tuple[str, ...]:
+    words = tuple(given)
+    for word in words:
+        _check_kind(name, word, str)
+    return words
+
+
+def _targets(given: Iterable[Target]) -> tuple[Target, ...]:
+    if isinstance(given, str):
+        raise TypeError("bootstrap is several targets, not one: put it in a list")
+    targets = tuple(given)
+    for target in targets:
+        _resolve(target)  # raises TypeError or ValueError
+    return targets
 
 
 def _identity(given: Identity | str | os.PathLike[str] | None, state: StateDirectory | None) -> Identity:
