@@ -33,7 +33,7 @@ async def main() -> None:
         while not counting.done():
             connection.send_datagram(b"end")  # may be lost like any other, so say it until it is heard
             await asyncio.sleep(0.01)
-        while connection.stats().bytes_in_flight:  # until each packet has arrived or is known to be lost
+        while connection.stats().bytes_in_flight:  # noqa: ASYNC110 - until each packet has arrived or is known to be lost
             await asyncio.sleep(0.01)
         missing = COUNT - counting.result()
         lost = connection.stats().packets_lost * (connection.max_datagram_bytes // 8)  # as many as these can have carried
