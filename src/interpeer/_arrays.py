@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import io
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.lib import format as npy
@@ -134,7 +134,7 @@ def _is_plain(descr: object) -> bool:
     if isinstance(descr, str):
         return _TYPE.fullmatch(descr) is not None
     if isinstance(descr, tuple):
-        return len(descr) == 2 and _is_plain(descr[0])
-    return isinstance(descr, list) and all(
-        isinstance(field, tuple) and len(field) in (2, 3) and _is_plain(field[1]) for field in descr
-    )
+        subtype = cast("tuple[object, ...]", descr)
+        return len(subtype) == 2 and _is_plain(subtype[0])
+    fields = cast("list[tuple[object, ...]]", descr)
+    return isinstance(descr, list) and all(len(field) in (2, 3) and _is_plain(field[1]) for field in fields)

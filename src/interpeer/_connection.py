@@ -264,8 +264,8 @@ class Connection:
 
         Raises DatagramTooLarge if the first is too large (otherwise it stops before one that is), and the connection's
         error when it is over."""
-        if not (type(messages) is list and messages and type(messages[0]) is bytes):  # others are looked at one by one
-            messages = list(messages)
+        messages = messages if isinstance(messages, list) else list(messages)
+        if messages and type(messages[0]) is not bytes:  # a batch is of one kind
             for message in messages:
                 bytes_in(message)
         try:
