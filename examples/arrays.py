@@ -14,7 +14,7 @@ import interpeer
 
 
 async def transpose(node: interpeer.Node) -> None:
-    connection = await node.accept()
+    connection = await node.accept()  # one caller; for many at once, a task for each, as in the README
     stream = await connection.accept_stream()
     array = await stream.recv_array()
     print(f"got {array.dtype} {array.shape}, sent its transpose back")

@@ -27,6 +27,8 @@ cdef int take_lock(Engine engine) except -1:
 
 cpdef uint64_t wire_code(code) except? 0xFFFFFFFFFFFFFFFF:
     """Return an application's code if it fits in its field, which has 62 bits. Raises ValueError, and TypeError."""
+    if not isinstance(code, int):
+        raise TypeError(f"a code is an int, not {type(code).__name__}")
     if not 0 <= code < 0x4000000000000000:
         raise ValueError(f"a code is a number from 0 to 2**62 - 1, not {code}")
     return code

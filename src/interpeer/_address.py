@@ -12,7 +12,9 @@ from interpeer._identity import PeerId, from_base32, to_base32
 
 MAX_ENDPOINTS = 16
 SECRET_BYTES = 16
+MAX_SCOPE_BYTES = 255
 _VERSION = 1
+_SCOPED = 7  # in place of 6: an IPv6 address whose scope follows the port, as one byte of length and UTF-8
 _CHECK_BYTES = 4
 _MAPPED = b"\0" * 10 + b"\xff\xff"
 
@@ -33,7 +35,13 @@ class Endpoint:
     port: int
 
     def __post_init__(self) -> None:
+        if not isinstance(self.host, str):  # ipaddress takes numbers and bytes, too
+            raise TypeError(f"a host is a str, not {type(self.host).__name__}")
+        if not isinstance(self.port, int) or isinstance(self.port, bool):
+            raise TypeError(f"a port is a number, not {type(self.port).__name__}")
         address = ipaddress.ip_address(self.host)  # raises ValueError
+        if len((getattr(address, "scope_id", None) or "").encode()) > MAX_SCOPE_BYTES:
+            raise ValueError(f"a scope has at most {MAX_SCOPE_BYTES} bytes")
         object.__setattr__(self, "host", str(address))
         if not 0 < self.port < 65536:
             raise ValueError(f"a port is a number from 1 to 65535, not {self.port}")
@@ -49,6 +57,7 @@ class Endpoint:
 
     @classmethod
     def from_core(cls, endpoint: CoreEndpoint) -> Self:
+        """Make one of what the core gives."""
         packed, port, scope = endpoint
         address = ipaddress.IPv6Address(packed)
         if address.ipv4_mapped is not None:
@@ -122,7 +131,11 @@ class Address:
 
     @classmethod
     def of(cls, peer_id: PeerId, endpoints: list[Endpoint] | tuple[Endpoint, ...], secret: bytes | None = None) -> Address:
-        """Make an address from its parts; at most 16 endpoints. Raises ValueError."""
+        """Make an address from its parts; at most 16 endpoints. Raises TypeError or ValueError."""
+        if not isinstance(peer_id, PeerId) or not all(isinstance(endpoint, Endpoint) for endpoint in endpoints):
+            raise TypeError("an address is made of a PeerId and Endpoints")
+        if secret is not None and not isinstance(secret, bytes):
+            raise TypeError(f"a secret is bytes, not {type(secret).__name__}")
         if len(endpoints) > MAX_ENDPOINTS:
             raise ValueError(f"an address has at most {MAX_ENDPOINTS} endpoints, not {len(endpoints)}")
         if secret is not None and len(secret) != SECRET_BYTES:
@@ -145,7 +158,10 @@ class Address:
         body += bytes([SECRET_BYTES]) + self.secret if self.secret is not None else b"\0"
         for endpoint in self.endpoints:
             address = ipaddress.ip_address(endpoint.host)
-            body += bytes([address.version]) + address.packed + endpoint.port.to_bytes(2, "big")
+            scope = (address.scope_id or "").encode() if isinstance(address, ipaddress.IPv6Address) else b""
+            kind = _SCOPED if scope else address.version
+            body += bytes([kind]) + address.packed + endpoint.port.to_bytes(2, "big")
+            body += bytes([len(scope)]) + scope if scope else b""
         return to_base32(body + _check(body))
 
 
@@ -181,10 +197,18 @@ def _parse_body(body: bytes) -> Address:
     at += secret_bytes
     endpoints: list[Endpoint] = []
     while at < len(body):
-        size = {4: 4, 6: 16}.get(body[at], 0)
-        if not size or at + 1 + size + 2 > len(body):
+        kind, size = body[at], {4: 4, 6: 16, _SCOPED: 16}.get(body[at], 0)
+        end = at + 3 + size
+        if not size or end + (kind == _SCOPED) > len(body):
             raise ValueError("this is not an address: an endpoint in it cannot be read")
-        host = ipaddress.ip_address(body[at + 1 : at + 1 + size])
-        endpoints.append(Endpoint(str(host), int.from_bytes(body[at + 1 + size : at + 3 + size], "big")))
-        at += 3 + size
+        host = str(ipaddress.ip_address(body[at + 1 : at + 1 + size]))
+        port = int.from_bytes(body[at + 1 + size : end], "big")
+        if kind == _SCOPED:
+            scope = body[end + 1 : end + 1 + body[end]]
+            if not scope or len(scope) < body[end]:
+                raise ValueError("this is not an address: an endpoint in it cannot be read")
+            host += f"%{scope.decode()}"  # raises ValueError
+            end += 1 + len(scope)
+        endpoints.append(Endpoint(host, port))
+        at = end
     return Address.of(peer_id, endpoints, secret)

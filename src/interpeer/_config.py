@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
 from typing import final
 
 KIB, MIB = 1 << 10, 1 << 20
 _NS = 1_000_000_000
 _MOST_BYTES = 1 << 40
+_LEAST_S, _MOST_S = 0.001, 1e9  # thirty years; the core counts nanoseconds
 _CIPHERS = ("aegis-256", "aegis-128l", "aes-256-gcm", "chacha20-poly1305")
 
 
@@ -26,6 +28,9 @@ class Give:
     """Whether peers may vote this node into a role."""
     metered: bool = False
     """Whether the link is paid by volume: then nothing is relayed but signalling."""
+
+    def __post_init__(self) -> None:
+        _check(self)
 
 
 @final
@@ -91,25 +96,15 @@ class Config:
     """How long to poll for the next packet before sleeping: lower latency for a busy core."""
 
     def __post_init__(self) -> None:
+        _check(self)
         if self.pump not in ("loop", "thread"):
             raise ValueError(f'pump is "loop" or "thread", not {self.pump!r}')
         if not 1200 <= self.packet_bytes <= 65_507:
             raise ValueError(f"packet_bytes is from 1200 to 65507, not {self.packet_bytes}")
         if not self.ciphers or set(self.ciphers) - set(_CIPHERS) or len(set(self.ciphers)) < len(self.ciphers):
             raise ValueError(f"ciphers are some of {', '.join(_CIPHERS)}, each once; not {self.ciphers!r}")
-        if self.max_ack_delay_s > 16.384:
-            raise ValueError(f"max_ack_delay_s is at most 16.384, which is what peers accept, not {self.max_ack_delay_s}")
         if self.key_limit_packets < self.key_update_packets:
             raise ValueError("key_limit_packets is not less than key_update_packets")
-        for name in ("backlog", "max_connections", "max_half_open", "max_streams", "key_update_packets", "forgery_limit"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is at least 1, not {getattr(self, name)}")
-        for name in self.__slots__:
-            value = getattr(self, name)
-            if isinstance(value, (int, float)) and value < 0:
-                raise ValueError(f"{name} is not negative: {value}")
-            if name.endswith("_bytes") and value is not None and value > _MOST_BYTES:
-                raise ValueError(f"{name} is at most {_MOST_BYTES} (a tebibyte), not {value}")
 
     def core_limits(self) -> dict[str, int]:
         """Return the core's Limits: sizes in bytes, times in nanoseconds."""
@@ -142,3 +137,60 @@ class Config:
             "controller": 0,
             "bundle": int(self.bundle),
         }
+
+
+_MAY_BE_ZERO = {
+    "idle_timeout_s",
+    "keep_alive_s",
+    "max_ack_delay_s",
+    "max_datagram_bytes",
+    "datagram_queue_bytes",
+    "skip_every",
+    "spin_s",
+    "relay_bytes_per_s",
+    "upload_bytes_per_s",
+}
+_MOST = {
+    "max_ack_delay_s": 16.384,  # what peers accept
+    "spin_s": 1.0,  # in which the loop does nothing else
+    "max_streams": 1 << 20,
+    "backlog": 1 << 31,
+    "max_connections": 1 << 24,
+    "max_half_open": 1 << 20,
+    "key_update_packets": 1 << 62,
+    "key_limit_packets": 1 << 62,
+    "forgery_limit": 1 << 62,
+    "skip_every": 1 << 31,
+    "relay_bytes_per_s": _MOST_BYTES,
+    "upload_bytes_per_s": _MOST_BYTES,
+}
+
+
+def _check(settings: Config | Give) -> None:
+    """Raise TypeError for a setting of another type than its annotation says, ValueError for a number that it cannot be."""
+    for setting in fields(settings):
+        name, annotation = setting.name, str(setting.type)
+        value = getattr(settings, name)
+        kind, _, is_optional = annotation.partition(" | ")
+        if is_optional and value is None:
+            continue
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        is_right = {
+            "int": is_number and isinstance(value, int),
+            "float": is_number,
+            "bool": isinstance(value, bool),
+            "str": isinstance(value, str),
+        }
+        if not is_right.get(kind, isinstance(value, Iterable)):
+            raise TypeError(f"{name} is {annotation}, not {value!r}")
+        _check_range(name, value)
+
+
+def _check_range(name: str, value: object) -> None:
+    """Raise ValueError for a number that its setting cannot be."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return
+    most = _MOST.get(name, _MOST_BYTES if name.endswith("_bytes") else _MOST_S)
+    least = 0 if name in _MAY_BE_ZERO else 1 if isinstance(value, int) else _LEAST_S
+    if not least <= value <= most:  # not a number is neither
+        raise ValueError(f"{name} is from {least} to {most}, not {value}")

@@ -12,7 +12,7 @@ from interpeer import errors
 from interpeer._address import Endpoint
 from interpeer._core import connection_handle, control, entry
 from interpeer._identity import PeerId
-from interpeer._stream import Stream
+from interpeer._stream import Stream, bytes_in
 from interpeer._waiting import Opening, Waiters
 
 if TYPE_CHECKING:
@@ -200,6 +200,7 @@ class Connection:
         return Opening(self._open_stream())
 
     async def _open_stream(self) -> Stream:
+        self._waiters.check_loop()
         while True:
             handle = self._handle.open_stream()
             if handle is not None:
@@ -247,9 +248,14 @@ class Connection:
     def send_datagram(self, data: Buffer) -> bool:
         """Queue one datagram, which may be lost on the way. False, and nothing is queued, when the queue is full.
 
-        Raises DatagramTooLarge, and the connection's error when it is over."""
-        if self._handle.send_datagram(data):
-            return True
+        Raises DatagramTooLarge, and the connection's error when it is over; TypeError for a buffer of Python objects."""
+        if type(data) is not bytes:
+            bytes_in(data)
+        try:
+            if self._handle.send_datagram(data):
+                return True
+        except RuntimeError as error:
+            raise self._sending_error(error) from None
         if not self.is_open:
             raise self._error()
         return False
@@ -259,10 +265,24 @@ class Connection:
 
         Raises DatagramTooLarge if the first is too large (otherwise it stops before one that is), and the connection's
         error when it is over."""
-        sent = self._handle.send_datagrams(messages)
+        messages = messages if isinstance(messages, list) else list(messages)
+        if messages and type(messages[0]) is not bytes:  # a batch is of one kind
+            for message in messages:
+                bytes_in(message)
+        try:
+            sent = self._handle.send_datagrams(messages)
+        except RuntimeError as error:
+            raise self._sending_error(error) from None
         if not sent and messages and not self.is_open:
             raise self._error()
         return sent
+
+    def _sending_error(self, error: RuntimeError) -> RuntimeError:
+        """Return what to tell of a failure to have the next turn taken: a loop that is closed takes none."""
+        if self._node._loop.is_closed() and not isinstance(error, errors.LocalError):
+            self._handle.close(0, b"")  # which is said once: now nothing more can be queued
+            return errors.ClosedError("the event loop of the node is closed")
+        return error
 
     async def datagrams_writable(self) -> None:
         """Wait until half of the queue is free again. Raises the connection's error when it is over."""
@@ -285,12 +305,14 @@ class Connection:
                 return data
             await self._until(connection_handle.EVENT_DATAGRAM)
 
-    async def recv_datagrams(self, most: int = 1024) -> list[bytes]:
-        """Return up to `most` datagrams, at least one; otherwise as `recv_datagram`, and much cheaper for many."""
+    async def recv_datagrams(self, max: int = 1024) -> list[bytes]:  # noqa: A002 - the contract's name
+        """Return up to `max` datagrams, at least one; otherwise as `recv_datagram`, and much cheaper for many."""
+        if max < 1:
+            raise ValueError(f"max is at least 1, not {max}")
         while True:
-            messages = self._handle.recv_datagrams(most)
+            messages = self._handle.recv_datagrams(max)
             if not messages and not self.is_open:
-                messages = self._handle.recv_datagrams(most)
+                messages = self._handle.recv_datagrams(max)  # they may have come just before the end
                 if not messages:
                     raise self._error()
             if messages:
@@ -304,14 +326,18 @@ class Connection:
 
         Waits for that no longer than the node's linger time. Harmless on a connection that is over. Cancelled, it is closed
         at once. Raises ValueError, and closes nothing, for a code that is not from 0 to 2**62 - 1."""
+        self._waiters.check_loop()
         code = entry.wire_code(code)
+        if not isinstance(reason, str):
+            raise TypeError(f"a reason is a str, not {type(reason).__name__}")
+        encoded = reason.encode()
         try:
             async with asyncio.timeout(self._node._linger_s):
                 await self._until(connection_handle.EVENT_FLUSHED)
         except TimeoutError:
             pass
         finally:
-            self._handle.close(code, reason.encode())
+            self._handle.close(code, encoded)
 
     async def wait_closed(self) -> None:
         """Wait until the connection is over, whoever ended it; `closed_by` tells."""

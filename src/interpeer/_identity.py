@@ -73,8 +73,8 @@ class PeerId:
     def __hash__(self) -> int:
         return hash(self._key)
 
-    def __lt__(self, other: PeerId) -> bool:
-        return self._key < other._key
+    def __lt__(self, other: object) -> bool:
+        return self._key < other._key if isinstance(other, PeerId) else NotImplemented
 
 
 def _key_of(given: str | bytes | PeerId) -> bytes:
@@ -177,7 +177,7 @@ class Identity:
                 file.flush()
                 os.fsync(descriptor)
             os.link(temporary, path)  # unlike rename, it refuses to replace
-            _sync_directory(path.parent)
+            sync_directory(path.parent)
         except FileExistsError:
             raise IdentityFileError(f"the key file {path} exists already, and is not replaced") from None
         except OSError as error:
@@ -215,7 +215,7 @@ def _format(seed: bytes) -> bytes:
     return _MAGIC + f"{to_base32(seed)}\n{to_base32(check)}\n".encode("ascii")
 
 
-def _sync_directory(path: Path) -> None:
+def sync_directory(path: Path) -> None:
     """Make a new name durable, where directories can be opened."""
     if os.name == "posix":
         descriptor = os.open(path, os.O_RDONLY)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import inspect
 import logging
 import os
+import warnings
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
+from types import TracebackType, UnionType
 from typing import Any, Self, final
 
 from interpeer import _host, errors
@@ -83,7 +85,8 @@ class Node:
     - `bootstrap`, `lan`, `give`: matter once the node joins an overlay by `network`.
     - `state_dir`: a directory for what outlives the process; one process at a time. None: nothing is written.
     - `protocols`: names of the application protocols offered; a peer that asks for another is told so.
-    - `allow`: whom to let in: a set of PeerIds, a function that is asked for each, or None: everybody who has our id.
+    - `allow`: whom to let in: a set of PeerIds, a function that is asked for each and returns a bool at once, or None: everybody
+      who has our id.
 
     Raises ValueError for settings that cannot be, IdentityFileError, OSError when an address cannot be listened on.
 
@@ -108,19 +111,25 @@ class Node:
         give: Give | None = None,
         config: Config | None = None,
     ) -> None:
+        _check_kind("network", network, str | None)
+        _check_kind("lan", lan, bool)
+        _check_kind("give", give, Give | None)
+        _check_kind("config", config, Config | None)
         self._identity_given = identity
-        self._listen = (listen,) if isinstance(listen, str) else tuple(listen)
+        self._listen = _words("listen", (listen,) if isinstance(listen, str) else listen)
         self._network = network
-        self._bootstrap = tuple(bootstrap)
+        self._bootstrap = _targets(bootstrap)
+        for name, path in (("identity", identity), ("state_dir", state_dir)):
+            if isinstance(path, str) and not path:
+                raise ValueError(f'{name} is a path, not ""')
         self._state_path = Path(state_dir) if state_dir is not None else None
-        self._protocols = (protocols,) if isinstance(protocols, str) else tuple(protocols)
-        self._allow = allow if allow is None or callable(allow) else frozenset(PeerId(p) for p in allow)
+        self._protocols = _words("protocols", (protocols,) if isinstance(protocols, str) else protocols)
+        self._allow = _allow(allow)
         self._lan = lan
         self._give = give if give is not None else Give()
         self._config = config if config is not None else Config()
         self._linger_s = LINGER_S
         self._host = _host.current.get()
-        self._is_open = False
         self._was_opened = False
         self._resources = ExitStack()
         self._connections: dict[connection_handle.ConnectionHandle, Connection] = {}
@@ -138,6 +147,7 @@ class Node:
     @property
     def id(self) -> PeerId:
         """The node's peer id."""
+        self._check_opened()
         return self._identity.id
 
     @property
@@ -162,7 +172,14 @@ class Node:
 
     def counters(self) -> dict[str, int]:
         """Return how often what has happened: packets, drops by cause, handshakes, resets, and system calls by fallback."""
+        self._check_opened()
         return {**control.counters(self._engine), **self._driver.counters()}
+
+    _is_open = False  # also of one that could not be made
+
+    def __del__(self, warn: Callable[..., None] = warnings.warn) -> None:
+        if self._is_open:
+            warn(f"{self!r} was never closed", ResourceWarning, source=self)
 
     def __repr__(self) -> str:
         return f"<Node {self.id}>" if self._was_opened else "<Node, not open>"
@@ -209,9 +226,15 @@ class Node:
     async def close(self) -> None:
         """Close every connection, after what was finished is delivered, and the sockets. Harmless when closed.
 
-        Cancelled, everything is closed at once."""
+        Raises WrongLoopError on another event loop than its own, unless that one is closed. Cancelled, everything is closed
+        at once."""
         if not self._is_open:
             return
+        has_loop = not self._loop.is_closed()
+        if has_loop:
+            self._waiters.check_loop()
+        else:
+            self._engine.on_kick = None  # nobody is there to take a turn
         self._is_open = False
         control.refuse_all(self._engine)
         try:
@@ -220,7 +243,8 @@ class Node:
         finally:
             for connection in list(self._connections.values()):
                 connection._handle.close(0, b"")
-            self._driver.flush()
+            if has_loop:
+                self._driver.flush()
             self._waiters.wake(_INCOMING | _EVENT)
             self._resources.close()
             for connection in list(self._connections.values()):
@@ -228,11 +252,15 @@ class Node:
             self._connections.clear()
             self._backlog.clear()
 
+    def _check_opened(self) -> None:
+        if not self._was_opened:
+            raise errors.ClosedError('open the node first: "async with Node() as node"')
+
     def _check_open(self) -> None:
+        self._check_opened()
         if not self._is_open:
-            raise errors.ClosedError("the node is closed" if self._was_opened else 'open the node first: "async with Node()"')
-        if asyncio.get_running_loop() is not self._loop:
-            raise errors.WrongLoopError("the node belongs to another event loop: use it there; threads use interpeer.blocking")
+            raise errors.ClosedError("the node is closed")
+        self._waiters.check_loop()
 
     # --- connecting ---
 
@@ -289,24 +317,29 @@ class Node:
 
     def incoming(self) -> _Incoming:
         """Iterate over the connections that peers open, until the node is closed."""
+        self._check_opened()
         return _Incoming(self)
 
     # --- events ---
 
     def events(self) -> _Events:
         """Iterate over what happens to the node, until it is closed. If nobody takes them the oldest are dropped."""
+        self._check_opened()
         return _Events(self)
 
     async def _next_event(self) -> Event:
         while True:
-            if self._events_dropped:
-                dropped, self._events_dropped = self._events_dropped, 0
-                return EventsDropped(dropped)
-            if self._events:
-                return self._events.popleft()
+            if event := self._take_event():
+                return event
             if not self._is_open:
                 raise StopAsyncIteration
             await self._waiters.wait(_EVENT, lambda: self._events or not self._is_open)
+
+    def _take_event(self) -> Event | None:
+        if self._events_dropped:
+            dropped, self._events_dropped = self._events_dropped, 0
+            return EventsDropped(dropped)
+        return self._events.popleft() if self._events else None
 
     def _tell(self, event: Event) -> None:
         if len(self._events) == MAX_EVENTS:
@@ -361,13 +394,38 @@ class Node:
         self._tell(PeerConnected(connection.peer_id, connection.protocol, str(connection.path), incoming))
 
     def _on_ask(self, ask: int, peer_id: PeerId) -> None:
-        is_welcome = False
+        answer: object = None
         try:
             assert callable(self._allow)
-            is_welcome = bool(self._allow(peer_id))
+            answer = self._allow(peer_id)
+            if not isinstance(answer, bool):  # anything else may be true by accident, as a coroutine is
+                if inspect.iscoroutine(answer):
+                    answer.close()
+                raise TypeError(f"a bool was expected, not {type(answer).__name__}")
         except Exception:
             logger.exception("allow(%s) failed; the peer is not let in", peer_id)
-        control.decide(self._engine, ask, is_welcome)
+        control.decide(self._engine, ask, answer is True)
+
+
+def _check_kind(name: str, value: object, kind: type | UnionType) -> None:
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} is {getattr(kind, '__name__', kind)}, not {type(value).__name__}")
+
+
+def _words(name: str, given: Iterable[str]) -> tuple[str, ...]:
+    words = tuple(given)
+    for word in words:
+        _check_kind(name, word, str)
+    return words
+
+
+def _targets(given: Iterable[Target]) -> tuple[Target, ...]:
+    if isinstance(given, str):
+        raise TypeError("bootstrap is several targets, not one: put it in a list")
+    targets = tuple(given)
+    for target in targets:
+        _resolve(target)  # raises TypeError or ValueError
+    return targets
 
 
 def _identity(given: Identity | str | os.PathLike[str] | None, state: StateDirectory | None) -> Identity:
@@ -383,6 +441,16 @@ def _identity(given: Identity | str | os.PathLike[str] | None, state: StateDirec
     identity = Identity.generate()
     identity.save(path)
     return identity
+
+
+def _allow(given: Iterable[PeerId] | Allow | None) -> frozenset[PeerId] | Allow | None:
+    if given is None:
+        return None
+    if not callable(given):
+        return frozenset(PeerId(peer) for peer in given)
+    if inspect.iscoroutinefunction(given) or inspect.iscoroutinefunction(type(given).__call__):
+        raise TypeError("allow is a plain function, not async def: it is asked in the middle of a handshake and answers at once")
+    return given
 
 
 def _resolve(target: Target) -> tuple[PeerId, tuple[Endpoint, ...]]:

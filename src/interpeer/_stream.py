@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, final
 
 from interpeer._core import stream_handle
-from interpeer.errors import ClosedError, StreamReset
+from interpeer.errors import ClosedError, LocalError, StreamReset
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,6 +23,14 @@ MAX_READ_BYTES = 1 << 30
 """What `read()` without a limit takes at the most, so that a peer cannot make it grow without end."""
 
 
+def bytes_in(data: Buffer) -> int:
+    """Return the size of a buffer. Raises TypeError if Python objects are in it: pointers, which mean nothing elsewhere."""
+    with memoryview(data) as view:
+        if "O" in view.format and "O" in re.sub(":[^:]*:", "", view.format):  # between colons are the names of fields
+            raise TypeError("this buffer holds Python objects, which cannot be sent: convert them to a plain type")
+        return view.nbytes
+
+
 @final
 class Stream:
     """Carry bytes both ways between two peers, in order, each at its own speed.
@@ -31,7 +40,7 @@ class Stream:
     that sends more is asked to stop; and it is reset if something was written, since that may be only a part.
 
     Cancelling `read*` loses nothing. Cancelling `write` leaves a prefix sent: `bytes_accepted` tells how much. One task
-    reads and one writes at a time.
+    reads and one writes at a time: a second reader is refused with LocalError.
 
     >>> import asyncio, interpeer
     >>> import numpy as np
@@ -55,7 +64,7 @@ class Stream:
         self._connection = connection
         self._handle = handle
         self._waiters = connection._waiters_of_stream(handle.id)
-        self._stash = b""  # taken from the core by a read that was cancelled or failed: the next one starts with it
+        self._stash = bytearray()  # taken from the core by a read that was cancelled or failed: the next one starts with it
 
     # --- what it is ---
 
@@ -83,9 +92,10 @@ class Stream:
         """Send bytes: any buffer; it is copied before this returns. Waits while the peer, or the network, is slower.
 
         Raises StreamReset when the peer reads no more, ClosedError after `finish` or `reset`, and the connection's error
-        when it is over. Cancelled, a prefix is sent."""
+        when it is over; TypeError for a buffer of Python objects. Cancelled, a prefix is sent."""
+        self._waiters.check_loop()
         handle = self._handle
-        size = memoryview(data).nbytes
+        size = len(data) if type(data) is bytes else bytes_in(data)
         done = 0
         while True:
             done += handle.write(data, done)
@@ -151,16 +161,17 @@ class Stream:
         starts where this one did."""
         if n >= 0:
             return await self._read_some(n) if n else b""
-        collected = bytearray()
+        collected, self._stash = self._stash, bytearray()
         try:
-            while chunk := await self._read_some(CHUNK_BYTES):
+            while len(collected) <= max_bytes:
+                chunk = await self._read_some(CHUNK_BYTES)
+                if not chunk:
+                    return bytes(collected)
                 collected += chunk
-                if len(collected) > max_bytes:
-                    raise ValueError(f"the stream has more than {max_bytes} bytes: read it in pieces, or raise max_bytes")
+            raise ValueError(f"the stream has more than {max_bytes} bytes: read it in pieces, or raise max_bytes")
         except BaseException:
-            self._stash = bytes(collected)
+            self._stash = collected
             raise
-        return bytes(collected)
 
     async def readexactly(self, n: int) -> bytes:
         """Read exactly `n` bytes.
@@ -183,6 +194,7 @@ class Stream:
 
         Raises as `read`. Cancelled, nothing is lost."""
         view = memoryview(buffer).cast("B")
+        self._check_unread()
         if self._stash or not view:
             return self._unstash_into(view)
         while True:
@@ -194,8 +206,10 @@ class Stream:
                 return n
 
     async def _read_some(self, n: int) -> bytes:
+        self._check_unread()
         if self._stash:
-            data, self._stash = self._stash[:n], self._stash[n:]
+            data = bytes(memoryview(self._stash)[:n])
+            del self._stash[:n]  # which moves nothing: a bytearray begins later then
             return data
         while True:
             read = self._handle.read(n)
@@ -206,6 +220,7 @@ class Stream:
 
     async def _fill(self, buffer: bytearray | memoryview, n: int) -> int:
         """Fill the first `n` bytes of a buffer; return how many there were. Stash them if it cannot be done."""
+        self._check_unread()
         view = memoryview(buffer).cast("B")
         done = self._unstash_into(view[:n])
         try:
@@ -215,26 +230,29 @@ class Stream:
                     break
                 done += await self._receive_into(view[:n], done, n - done)
         except BaseException:
-            self._stash = bytes(view[:done]) + self._stash
+            self._stash[:0] = view[:done]
             raise
         return done
 
     async def _receive_into(self, view: memoryview, start: int, mark: int) -> int:
         """Let the core put what comes into a buffer until there are `mark` bytes; return how many (0: look again)."""
-        if self._handle.has_post:  # its buffer is not ours to take back
-            raise RuntimeError("another task is reading this stream")
         try:
             await self._waiters.wait(stream_handle.READABLE, lambda: self._handle.post(view, start, mark))
         except BaseException:
             done = self._handle.unpost()
-            self._stash = bytes(view[start : start + done])
+            self._stash += view[start : start + done]
             raise
         return self._handle.unpost()
 
+    def _check_unread(self) -> None:
+        """Raise LocalError while another task reads, which would get a part of what this one wants, or has lent its buffer."""
+        if self._waiters.is_waited_for(stream_handle.READABLE) or self._handle.has_post:
+            raise LocalError("another task is reading this stream: one reads at a time")
+
     def _unstash_into(self, view: memoryview) -> int:
         n = min(len(self._stash), len(view))
-        view[:n] = self._stash[:n]
-        self._stash = self._stash[n:]
+        view[:n] = memoryview(self._stash)[:n]
+        del self._stash[:n]
         return n
 
     async def _more(self) -> bool:
@@ -298,7 +316,7 @@ class Stream:
         return await _arrays.receive(self, out, max_bytes)
 
     async def send_file(self, path: str | os.PathLike[str]) -> int:
-        """Send a file's bytes and their digest; return how many. Raises OSError, otherwise as `write`.
+        """Send a plain file's bytes and their digest; return how many. Raises OSError, otherwise as `write`.
 
         Cancelled, the stream is reset."""
         from interpeer import _files
@@ -306,7 +324,8 @@ class Stream:
         return await _files.send(self, path)
 
     async def recv_file(self, path: str | os.PathLike[str], *, max_bytes: int | None = None) -> int:
-        """Receive a file that `send_file` sends, and verify it; return its bytes. An existing file is replaced at the end.
+        """Receive a file that `send_file` sends, and verify it; return its bytes. An existing file is replaced at the end, and
+        its mode is kept; anything else that exists, links included, is an OSError before anything is received.
 
         Raises ProtocolError when the digest does not match, ValueError for one of more than `max_bytes`, OSError, otherwise as
         `read`. Cancelled or failed, nothing is left behind, and the stream is reset."""

@@ -22,28 +22,36 @@ class Waiters:
         self._loop = loop
         self._futures: dict[int, list[asyncio.Future[None]]] = {}
 
-    async def wait(self, event: int, is_so: Callable[[], object]) -> None:
-        """Wait for an event, unless `is_so()`, which also asks the core for it, finds that it has come true already."""
+    def check_loop(self) -> None:
+        """Raise WrongLoopError on another event loop than the object's."""
         if asyncio.get_running_loop() is not self._loop:
             raise WrongLoopError("this object belongs to another event loop: use it there, or interpeer.blocking from threads")
+
+    def is_waited_for(self, event: int) -> bool:
+        """Tell whether a task waits for an event, or has not run since it came."""
+        return event in self._futures
+
+    async def wait(self, event: int, is_so: Callable[[], object]) -> None:
+        """Wait for an event, unless `is_so()`, which also asks the core for it, finds that it has come true already."""
+        self.check_loop()
         future = self._loop.create_future()
         self._futures.setdefault(event, []).append(future)
         try:
             if not is_so():
                 await future
-        finally:
-            futures = self._futures.get(event)
-            if futures is not None and future in futures:
-                futures.remove(future)
-                if not futures:
-                    del self._futures[event]
+        finally:  # and no sooner: who is woken has not looked yet
+            futures = self._futures[event]
+            futures.remove(future)
+            if not futures:
+                del self._futures[event]
 
     def wake(self, events: int) -> None:
         """Wake whoever waits for one of these events."""
-        for event in [event for event in self._futures if event & events]:
-            for future in self._futures.pop(event):
-                if not future.done():
-                    future.set_result(None)
+        for event, futures in self._futures.items():
+            if event & events:
+                for future in futures:
+                    if not future.done():
+                        future.set_result(None)
 
 
 class _Closing(Protocol):

@@ -19,8 +19,9 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import warnings
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, final
 
@@ -28,11 +29,12 @@ import interpeer
 from interpeer._address import Address
 from interpeer._config import Config, Give
 from interpeer._connection import Path, Stats
+from interpeer._events import Event
 from interpeer._identity import Identity, PeerId
 from interpeer._node import DEFAULT_PROTOCOL, Allow, Target
 from interpeer._run import loop_factory
 from interpeer._stream import MAX_READ_BYTES
-from interpeer.errors import ClosedError, NetworkError
+from interpeer.errors import ClosedError, ForkedError, LocalError, NetworkError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,6 +53,9 @@ class _LoopThread:
         self._runner = asyncio.Runner(loop_factory=loop_factory())
         self._loop: asyncio.AbstractEventLoop
         self._stop: asyncio.Event
+        self._process = os.getpid()
+        self._lock = threading.Lock()  # a call comes in either before the end, and is ended by it, or is refused
+        self.is_accepting = True
         self._is_ready = threading.Event()
         self._thread = threading.Thread(target=self._run, name="interpeer.blocking", daemon=True)
         self._thread.start()
@@ -66,20 +71,30 @@ class _LoopThread:
         self._is_ready.set()
         await self._stop.wait()
 
+    @property
+    def is_forked(self) -> bool:
+        """Whether this process is a fork of the one that has the thread."""
+        return os.getpid() != self._process
+
     def call(self, make: Callable[[], Coroutine[Any, Any, _T]], timeout: float | None) -> _T:
         """Run a coroutine there and wait for it. Raises TimeoutError; the coroutine is then cancelled and has ended."""
-        if not self._thread.is_alive():
-            raise ClosedError("the node is closed")
+        if self.is_forked:
+            raise ForkedError("this process is a fork of the one that owns the node: make a node of its own after the fork")
         if threading.current_thread() is self._thread:
-            raise RuntimeError("a blocking call on the node's own thread would wait for itself")
+            raise LocalError("a blocking call on the node's own thread would wait for itself")
 
         async def bounded() -> _T:
             async with asyncio.timeout(timeout):
                 return await make()
 
-        future: Future[_T] = asyncio.run_coroutine_threadsafe(bounded(), self._loop)
+        with self._lock:
+            if not self.is_accepting:
+                raise ClosedError("the node is closed")
+            future: Future[_T] = asyncio.run_coroutine_threadsafe(bounded(), self._loop)
         try:
             return future.result()
+        except CancelledError:
+            raise ClosedError("the node was closed meanwhile") from None
         except KeyboardInterrupt:
             future.cancel()
             raise
@@ -93,9 +108,26 @@ class _LoopThread:
         return self.call(done, None)
 
     def close(self) -> None:
-        if self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._stop.set)
-            self._thread.join()
+        """Cancel what still runs there, and end the thread."""
+        with self._lock:
+            self.is_accepting = False
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join()
+
+
+@final
+class _Each(Iterator[_T]):
+    """Iterate by a call, until it raises one of `ends`. May be used again after a time-out."""
+
+    def __init__(self, take: Callable[[], _T], ends: tuple[type[Exception], ...]) -> None:
+        self._take = take
+        self._ends = ends
+
+    def __next__(self) -> _T:
+        try:
+            return self._take()
+        except self._ends:
+            raise StopIteration from None
 
 
 @final
@@ -168,9 +200,12 @@ class Stream:
         """Receive a file, and verify it."""
         return self._thread.call(lambda: self._inner.recv_file(path, max_bytes=max_bytes), timeout)
 
+    def chunks(self, *, timeout: float | None = None) -> Iterator[bytes]:
+        """Iterate over what comes, in chunks of whatever size; wait for each no longer than `timeout`."""
+        return _Each(lambda: self._thread.call(self._inner.__anext__, timeout), (StopAsyncIteration,))
+
     def __iter__(self) -> Iterator[bytes]:
-        while chunk := self.read(262_144):
-            yield chunk
+        return self.chunks()
 
     def __enter__(self) -> Self:
         return self
@@ -186,6 +221,12 @@ class Connection:
     def __init__(self, thread: _LoopThread, inner: interpeer.Connection) -> None:
         self._thread = thread
         self._inner = inner
+
+    def __eq__(self, other: object) -> bool:
+        return self._inner is other._inner if isinstance(other, Connection) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._inner)
 
     @property
     def peer_id(self) -> PeerId:
@@ -229,13 +270,9 @@ class Connection:
         """Return the next stream that the peer has opened."""
         return Stream(self._thread, self._thread.call(self._inner.accept_stream, timeout), self)
 
-    def streams(self) -> Iterator[Stream]:
-        """Iterate over the streams that the peer opens, until the connection is over."""
-        while True:
-            try:
-                yield self.accept_stream()
-            except (NetworkError, ClosedError):
-                return
+    def streams(self, *, timeout: float | None = None) -> Iterator[Stream]:
+        """Iterate over the streams that the peer opens, until the connection is over; wait for each no longer than `timeout`."""
+        return _Each(lambda: self.accept_stream(timeout=timeout), (NetworkError, ClosedError))
 
     @property
     def max_datagram_bytes(self) -> int:
@@ -258,9 +295,9 @@ class Connection:
         """Return the oldest datagram that has come."""
         return self._thread.call(self._inner.recv_datagram, timeout)
 
-    def recv_datagrams(self, most: int = 1024, *, timeout: float | None = None) -> list[bytes]:
-        """Return up to `most` datagrams, at least one."""
-        return self._thread.call(lambda: self._inner.recv_datagrams(most), timeout)
+    def recv_datagrams(self, max: int = 1024, *, timeout: float | None = None) -> list[bytes]:  # noqa: A002 - the contract's
+        """Return up to `max` datagrams, at least one."""
+        return self._thread.call(lambda: self._inner.recv_datagrams(max), timeout)
 
     def close(self, code: int = 0, reason: str = "", *, timeout: float | None = None) -> None:
         """Close, telling the peer a code and a reason."""
@@ -295,27 +332,48 @@ class Node:
         config: Config | None = None,
     ) -> None:
         self._inner = interpeer.Node(identity, listen, network, bootstrap, state_dir, protocols, allow, lan, give, config)
-        self._thread: _LoopThread
+        self._closing = threading.Lock()
+
+    _opened: _LoopThread | None = None  # also of one that could not be made
+
+    def __del__(self, warn: Callable[..., None] = warnings.warn) -> None:
+        if self._opened is not None and self._opened.is_accepting and not self._opened.is_forked:
+            warn(f"{self._inner!r} was never closed", ResourceWarning, source=self)
 
     def __enter__(self) -> Self:
-        self._thread = _LoopThread()
+        thread = _LoopThread()
         try:
-            self._thread.call(self._inner.__aenter__, None)
+            thread.call(self._inner.__aenter__, None)
         except BaseException:
-            self._thread.close()
+            thread.close()
             raise
+        self._opened = thread
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
+    @property
+    def _thread(self) -> _LoopThread:
+        if self._opened is None:
+            raise ClosedError('open the node first: "with Node() as node"')
+        return self._opened
+
     def close(self, *, timeout: float | None = None) -> None:
-        """Close every connection and the sockets. Harmless when closed."""
-        if self._thread._thread.is_alive():
-            try:
-                self._thread.call(self._inner.close, timeout)
-            finally:
-                self._thread.close()
+        """Close every connection and the sockets. Harmless when closed. Calls that wait in other threads raise ClosedError."""
+        thread = self._opened
+        if thread is None or thread.is_forked:
+            return
+        if not self._closing.acquire(timeout=-1 if timeout is None else min(max(0, timeout), threading.TIMEOUT_MAX)):
+            raise TimeoutError("another thread is closing the node")
+        try:
+            if thread.is_accepting:
+                try:
+                    thread.call(self._inner.close, timeout)
+                finally:
+                    thread.close()
+        finally:
+            self._closing.release()
 
     @property
     def id(self) -> PeerId:
@@ -326,6 +384,24 @@ class Node:
     def address(self) -> Address:
         """The id with the socket addresses under which the node may be reached."""
         return self._inner.address
+
+    @property
+    def config(self) -> Config:
+        """The node's settings."""
+        return self._inner.config
+
+    @property
+    def protocols(self) -> tuple[str, ...]:
+        """The application protocols that it offers."""
+        return self._inner.protocols
+
+    @property
+    def connections(self) -> list[Connection]:
+        """The connections that are open."""
+        thread = self._opened
+        if thread is None or not thread.is_accepting:
+            return []
+        return [Connection(thread, connection) for connection in thread.do(lambda: self._inner.connections)]
 
     def counters(self) -> dict[str, int]:
         """Return how often what has happened."""
@@ -342,10 +418,22 @@ class Node:
         """Return the next connection that a peer opens."""
         return Connection(self._thread, self._thread.call(self._inner.accept, timeout))
 
-    def incoming(self) -> Iterator[Connection]:
-        """Iterate over the connections that peers open, until the node is closed."""
-        while True:
+    def incoming(self, *, timeout: float | None = None) -> Iterator[Connection]:
+        """Iterate over the connections that peers open, until the node is closed; wait for each no longer than `timeout`."""
+        thread = self._thread
+        return _Each(lambda: Connection(thread, thread.call(self._inner.accept, timeout)), (ClosedError,))
+
+    def events(self, *, timeout: float | None = None) -> Iterator[Event]:
+        """Iterate over what happens to the node, until it is closed; wait for each no longer than `timeout`."""
+        thread = self._thread
+
+        def take() -> Event:
             try:
-                yield self.accept()
-            except ClosedError:
-                return
+                return thread.call(self._inner._next_event, timeout)
+            except ClosedError:  # there may be some left
+                event = self._inner._take_event()
+                if event is None:
+                    raise
+                return event
+
+        return _Each(take, (StopAsyncIteration, ClosedError))

@@ -91,6 +91,60 @@ def test_what_cannot_be_an_array_is_refused(run, pair):
     run(main())
 
 
+def header(descr: str, shape: str, order: str = "False") -> bytes:
+    text = f"{{'descr': {descr}, 'fortran_order': {order}, 'shape': {shape}, }}\n".encode("latin-1")
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text
+
+
+HOSTILE = {
+    "strings that numpy makes longer": header("'|S0'", "(1000000,)"),
+    "text that numpy makes longer": header("'<U0'", "(1000000,)"),
+    "more than an address space, of nothing": header("'<f8'", f"(0, {1 << 62})"),
+    "more dimensions than numpy has": header("'|u1'", "(" + "1, " * 65 + ")"),
+    "a length that is no number": header("'<f8'", "(True,)"),
+    "a negative length": header("'<f8'", "(-1,)"),
+    "a length that Python will not parse": header("'<f8'", "(" + "9" * 5000 + ",)"),
+    "more memory than there is": header("'|u1'", f"({1 << 62},)"),
+    "an old header, of which numpy warns": header("'<f8'", "(1L,)"),
+    "an escape, of which Python warns": header(r"[('\d', '<f8')]", "(1,)"),
+    "a name for a type, of which numpy warns": header("'|a5'", "(1,)"),
+    "an array as a type": header("('<f8', (3,))", "(1,)"),
+    "objects": header("'|O'", "(1,)"),
+    "objects in a record": header("[('a', '|O8')]", "(1,)"),
+    "no type": header("3", "(1,)"),
+    "brackets": header("[" * 5000, "(1,)"),
+    "an expression": header("'<f8'", "(9**9**9,)"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_header_that_numpy_would_not_write_is_refused_before_there_is_an_array(run, pair, name):
+    async def main():
+        async with pair() as p:
+            stream, peer = await p.streams()
+            await stream.write(HOSTILE[name] + bytes(2000))
+            with pytest.raises(interpeer.ProtocolError):
+                await peer.recv_array(max_bytes=1 << 63)
+
+    run(main())
+
+
+def test_what_no_peer_would_receive_is_not_sent(run, pair):
+    async def main():
+        async with pair() as p:
+            stream, peer = await p.streams()
+            many = np.zeros(2, [(f"field{i}", "<f8") for i in range(700)])
+            with pytest.raises(ValueError, match="10000"):
+                await stream.send_array(many)
+            with pytest.raises(TypeError, match="numpy"):
+                await peer.recv_array(out=[0, 0])
+            receiving = asyncio.ensure_future(peer.recv_array())
+            await stream.send_array(np.zeros(2))
+            assert (await receiving == 0).all()
+
+    run(main())
+
+
 def test_a_cancelled_send_resets_the_stream_and_gives_the_array_back(run, pair):
     array = np.zeros(20_000_000, dtype="u1")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 import threading
 from contextlib import contextmanager
 
@@ -63,15 +64,45 @@ def test_every_call_takes_a_timeout():
             for name, f in vars(kind).items()
             if inspect.isfunction(f) and not name.startswith("_") and "timeout" not in inspect.signature(f).parameters
         }
-        assert waits == {"stats", "streams", "send_datagram", "send_datagrams", "reset", "stop", "counters", "incoming"}
+        assert waits == {"stats", "send_datagram", "send_datagrams", "reset", "stop", "counters"}, "these wait for nobody"
 
 
 def test_it_mirrors_the_asynchronous_api():
     for kind in (interpeer.Node, interpeer.Connection, interpeer.Stream):
         mine = getattr(blocking, kind.__name__)
         wanted = {name for name in vars(kind) if not name.startswith("_")}
-        left_out = {"events", "config", "protocols", "connections"} if kind is interpeer.Node else set()
-        assert wanted - left_out <= set(dir(mine)) | set(getattr(mine, "__annotations__", ())), kind
+        assert wanted <= set(dir(mine)), kind
+
+
+def test_what_iterates_can_be_timed_and_used_again():
+    with two_nodes() as (a, b):
+        incoming, events = b.incoming(timeout=0.01), b.events(timeout=0.01)
+        for waiting in (incoming, events):
+            with pytest.raises(TimeoutError):
+                next(waiting)
+        connection = a.connect(b.address, timeout=5)
+        assert a.connections == [connection] and {*a.connections} == {connection}
+        event = next(b.events(timeout=5))
+        assert isinstance(event, interpeer.PeerConnected) and event.peer_id == a.id
+        accepted = next(b.incoming(timeout=5))
+        streams = accepted.streams(timeout=0.01)
+        with pytest.raises(TimeoutError):
+            next(streams)
+        stream = connection.open_stream(timeout=5)
+        peer = next(accepted.streams(timeout=5))
+        chunks = peer.chunks(timeout=0.01)
+        with pytest.raises(TimeoutError):
+            next(chunks)
+        stream.write(b"x" * 1_000_000, timeout=5)
+        finishing, _ = outcome(lambda: stream.finish(timeout=5))
+        assert b"".join(peer.chunks(timeout=5)) == b"x" * 1_000_000
+        finishing.join(5)
+        connection.close(timeout=5)
+        assert list(accepted.streams(timeout=5)) == []
+        b.close(timeout=5)
+        assert list(incoming) == []
+        assert [type(event) for event in events] == [interpeer.PeerDisconnected]
+        assert b.connections == [] and b.config == a.config and b.protocols == a.protocols
 
 
 def test_arrays_and_files(tmp_path):
@@ -118,3 +149,81 @@ def test_it_works_inside_a_running_loop():
             assert a.connect(b.address, timeout=5).peer_id == b.id
 
     asyncio.run(main())
+
+
+def outcome(call):
+    """Run a call on a thread of its own; return the thread and the list that its error comes into."""
+    errors = []
+
+    def run():
+        try:
+            call()
+        except Exception as error:
+            errors.append(type(error))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread, errors
+
+
+def test_closing_ends_every_call_that_waits():
+    with two_nodes() as (a, b):
+        connection = a.connect(b.address, timeout=5)
+        stream = connection.open_stream()
+        calls = [stream.read, a.accept, connection.recv_datagram, connection.accept_stream, lambda: stream.write(bytes(10**8))]
+        waiting = [outcome(call) for call in calls]
+        while len(a._thread.do(asyncio.all_tasks)) < len(calls) + 2:  # the loop's own, and this look
+            pass
+        closing = [outcome(a.close) for _ in range(3)]
+        for thread, errors in waiting:
+            thread.join(10)
+            assert errors == [interpeer.ClosedError]
+        for thread, errors in closing:
+            thread.join(10)
+            assert not thread.is_alive() and errors == []
+
+
+def test_a_call_that_is_cancelled_by_the_end_says_that_the_node_is_closed():
+    thread = blocking._LoopThread()
+    waiting, errors = outcome(lambda: thread.call(lambda: asyncio.sleep(1000), None))
+    while len(thread.do(asyncio.all_tasks)) < 3:
+        pass
+    thread.close()
+    waiting.join(10)
+    assert errors == [interpeer.ClosedError]
+
+
+def test_calls_that_race_close_all_return():
+    for _ in range(20):
+        with two_nodes() as (a, b):
+            stream = a.connect(b.address, timeout=5).open_stream()
+
+            def spin(stream=stream):
+                while True:
+                    stream.reset()
+
+            spinning = [outcome(spin) for _ in range(4)]
+            while not any(thread.is_alive() for thread, _ in spinning):
+                pass
+            a.close(timeout=10)
+            for thread, errors in spinning:
+                thread.join(10)
+                assert errors == [interpeer.ClosedError]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on Windows")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_fork_is_told_so_and_closes_nothing():
+    with two_nodes() as (a, b):
+        connection = a.connect(b.address, timeout=5)
+        child = os.fork()
+        if child == 0:  # nothing of pytest's may run here
+            try:
+                connection.open_stream(timeout=5)
+            except interpeer.ForkedError:
+                a.close(timeout=5)
+                os._exit(7)
+            finally:
+                os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+        assert connection.open_stream(timeout=5).id == 0

@@ -375,3 +375,31 @@ def test_names_cannot_write_to_the_terminal(cli, tmp_path):
 
     code, last, said = hostile(cli, tmp_path / "out", say)
     assert code == 1 and "no room" in last["error"] and b"\x1b" not in said
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows does not open folders")
+def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    steps = []
+    fsync, rename = os.fsync, os.rename
+
+    def watched_fsync(descriptor):
+        steps.append(os.path.basename(os.readlink(f"/dev/fd/{descriptor}")) if sys.platform == "linux" else "")
+        fsync(descriptor)
+
+    def watched_rename(source, target):
+        steps.append("renamed")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", watched_fsync)
+    monkeypatch.setattr(os, "rename", watched_rename)
+    store = Store(tmp_path / "out")
+    store.open()
+    entry = p.Entry(p.FILE, 4, 0, "folder/one")
+    store.look(entry)
+    file = store.begin(entry, 0)
+    file.write(b"data")
+    store.complete(entry, file)
+    assert (tmp_path / "out/folder/one").read_bytes() == b"data"
+    assert steps[1] == "renamed" and len(steps) == 3
+    if sys.platform == "linux":
+        assert steps[0].endswith(".part") and steps[2] == "folder"

@@ -410,22 +410,25 @@ def test_another_loop_is_refused_with_help(run):
             stream = await connection.open_stream()
             errors = []
 
+            calls = [
+                *(a.accept, lambda: a.connect(b.address), a.close, connection.accept_stream, connection.open_stream),
+                *(connection.close, lambda: stream.read(1), lambda: stream.write(b"there is room")),
+            ]
+
             def elsewhere():
-                for call in (a.accept, lambda: a.connect(b.address), lambda: stream.read(1), connection.accept_stream):
+                for call in calls:
                     try:
-                        asyncio.run(call()) if call is not a.connect else None
+                        asyncio.run(call())
                     except interpeer.WrongLoopError as error:
                         errors.append(str(error))
-
-            async def connecting():
-                await a.connect(b.address)
 
             thread = threading.Thread(target=elsewhere)
             thread.start()
             while thread.is_alive():
                 await asyncio.sleep(0)
             thread.join()
-            assert len(errors) == 4
+            assert connection.is_open and stream.bytes_accepted == 0
+            assert len(errors) == len(calls)
             assert all("interpeer.blocking" in text for text in errors)
 
     run(main())
@@ -524,6 +527,6 @@ def test_a_loop_closed_under_open_nodes_does_not_hang():
         nodes.extend((a, b, await a.connect(b.address)))
 
     asyncio.run(main())
-    for a in nodes[:2]:
-        a._driver.close()
+    for left in nodes[:2]:
+        asyncio.run(left.close())  # on another loop, since its own is gone
     nodes.clear()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import tracemalloc
 
 import pytest
 
@@ -111,6 +112,83 @@ def test_cancelled_reads_lose_nothing(run, pair):
             await asyncio.gather(task, return_exceptions=True)
             await stream.write(b"efgh")
             assert await peer.readexactly(8) == b"abcdefgh"
+
+    run(main())
+
+
+def test_what_a_cancelled_read_had_is_neither_copied_nor_taken_in_pieces(run, pair, monkeypatch):
+    size = 8_000_000
+    reads = []
+    read_some = interpeer.Stream._read_some
+
+    def count(stream, n):
+        reads.append(n)
+        return read_some(stream, n)
+
+    async def main():
+        async with pair() as p:
+            stream, peer = await p.streams()
+            task = asyncio.ensure_future(peer.read())
+            await stream.write(bytes(size))
+            while p.ba.stats().data_received < size or peer._handle.bytes_readable:
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            assert len(peer._stash) == size
+            tracemalloc.start()
+            first = await peer.read(10)
+            peak = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+            assert peak < 1_000_000, "a small read copies little"
+            await stream.write(b"!")
+            sending = asyncio.ensure_future(stream.finish())
+            monkeypatch.setattr(interpeer.Stream, "_read_some", count)
+            assert first + await peer.read() == bytes(size) + b"!"
+            assert len(reads) < 10, "what was there is taken at once"
+            await sending
+
+    run(main())
+
+
+READS = {
+    "read": lambda stream: stream.read(),
+    "read(n)": lambda stream: stream.read(10),
+    "readexactly": lambda stream: stream.readexactly(10),
+    "readinto": lambda stream: stream.readinto(bytearray(10)),
+    "iteration": lambda stream: anext(stream),
+}
+
+
+@pytest.mark.parametrize("first", READS)
+def test_a_second_reader_is_refused_and_takes_nothing(run, pair, first):
+    async def main():
+        async with pair() as p:
+            stream, peer = await p.streams()
+            reading = asyncio.ensure_future(READS[first](peer))
+            await asyncio.sleep(0)
+            for second in READS.values():
+                with pytest.raises(interpeer.LocalError, match="another task is reading"):
+                    await second(peer)
+            await stream.write(b"0123456789")
+            finishing = asyncio.ensure_future(stream.finish())
+            assert await reading in (b"0123456789", 10)
+            assert await peer.read() == b""
+            await finishing
+
+    run(main())
+
+
+def test_a_reader_that_was_woken_and_has_not_run_yet_still_is_the_one_that_reads(run, pair):
+    async def main():
+        async with pair() as p:
+            stream, peer = await p.streams()
+            reading = asyncio.ensure_future(peer.read(4))
+            await asyncio.sleep(0)
+            peer._waiters.wake(-1)
+            with pytest.raises(interpeer.LocalError):
+                await peer.read(4)
+            await stream.write(b"mine")
+            assert await reading == b"mine"
 
     run(main())
 

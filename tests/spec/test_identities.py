@@ -95,11 +95,14 @@ def test_a_secret_of_another_size_is_refused(size):
         Address(word(secret=bytes([size]) + bytes(size)))
 
 
+SCOPED = b"\7" + IPV6[1:]
+
+
 @pytest.mark.spec("ID-12")
 @pytest.mark.parametrize(
     "endpoint",
-    [b"\5" + IPV4[1:], IPV4[:-1], IPV6[:-1], b"\4", IPV4[:-2] + b"\0\0"],
-    ids=["kind", "cut4", "cut6", "empty", "port"],
+    [b"\5" + IPV4[1:], IPV4[:-1], IPV6[:-1], b"\4", IPV4[:-2] + b"\0\0", SCOPED + b"\0", SCOPED, SCOPED + b"\2a"],
+    ids=["kind", "cut4", "cut6", "empty", "port", "no scope", "cut before the scope", "cut in the scope"],
 )
 def test_an_endpoint_that_cannot_be_used_is_refused(endpoint):
     with pytest.raises(ValueError, match="cannot be read|a port is a number from 1"):

@@ -7,6 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from interpeer import Address, Endpoint, Identity
+from interpeer._address import _check
+from interpeer._identity import to_base32
 
 ID = Identity.from_seed(bytes(32)).id
 HOSTS = st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6)).map(str)
@@ -73,6 +75,52 @@ def test_too_many_endpoints_and_odd_secrets_are_refused():
         Address.of(ID, [], secret=b"short")
     with pytest.raises(TypeError):
         Address(7)
+
+
+SCOPES = st.text(st.characters(codec="utf-8", exclude_characters="%/"), min_size=1, max_size=60)
+
+
+@given(st.lists(st.tuples(SCOPES, st.booleans()), max_size=8))
+def test_a_word_keeps_the_scopes_of_link_local_addresses(scopes):
+    endpoints = [
+        Endpoint(f"fe80::{i + 1}%{scope}" if is_local else "192.0.2.1", i + 1) for i, (scope, is_local) in enumerate(scopes)
+    ]
+    address = Address.of(ID, endpoints)
+    assert Address(str(address)) == address
+
+
+@pytest.mark.parametrize(
+    "tail", [b"\x07" + bytes(17), b"\x07" + bytes(18), b"\x07" + bytes(18) + b"\x02a", b"\x07" + bytes(18) + b"\x01\xff"]
+)
+def test_a_scope_that_is_cut_or_no_text_is_refused(tail):
+    body = b"\x01" + bytes(ID) + b"\0" + tail
+    with pytest.raises(ValueError):
+        Address(to_base32(body + _check(body)))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Endpoint(16909060, 5),
+        lambda: Endpoint(b"\x01\x02\x03\x04", 5),
+        lambda: Endpoint("::1", "5"),
+        lambda: Endpoint("::1", 5.5),
+        lambda: Endpoint("::1", True),
+        lambda: Address.of("x", []),
+        lambda: Address.of(ID, [("1.2.3.4", 5)]),
+        lambda: Address.of(ID, [], "s" * 16),
+        lambda: ID < 5,
+        lambda: sorted([ID, "x"]),
+    ],
+)
+def test_parts_of_the_wrong_type_are_refused(make):
+    with pytest.raises(TypeError):
+        make()
+
+
+def test_a_scope_too_long_for_a_word_is_refused():
+    with pytest.raises(ValueError, match="255"):
+        Endpoint("fe80::1%" + "x" * 256, 1)
 
 
 def test_an_address_is_a_value():

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import inspect
+from types import FunctionType
 
 import pytest
 
 import interpeer
-from interpeer import errors
+from interpeer import errors, testing
 from interpeer._waiting import Opening, Waiters
 
 
@@ -20,14 +21,17 @@ def test_all_names_what_there_is():
     assert public == set(interpeer.__all__) - {"blocking", "__version__"}
 
 
-def test_everything_public_has_a_docstring():
-    for name in interpeer.__all__:
-        thing = getattr(interpeer, name)
+@pytest.mark.parametrize("module", [interpeer, interpeer.blocking, testing], ids=lambda module: module.__name__)
+def test_everything_public_has_a_docstring(module):
+    without = [name for name in module.__all__ if not inspect.getdoc(getattr(module, name))]
+    for name in module.__all__:
+        thing = getattr(module, name)
         if inspect.isclass(thing):
-            assert thing.__doc__, name
+            without += [name] * (thing.__doc__ is None)
             for member, value in vars(thing).items():
-                if not member.startswith("_") and (inspect.isfunction(value) or isinstance(value, property)):
-                    assert inspect.getdoc(value), f"{name}.{member}"
+                if not member.startswith("_") and isinstance(value, (FunctionType, classmethod, staticmethod, property)):
+                    without += [f"{name}.{member}"] * (not inspect.getdoc(getattr(thing, member)))
+    assert without == []
 
 
 def test_the_tree_of_errors_is_as_it_is_drawn():
@@ -57,11 +61,64 @@ def test_the_tree_of_errors_is_as_it_is_drawn():
         {"ciphers": "aegis-256"},
         {"ciphers": ("aes-256-gcm",) * 9},
         {"max_stream_window_bytes": 1 << 41},
+        {"stream_window_bytes": 0},
+        {"send_buffer_bytes": 0},
+        {"connection_window_bytes": -1},
+        {"connect_timeout_s": 0},
+        {"connect_timeout_s": 1e-12},
+        {"idle_timeout_s": float("nan")},
+        {"idle_timeout_s": float("inf")},
+        {"keep_alive_s": 1e300},
+        {"max_ack_delay_s": float("nan")},
+        {"max_ack_delay_s": 17},
+        {"spin_s": float("nan")},
+        {"spin_s": 1.1},
+        {"backlog": 1 << 40},
+        {"skip_every": 1 << 40},
+        {"max_connections": 1 << 33},
+        {"max_streams": 1 << 40},
+        {"key_limit_packets": 1 << 70},
     ],
 )
 def test_settings_that_cannot_be_are_refused(wrong):
     with pytest.raises(ValueError):
         interpeer.Config(**wrong)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda: interpeer.Config(idle_timeout_s="1"),
+        lambda: interpeer.Config(packet_bytes=1200.5),
+        lambda: interpeer.Config(max_streams=True),
+        lambda: interpeer.Config(bundle="no"),
+        lambda: interpeer.Config(pump=1),
+        lambda: interpeer.Config(ciphers=1),
+        lambda: interpeer.Give(roles=1),
+        lambda: interpeer.Give(relay_bytes_per_s="1M"),
+        lambda: interpeer.Node(config=5),
+        lambda: interpeer.Node(config={}),
+        lambda: interpeer.Node(network=5),
+        lambda: interpeer.Node(give=5),
+        lambda: interpeer.Node(lan="no"),
+        lambda: interpeer.Node(bootstrap="one"),
+        lambda: interpeer.Node(bootstrap=[5]),
+        lambda: interpeer.Node(listen=[5]),
+        lambda: interpeer.Node(protocols=(5,)),
+        lambda: interpeer.blocking.Node(config=5),
+    ],
+)
+def test_settings_of_the_wrong_type_are_refused_when_they_are_made(wrong):
+    with pytest.raises(TypeError):
+        wrong()
+
+
+def test_what_cannot_be_given_or_bootstrapped_from_is_refused():
+    with pytest.raises(ValueError, match="relay_bytes_per_s"):
+        interpeer.Give(relay_bytes_per_s=-1)
+    with pytest.raises(ValueError):
+        interpeer.Node(bootstrap=["garbage"])
+    assert interpeer.Give(relay_bytes_per_s=0, upload_bytes_per_s=None).relay_bytes_per_s == 0
 
 
 def test_every_setting_reaches_the_core_or_python():

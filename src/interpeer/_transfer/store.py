@@ -17,6 +17,7 @@ from io import FileIO
 from pathlib import Path
 from typing import final
 
+from interpeer._identity import sync_directory
 from interpeer._state import lock_file
 from interpeer._transfer import names
 from interpeer._transfer.protocol import CHUNK_BYTES, EXECUTABLE, FOLDER, Entry, bytes_in, chunks_in
@@ -117,10 +118,13 @@ class Store:
         return file
 
     def complete(self, entry: Entry, file: FileIO) -> None:
-        """Put a whole file in its place, and close it. Raises OSError, or Conflict when the place is taken meanwhile."""
+        """Put a whole file in its place, and close it. Raises OSError, or Conflict when the place is taken meanwhile.
+
+        What is in its place is on the disk: a crash of the machine leaves a partial file, or a whole one."""
         if entry.kind == EXECUTABLE and os.name == "posix":
             mode = os.fstat(file.fileno()).st_mode
             os.fchmod(file.fileno(), stat.S_IMODE(mode) | (mode & 0o444) >> 2)
+        os.fsync(file.fileno())
         file.close()
         partial, place = self._partial(entry), self._place(entry)
         try:
@@ -130,6 +134,7 @@ class Store:
         if os.path.lexists(place):
             raise Conflict("something of that name has come into being meanwhile; what was received is kept for the next attempt")
         os.rename(partial, place)
+        sync_directory(Path(place).parent)
 
     def _place(self, entry: Entry) -> str:
         return os.path.join(self.folder, *entry.name.split("/"))

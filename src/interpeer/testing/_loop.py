@@ -162,11 +162,13 @@ class SimLoop(asyncio.BaseEventLoop):
     def call_soon_threadsafe(
         self, callback: Callable[[Unpack[_Ts]], object], *args: *_Ts, context: contextvars.Context | None = None
     ) -> asyncio.Handle:
+        """Call a function in the next turn. Raises SimulationError on another thread."""
         if threading.get_ident() != self._owner:
             raise SimulationError("another thread calls into a simulation, which has only one: no two runs would be the same")
         return self.call_soon(callback, *args, context=context)
 
     def run_in_executor(self, executor: Executor | None, func: Callable[[Unpack[_Ts]], _T], *args: *_Ts) -> asyncio.Future[_T]:
+        """Call a function on the spot, in no simulated time. Raises SimulationError for an executor of the program's own."""
         if executor is not None:
             raise SimulationError("a simulation has no other threads: use asyncio.to_thread, which calls a function on the spot")
         future: asyncio.Future[_T] = self.create_future()
@@ -302,6 +304,7 @@ _FORBIDDEN = {
 
 def _forbid(name: str, why: str) -> Callable[..., NoReturn]:
     def forbidden(self: SimLoop, *args: Any, **kwargs: Any) -> NoReturn:
+        """Raise SimulationError: this cannot be simulated."""
         raise SimulationError(f"loop.{name}: {why}")
 
     return forbidden

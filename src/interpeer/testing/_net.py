@@ -149,6 +149,7 @@ class Host:
         self.is_plugged_in = True
 
     def has(self, address: bytes) -> bool:
+        """Tell whether an address, of 16 bytes, is the host's."""
         return address in self._packed
 
     def packed_like(self, endpoint: CoreEndpoint) -> bytes | None:
@@ -167,9 +168,11 @@ class Host:
         return address, port, 0
 
     def unbind(self, bound: CoreEndpoint) -> None:
+        """Take a port back."""
         del self._sockets[bound[0], bound[1]]
 
     def listener(self, target: CoreEndpoint) -> SimDriver | None:
+        """Return who gets what is sent there; None: nobody."""
         address, port, _ = target
         wildcard = _MAPPED + bytes(4) if is_ipv4(target) else bytes(16)
         return self._sockets.get((address, port)) or self._sockets.get((wildcard, port))

@@ -81,6 +81,7 @@ class Packet:
 
     @property
     def is_ecn_capable(self) -> bool:
+        """Whether a queue may mark it instead of dropping it."""
         return self.ecn in (_ECT_0, _ECT_1)
 
     def mark(self) -> None:

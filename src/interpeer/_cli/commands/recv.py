@@ -13,7 +13,7 @@ from pathlib import Path
 
 from interpeer._cli import run_async, settings
 from interpeer._cli.door import knock, turned_away
-from interpeer._cli.errors import DONE, FAILED, CommandError
+from interpeer._cli.errors import DONE, FAILED, CommandError, Misuse
 from interpeer._cli.output import JsonObject, Output, duration, printable, size
 from interpeer._cli.peer import open_node, reach
 from interpeer._cli.progress import Progress
@@ -39,6 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, output: Output) -> int:
     target = parse_target(options.ticket)
+    if options.output == "":
+        raise Misuse('-o "" names no folder; the current one is "."')
     folder = None if options.output is None else Path(options.output)
     return run_async(_recv(target, folder, settings.resolve(options), output))
 

@@ -15,7 +15,7 @@ from typing import final
 
 from interpeer._cli import run_async, settings
 from interpeer._cli.door import Door
-from interpeer._cli.errors import DONE, CommandError, explain
+from interpeer._cli.errors import DONE, CommandError, Misuse, explain
 from interpeer._cli.output import Output, duration, printable, size
 from interpeer._cli.peer import PING, answer_callers, echo_datagrams, open_node
 from interpeer._cli.progress import Progress
@@ -43,6 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, output: Output) -> int:
+    if "" in options.paths:
+        raise Misuse('"" names no file and no folder; the current folder is "."')
     door = Door([parse_id(text) for text in options.allow])
     return run_async(_send(options.paths, options.once, door, settings.resolve(options), output))
 
