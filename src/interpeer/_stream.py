@@ -182,7 +182,7 @@ class Stream:
             data = self._handle.read(n, n)
             if data is not None and len(data) == n:
                 return data
-            self._stash = data or b""  # the peer has given the stream up meanwhile, and with it the rest
+            self._stash = bytearray(data or b"")  # the peer has given the stream up meanwhile, and with it the rest
         buffer = bytearray(n)
         done = await self._fill(buffer, n)
         if done < n:
