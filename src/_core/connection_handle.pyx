@@ -284,21 +284,24 @@ cdef class ConnectionHandle:
         """Queue a datagram; False when the queue is full or the connection is not open. Raise DatagramTooLarge."""
         cdef Conn *c
         cdef Py_buffer view
+        cdef Py_ssize_t n
         cdef int result
         if PyBytes_CheckExact(data):
+            n = PyBytes_GET_SIZE(data)
             c = self.enter()
-            result = push(c, <const uint8_t *>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+            result = push(c, <const uint8_t *>PyBytes_AS_STRING(data), n)
             leave(self.engine)
         else:
             PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+            n = view.len
             try:
                 c = self.enter()
-                result = push(c, <const uint8_t *>view.buf, view.len)
+                result = push(c, <const uint8_t *>view.buf, n)
                 leave(self.engine)
             finally:
                 PyBuffer_Release(&view)
         if result == TOO_LARGE:
-            raise DatagramTooLarge(f"a datagram of {len(data)} bytes; at most {self.max_datagram_bytes} fit in a packet")
+            raise DatagramTooLarge(f"a datagram of {n} bytes; at most {self.max_datagram_bytes} fit in a packet")
         return result == MESSAGES_OK
 
     def send_datagrams(self, messages):

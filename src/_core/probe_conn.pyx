@@ -1,31 +1,33 @@
 """Python doors into conn, ingress and egress: one connection whose peer is the test.
 
-What the test sends is sealed with the peer's keys, thousands of packets in the time of one handshake in Python.
+What it sends comes back opened, frame by frame; what the test sends is sealed with the peer's keys, so that it may
+break every rule that an authentic peer can break.
 """
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 
-from interpeer._core.conn cimport CONN_IN_ANSWERED, Conn, conn_free, conn_input, conn_new, conn_start
+from interpeer._core.conn cimport (
+    CONN_IN_ANSWERED, Conn, conn_accept_stream, conn_find_stream, conn_finish_stream, conn_free, conn_input, conn_new,
+    conn_open_stream, conn_read_stream, conn_release_stream, conn_start, conn_wake, conn_write_stream)
 from interpeer._core.context cimport ENTROPY_BYTES, Context, context_free, context_init, entropy_add
+from interpeer._core.datagram cimport MESSAGES_OK, messages_next_bytes, messages_pop, messages_push
 from interpeer._core.deadlines cimport conn_deadline_ns, conn_handle_timeout
 from interpeer._core.delivery cimport conn_on_acked, conn_on_lost
 from interpeer._core.egress cimport TRANSMIT_MORE, conn_transmit
 from interpeer._core.ingress cimport conn_handle_packet
 from interpeer._core.links cimport unlink
 from interpeer._core.path cimport path_init
-from interpeer._core.probe cimport exact
+from interpeer._core.probe cimport exact, room
 from interpeer._core.probe_wire cimport parameters_from_dict
-from interpeer._core.probe_wire import PROBLEMS, Sealer
+from interpeer._core.probe_wire import PROBLEMS, Opener, Sealer, parse
 from interpeer._core.slab cimport (
     MAX_SEGMENTS, MAX_UDP_PAYLOAD, Datagrams, Endpoint, SendBatch, send_batch_clear, send_batch_free, send_batch_init)
+from interpeer._core.stream cimport Stream
 from interpeer._core.wire cimport CID_FLAG, Parameters
 
 STATE_NAMES = ("dialing", "open", "closing", "draining", "closed")
 INPUT_NAMES = ("answered", "failed", "close", "violation", "peer close", "reset", "silence", "drained")
-
-cdef enum:
-    SUITE = 1
 
 
 cdef class Lone:
@@ -34,25 +36,26 @@ cdef class Lone:
     cdef Context context
     cdef Conn *conn
     cdef SendBatch batch
-    cdef object sealer              # with the peer's keys
-    cdef uint64_t next_number       # of the peer's next packet
+    cdef readonly object sealer, opener     # the peer's keys
+    cdef uint64_t next_number               # of the peer's next packet
 
-    def __cinit__(self, *, dict limits, dict peer, uint64_t now_ns):
+    def __cinit__(self, *, dict limits, dict peer, int suite=1, bint is_initiator=True, uint64_t now_ns=1):
         cdef Endpoint remote
         cdef Parameters p
         ours, theirs = b"o" * 32, b"t" * 32
         memset(&remote, 1, sizeof(Endpoint))
         context_init(&self.context)
         self.context.limits = limits
-        self.sealer = Sealer(SUITE, theirs)
+        self.sealer, self.opener = Sealer(suite, theirs), Opener(suite, ours)
         self.conn = conn_new(&self.context)
         assert self.conn != NULL and send_batch_init(&self.batch) == 0
         c = self.conn
+        c.is_initiator = is_initiator
         assert path_init(&c.path, 0, &remote, self.context.limits.packet_bytes, 0, c, conn_on_acked, conn_on_lost) == 0
         c.path.is_proven = True
         c.path.local_cid, c.path.remote_cid = <uint64_t>CID_FLAG << 56 | 1, <uint64_t>CID_FLAG << 56 | 2
         parameters_from_dict(peer, &p)
-        assert conn_start(c, SUITE, exact(ours).p, exact(theirs).p, &p, now_ns) == 0
+        assert conn_start(c, suite, exact(ours).p, exact(theirs).p, &p, now_ns) == 0
         conn_input(c, CONN_IN_ANSWERED)
 
     def __dealloc__(self):
@@ -66,16 +69,20 @@ cdef class Lone:
     def give_entropy(self, bytes random):
         assert entropy_add(&self.context.entropy, <const uint8_t *>random, <uint32_t>len(random)) <= ENTROPY_BYTES
 
-    def feed(self, bytes payload, uint64_t now_ns):
+    def feed(self, bytes payload, uint64_t now_ns, *, number=None, int ecn=0):
         """Send frames as the peer; return "ok" or why the packet was dropped."""
-        number = self.next_number
-        self.next_number += 1
-        source = exact(self.sealer.protect(payload, self.conn.path.local_cid, 0, number))
-        result = conn_handle_packet(self.conn, source.p, source.n, 0, now_ns)
+        if number is None:
+            number = self.next_number
+        self.next_number = max(self.next_number, number + 1)
+        return self.feed_packet(self.sealer.protect(payload, self.conn.path.local_cid, 0, number), now_ns, ecn=ecn)
+
+    def feed_packet(self, bytes packet, uint64_t now_ns, *, int ecn=0):
+        source = exact(packet)
+        result = conn_handle_packet(self.conn, source.p, source.n, ecn, now_ns)
         return PROBLEMS[result] if result else "ok"
 
-    def transmit(self, uint64_t now_ns):
-        """Return the packets that may go now."""
+    def transmit_packets(self, uint64_t now_ns):
+        """Return the packets that may go now: (bytes, ecn) each."""
         cdef bint more = True
         cdef uint32_t i, at, n
         cdef Datagrams *d
@@ -90,7 +97,19 @@ cdef class Lone:
                 assert 0 < d.bytes <= MAX_UDP_PAYLOAD and d.bytes <= d.segment * MAX_SEGMENTS
                 for at in range(0, d.bytes, d.segment):
                     n = min(d.segment, d.bytes - at)
-                    packets.append(<bytes>d.data[at:at + n])
+                    packets.append((<bytes>d.data[at:at + n], d.ecn))
+        return packets
+
+    def transmit(self, uint64_t now_ns):
+        """Return what may go now, as the peer reads it: (number, frames, bytes) of each packet."""
+        packets = []
+        for packet, _ecn in self.transmit_packets(now_ns):
+            payload, number, is_update = self.opener.unprotect(packet, 0)
+            if is_update:
+                self.opener.update()
+            frames, is_complete = parse(payload)
+            assert is_complete, "we have sent something that cannot be read"
+            packets.append((number, frames, len(packet)))
         return packets
 
     # --- time ---
@@ -101,6 +120,49 @@ cdef class Lone:
     @property
     def deadline_ns(self):
         return conn_deadline_ns(self.conn)
+
+    # --- verbs ---
+
+    cdef Stream *find(self, uint64_t id) except NULL:
+        s = conn_find_stream(self.conn, id)
+        if s == NULL:
+            raise KeyError(id)
+        return s
+
+    def open_stream(self):
+        """Return the stream's id, or None."""
+        s = conn_open_stream(self.conn)
+        return s.id if s != NULL else None
+
+    def accept_stream(self):
+        s = conn_accept_stream(self.conn)
+        return s.id if s != NULL else None
+
+    def write(self, uint64_t id, bytes data):
+        source = exact(data)
+        return conn_write_stream(self.conn, self.find(id), source.p, source.n)
+
+    def finish(self, uint64_t id):
+        conn_finish_stream(self.conn, self.find(id))
+
+    def read(self, uint64_t id, uint64_t n=1 << 20):
+        out = room(n)
+        return out.first(conn_read_stream(self.conn, self.find(id), out.p, n))
+
+    def release(self, uint64_t id):
+        conn_release_stream(self.conn, self.find(id))
+
+    def send_datagram(self, bytes data):
+        source = exact(data)
+        conn_wake(self.conn)
+        return messages_push(&self.conn.messages_out, source.p, <uint32_t>source.n) == MESSAGES_OK
+
+    def recv_datagram(self):
+        if self.conn.messages_in.count == 0:
+            return None
+        out = room(messages_next_bytes(&self.conn.messages_in))
+        messages_pop(&self.conn.messages_in, out.p)
+        return out.first(out.n)
 
     # --- the machine ---
 

@@ -76,7 +76,7 @@ cdef class Recoverer:
         return self.recovery.next - 1
 
     def skip(self):
-        """Return the number that is left out."""
+        """Leave a number out, and return it."""
         assert recovery_skip(&self.recovery) == LOSS_OK
         return self.recovery.next - 1
 

@@ -43,7 +43,7 @@ def test_a_peer_that_sends_and_never_acknowledges_is_not_remembered_for_ever(lon
         assert lone.feed(PING, now_ns) == lone.feed(PING, now_ns) == "ok"
         if 0 < lone.deadline_ns <= now_ns:
             lone.handle_timeout(now_ns)
-        sent += len(lone.transmit(now_ns))
+        sent += len(lone.transmit_packets(now_ns))
         most = max(most, lone.unsettled)
     assert 65_000 < most < 66_000 and lone.unsettled == 0
     assert lone.closed == (PROTOCOL, b"nothing is acknowledged")
