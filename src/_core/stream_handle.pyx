@@ -8,6 +8,7 @@ cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport uint8_t, uint64_t
+from libc.string cimport memcpy, memset
 
 from interpeer._core.buffer cimport recv_buffer_post, recv_buffer_unpost
 from interpeer._core.conn cimport (
@@ -49,6 +50,12 @@ cdef StreamHandle wrap_stream(Engine engine, object connection, Stream *s):
     stream.stream = s
     stream.id = s.id
     return stream
+
+
+cdef inline void move_buffer(Py_buffer *to, Py_buffer *from_) noexcept:
+    """Move a buffer's reference. None stays behind: the garbage collector visits those that a handle has."""
+    memcpy(to, from_, sizeof(Py_buffer))
+    memset(from_, 0, sizeof(Py_buffer))
 
 
 cdef bint is_readable(const Conn *c, const Stream *s) noexcept nogil:
@@ -232,7 +239,7 @@ cdef class StreamHandle:
             if not is_busy:
                 is_taken = conn_lend_stream(c, self.stream, <const uint8_t *>view.buf, view.len)
             if is_taken:
-                self.loan = view
+                move_buffer(&self.loan, &view)
                 self.loan_end = self.stream.out.end
                 self.has_loan = True
             leave(self.engine)
@@ -249,7 +256,7 @@ cdef class StreamHandle:
         cdef Conn *c = self.enter()
         cdef bint has_loan = self.has_loan
         if has_loan:
-            view = self.loan
+            move_buffer(&view, &self.loan)
             self.has_loan = False
             if self.stream.out.start < self.loan_end:
                 conn_reset_stream(c, self.stream, 0)
@@ -354,7 +361,7 @@ cdef class StreamHandle:
                 recv_buffer_post(&s.in_, <uint8_t *>view.buf + start, view.len - start)
                 s.read_mark = mark
                 s.wanted |= STREAM_EVENT_READABLE
-                self.posted = view
+                move_buffer(&self.posted, &view)
                 self.has_post = True
             leave(self.engine)
             if is_busy:
@@ -373,7 +380,7 @@ cdef class StreamHandle:
         has_post = self.has_post
         if has_post:
             filled = recv_buffer_unpost(&self.stream.in_)
-            view = self.posted
+            move_buffer(&view, &self.posted)
             self.has_post = False
         leave(self.engine)
         if has_post:

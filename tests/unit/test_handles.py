@@ -1,6 +1,7 @@
 """What Python holds of the core, where it could harm it: bounds of buffers, memory that is short, collected handles."""
 
 import gc
+import sys
 import os
 
 import pytest
@@ -217,3 +218,24 @@ def test_batches_have_one_user_at_a_time():
     with pytest.raises(RuntimeError, match="one at a time"):
         ends.exchanges[0].receive(datagrams(), ends.now)
     assert ends.transmit(0) == []
+
+
+@pytest.mark.parametrize("verb", ["lend", "post"])
+def test_a_buffer_that_is_given_back_is_not_touched_any_more(verb):
+    """The collector visits the buffers that a handle holds: what it has given back may have gone away."""
+    ends = Ends()
+    stream = ends.here[0].open_stream()
+    buffer = bytearray(100)
+    before = sys.getrefcount(buffer)
+    if verb == "lend":
+        assert stream.lend(buffer)
+        assert buffer in gc.get_referents(stream)
+        stream.return_loan()
+    else:
+        assert not stream.post(buffer, 0, 1)
+        assert buffer in gc.get_referents(stream)
+        stream.unpost()
+    assert buffer not in gc.get_referents(stream) and sys.getrefcount(buffer) == before
+    del stream
+    assert sys.getrefcount(buffer) == before
+    buffer += b"it can grow again"
