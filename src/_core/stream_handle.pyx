@@ -181,10 +181,10 @@ cdef class StreamHandle:
         if stream_readable(self.stream) == 0:
             if state == RECV_READ or state == RECV_COMPLETE:
                 result = READING_END
+            elif self.stream.is_stopped:        # even where the peer has answered that by a reset
+                result = READING_STOPPED
             elif state == RECV_RESET or state == RECV_RESET_TOLD:
                 result = READING_RESET
-            elif self.stream.is_stopped:
-                result = READING_STOPPED
             elif c.state > CONN_OPEN:
                 result = READING_OVER
         leave(self.engine)

@@ -1,8 +1,8 @@
 """What Python holds of the core, where it could harm it: bounds of buffers, memory that is short, collected handles."""
 
 import gc
-import sys
 import os
+import sys
 
 import pytest
 
