@@ -97,7 +97,7 @@ def _seeded(seed: int) -> Generator[None]:
 
 @contextmanager
 def _collecting_at_fixed_moments() -> Generator[None]:
-    """Leave the garbage to the loop: a stream that is dropped is finished when it is collected, which sends a packet."""
+    """Leave the garbage to the loop: a stream that is dropped is ended when it is collected, which sends a packet."""
     was_enabled, freezes = gc.isenabled(), gc.get_freeze_count() == 0
     gc.disable()
     if freezes:
