@@ -39,6 +39,7 @@ MODULES = (
     "stream",
     "answer",
     "conn",
+    "compose",
     "context",
     "deadlines",
     "delivery",
