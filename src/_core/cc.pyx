@@ -56,6 +56,11 @@ cdef void cc_handle_congestion(Congestion *c, uint64_t now_ns, uint64_t newest_s
         c.window = least
 
 
+cdef void cc_forgive(Congestion *c, uint64_t now_ns) noexcept nogil:
+    """Let no loss of what was sent until now count: it was not the path that lost it."""
+    c.recovery_start_ns = now_ns
+
+
 # --- CUBIC ---
 
 cdef void cubic_on_ack(Congestion *c, const AckSample *s) noexcept nogil:

@@ -5,27 +5,35 @@ its record, for when it is acknowledged or lost.
 """
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 from interpeer._core.buffer cimport HEADROOM, send_buffer_own
+from interpeer._core.cids cimport (
+    LOCAL_SENT, LOCAL_UNSENT, REMOTE_RETIRED, REMOTE_RETIRING, LocalCid, RemoteCid, remote_cids_in_state)
 from interpeer._core.conn cimport (
-    CONN_EVENT_DATAGRAM_ROOM, CONN_PENDING_MAX_DATA, CONN_PENDING_MAX_STREAMS, CONN_PENDING_PING, Conn, conn_notify)
+    CONN_EVENT_DATAGRAM_ROOM, CONN_PENDING_IDS, CONN_PENDING_MAX_DATA, CONN_PENDING_MAX_STREAMS, CONN_PENDING_PATHS,
+    CONN_PENDING_PING, SCHEDULE_REDUNDANT, Conn, conn_notify)
 from interpeer._core.datagram cimport messages_next_bytes, messages_pop
 from interpeer._core.links cimport Link, first_link, is_linked, link_last, unlink
 from interpeer._core.loss cimport (
-    RECORD_MAX_STREAM_DATA, RECORD_RESET_STREAM, RECORD_STOP_SENDING, RECORD_STREAM, SENT_FIN, SENT_MAX_DATA,
-    SENT_MAX_STREAMS, SENT_STREAM, FrameRecord)
-from interpeer._core.path cimport Path, path_write_ack
-from interpeer._core.slab cimport pool_take
+    RECORD_MAX_STREAM_DATA, RECORD_NEW_CID, RECORD_PATH_ABANDON, RECORD_PATH_STATUS, RECORD_RESET_STREAM,
+    RECORD_RETIRE_CID, RECORD_STOP_SENDING, RECORD_STREAM, SENT_FIN, SENT_MAX_DATA, SENT_MAX_STREAMS,
+    SENT_OUTSTANDING, SENT_STREAM, FrameRecord, recovery_pto_ns)
+from interpeer._core.path cimport (
+    PATH_PENDING_ABANDON, PATH_PENDING_PING, PATH_PENDING_STATUS, Path, path_challenge_is_due, path_challenge_sent,
+    path_is_live, path_write_ack)
+from interpeer._core.slab cimport pool_give, pool_take
 from interpeer._core.stream cimport (
     PENDING_ANNOUNCE, PENDING_MAX_DATA, PENDING_RESET, PENDING_STOP, Stream, stream_copy, stream_has_data,
     stream_mark_sent, stream_next, stream_raise_limit)
 from interpeer._core.wire cimport (
-    FRAME_DATAGRAM, FRAME_DATAGRAM_LEN, FRAME_MAX_DATA, FRAME_MAX_STREAMS, FRAME_MAX_STREAM_DATA, FRAME_PING,
-    FRAME_RESET_STREAM, FRAME_STOP_SENDING, FRAME_STREAM, HEADER_BYTES, STREAM_FIN, STREAM_LEN, STREAM_OFF,
-    varint_bytes, write_varint)
+    CHALLENGE_BYTES, CID_BYTES, CODE_NO_ERROR, FRAME_DATAGRAM, FRAME_DATAGRAM_LEN, FRAME_MAX_DATA, FRAME_MAX_STREAMS,
+    FRAME_MAX_STREAM_DATA, FRAME_NEW_CONNECTION_ID, FRAME_PATH_ABANDON, FRAME_PATH_CHALLENGE, FRAME_PATH_RESPONSE,
+    FRAME_PATH_STATUS, FRAME_PING, FRAME_RESET_STREAM, FRAME_RETIRE_CONNECTION_ID, FRAME_STOP_SENDING, FRAME_STREAM,
+    HEADER_BYTES, STREAM_FIN, STREAM_LEN, STREAM_OFF, varint_bytes, write_u64, write_varint)
 
 cdef enum:
+    NEW_CID_ROOM = 41               # type, two varints, id and token
     FRAME_ROOM = 25                 # the longest control frame: a type and three varints
     STREAM_ROOM = 32                # less than this is not worth a STREAM frame
     STREAM_TURN_PACKETS = 16        # that a stream fills before the next one's turn; in one piece they cost less
@@ -49,6 +57,52 @@ cdef FrameRecord *add_record(Builder *b, uint8_t kind, uint64_t stream) noexcept
     return record
 
 
+cdef void compose_proof(Builder *b) noexcept nogil:
+    """On a path that is not proven: answer the peer's challenge, and ask it ours."""
+    cdef Path *p = b.path
+    if p.answer.is_owed and b.at + 1 + CHALLENGE_BYTES <= b.end:
+        p.answer.is_owed = False
+        b.at[0] = FRAME_PATH_RESPONSE
+        memcpy(b.at + 1, p.answer.data, CHALLENGE_BYTES)
+        b.at += 1 + CHALLENGE_BYTES
+    if path_challenge_is_due(p, b.now_ns) and b.at + 1 + CHALLENGE_BYTES <= b.end:
+        path_challenge_sent(p, b.now_ns, recovery_pto_ns(&b.c.path.recovery, b.c.peer_ack_delay_ns))
+        b.at[0] = FRAME_PATH_CHALLENGE
+        memcpy(b.at + 1, p.validation.challenge, CHALLENGE_BYTES)
+        b.at += 1 + CHALLENGE_BYTES
+
+
+cdef int compose_copy(Builder *b, const Builder *of, const uint8_t *frames, size_t n) noexcept nogil:
+    """Put another packet's frames into this one, with records of its own. Return 0, or -1 without memory for them."""
+    cdef const FrameRecord *record = of.sent.more
+    cdef FrameRecord *copy
+    memcpy(b.at, frames, n)
+    b.at += n
+    b.is_eliciting = of.is_eliciting
+    b.sent.flags |= of.sent.flags & ~<uint32_t>SENT_OUTSTANDING
+    b.sent.stream = of.sent.stream
+    b.sent.offset = of.sent.offset
+    b.sent.stream_bytes = of.sent.stream_bytes
+    while record != NULL:
+        copy = add_record(b, record.kind, record.stream)
+        if copy == NULL:
+            drop_records(b)
+            return -1
+        copy.offset = record.offset
+        copy.bytes = record.bytes
+        copy.fin = record.fin
+        record = record.next
+    return 0
+
+
+cdef void drop_records(Builder *b) noexcept nogil:
+    cdef FrameRecord *record
+    while b.sent.more != NULL:
+        record = b.sent.more
+        b.sent.more = record.next
+        pool_give(&b.c.context.records, record)
+
+
 cdef void compose_ack(Builder *b) noexcept nogil:
     """Acknowledge if it is due, or if something has come since and a packet goes anyway."""
     cdef Path *p = b.path
@@ -64,6 +118,7 @@ cdef void compose_ping(Builder *b) noexcept nogil:
         b.at = write_varint(b.at, FRAME_PING)
         b.is_eliciting = True
         b.c.pending &= ~CONN_PENDING_PING
+        b.path.pending &= ~PATH_PENDING_PING
 
 
 cdef void compose_frames(Builder *b) noexcept nogil:
@@ -81,7 +136,7 @@ cdef void compose_frames(Builder *b) noexcept nogil:
         write_streams(b)
         if c.context.limits.bundle:
             write_datagrams(b)
-    if not b.is_eliciting and c.pto_probes:
+    if not b.is_eliciting and b.path.pto_probes:
         compose_ping(b)
 
 
@@ -92,6 +147,10 @@ cdef void write_number(Builder *b, uint64_t type, uint64_t value) noexcept nogil
 
 cdef void write_control(Builder *b) noexcept nogil:
     cdef Conn *c = b.c
+    if c.pending & CONN_PENDING_IDS:
+        compose_ids(b)
+    if c.pending & CONN_PENDING_PATHS:
+        compose_paths(b)
     if c.pending & CONN_PENDING_PING:
         compose_ping(b)
     if c.pending & CONN_PENDING_MAX_DATA and room(b) >= FRAME_ROOM:
@@ -102,6 +161,65 @@ cdef void write_control(Builder *b) noexcept nogil:
         write_number(b, FRAME_MAX_STREAMS, c.peer_open_limit)
         b.sent.flags |= SENT_MAX_STREAMS
         c.pending &= ~CONN_PENDING_MAX_STREAMS
+
+
+cdef void compose_ids(Builder *b) noexcept nogil:
+    """Tell the peer its new ids, and which of its own are not used any more."""
+    cdef Conn *c = b.c
+    cdef LocalCid *ours = c.local_cids
+    cdef RemoteCid *theirs = remote_cids_in_state(&c.remote_cids, REMOTE_RETIRING)
+    while ours != NULL:
+        if ours.state == LOCAL_UNSENT:
+            if room(b) < NEW_CID_ROOM or not note(b, RECORD_NEW_CID, ours.path, ours.sequence):
+                return
+            b.at = write_varint(write_varint(write_varint(b.at, FRAME_NEW_CONNECTION_ID), ours.path), ours.sequence)
+            write_u64(b.at, ours.cid)
+            memcpy(b.at + CID_BYTES, ours.token, sizeof(ours.token))
+            b.at += CID_BYTES + sizeof(ours.token)
+            ours.state = LOCAL_SENT
+        ours = ours.next
+    while theirs != NULL:
+        if room(b) < FRAME_ROOM or not note(b, RECORD_RETIRE_CID, theirs.path, theirs.sequence):
+            return
+        b.at = write_varint(write_varint(b.at, FRAME_RETIRE_CONNECTION_ID), theirs.path)
+        b.at = write_varint(b.at, theirs.sequence)
+        theirs.state = REMOTE_RETIRED
+        theirs = remote_cids_in_state(&c.remote_cids, REMOTE_RETIRING)
+    c.pending &= ~CONN_PENDING_IDS
+
+
+cdef void compose_paths(Builder *b) noexcept nogil:
+    """Say what has changed about paths; a PING is for the path that this packet goes on."""
+    cdef Conn *c = b.c
+    cdef Path *p
+    cdef uint32_t i
+    cdef uint8_t left = 0
+    if b.path.pending & PATH_PENDING_PING:
+        compose_ping(b)
+    for i in range(c.path_count):
+        p = c.paths[i]
+        if p.pending & PATH_PENDING_STATUS and room(b) >= FRAME_ROOM and note(b, RECORD_PATH_STATUS, p.id, 0):
+            b.at = write_varint(write_varint(b.at, FRAME_PATH_STATUS), p.id)
+            b.at = write_varint(write_varint(b.at, p.status_sequence), 0 if p.is_standby else 1)
+            p.pending &= ~PATH_PENDING_STATUS
+        if p.pending & PATH_PENDING_ABANDON and room(b) >= FRAME_ROOM and note(b, RECORD_PATH_ABANDON, p.id, 0):
+            b.at = write_varint(write_varint(write_varint(b.at, FRAME_PATH_ABANDON), p.id), CODE_NO_ERROR)
+            p.pending &= ~PATH_PENDING_ABANDON
+            p.awaits_abandon_ack = True
+        if path_is_live(p) or p.pending & PATH_PENDING_ABANDON:
+            left |= p.pending
+    if not left:
+        c.pending &= ~CONN_PENDING_PATHS
+
+
+cdef bint note(Builder *b, uint8_t kind, uint64_t path, uint64_t number) noexcept nogil:
+    """Remember a frame about a path, for when the packet is lost; False without memory."""
+    cdef FrameRecord *record = add_record(b, kind, path)
+    if record == NULL:
+        return False
+    record.offset = number
+    b.is_eliciting = True
+    return True
 
 
 cdef void write_datagrams(Builder *b) noexcept nogil:
@@ -119,6 +237,7 @@ cdef void write_datagrams(Builder *b) noexcept nogil:
                 break
             b.at = write_varint(write_varint(b.at, FRAME_DATAGRAM_LEN), n)
         messages_pop(&c.messages_out, b.at)
+        b.is_repeatable = False     # the application would have it twice
         b.at += n
         b.is_eliciting = True
         if not c.context.limits.bundle:
@@ -166,7 +285,7 @@ cdef void write_stream_control(Builder *b, Stream *s) noexcept nogil:
         b.is_eliciting = True
         s.pending &= ~PENDING_ANNOUNCE
     if s.pending & PENDING_MAX_DATA and room(b) >= FRAME_ROOM and add_record(b, RECORD_MAX_STREAM_DATA, s.id) != NULL:
-        stream_raise_limit(s, b.now_ns, c.path.recovery.rtt.smoothed_ns, c.context.limits.max_stream_window)
+        stream_raise_limit(s, b.now_ns, b.path.recovery.rtt.smoothed_ns, c.context.limits.max_stream_window)
         b.at = write_varint(write_varint(b.at, FRAME_MAX_STREAM_DATA), s.id)
         b.at = write_varint(b.at, s.recv_limit)
         b.is_eliciting = True
@@ -226,7 +345,7 @@ cdef bint write_stream_data(Builder *b, Stream *s) noexcept nogil:
         b.at = write_varint(b.at, offset)
     if type & STREAM_LEN:
         b.at = write_varint(b.at, n)
-    if not type & STREAM_LEN and b.at - b.start - HEADER_BYTES <= HEADROOM:
+    if not type & STREAM_LEN and b.at - b.start - HEADER_BYTES <= HEADROOM and c.scheduler != SCHEDULE_REDUNDANT:
         b.tail = send_buffer_own(&s.out, offset, n)
         b.tail_bytes = n
     if b.tail == NULL:

@@ -10,13 +10,14 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, strlen
 
 from interpeer._core.buffer cimport BUFFER_OK, send_buffer_append, send_buffer_lend
+from interpeer._core.cids cimport CIDS_OK, REMOTE_USED, LocalCid, remote_cids_add, remote_cids_find, remote_cids_free
 from interpeer._core.context cimport Context
 from interpeer._core.datagram cimport messages_free, messages_init
 from interpeer._core.links cimport link_init, link_last, unlink
 from interpeer._core.loss cimport recovery_free
-from interpeer._core.path cimport Path, path_free, path_is_from
+from interpeer._core.path cimport Path, path_free, path_is_live
 from interpeer._core.protection cimport recv_keys_init, recv_keys_wipe, send_keys_init, send_keys_wipe
-from interpeer._core.slab cimport Endpoint, pool_give, pool_take
+from interpeer._core.slab cimport MAX_UDP_PAYLOAD, pool_give, pool_take
 from interpeer._core.stream cimport (
     PENDING_ANNOUNCE, PENDING_MAX_DATA, RECV_OPEN, RECV_SIZE_KNOWN, SEND_FINISHING, SEND_OPEN, STREAM_EVENT_ACKED,
     STREAM_EVENT_READABLE, STREAM_EVENT_WRITABLE, Stream, stream_clear, stream_finish, stream_has_data, stream_init,
@@ -135,8 +136,18 @@ cdef Conn *conn_new(Context *x) noexcept nogil:
 cdef void conn_free(Conn *c) noexcept nogil:
     """Release everything. It is in none of the engine's tables any more."""
     cdef uint32_t i
+    cdef LocalCid *id
     c.state = CONN_CLOSED
-    path_free(&c.path)
+    for i in range(c.path_count):
+        path_free(c.paths[i])
+        free(c.paths[i])
+    while c.local_cids != NULL:
+        id = c.local_cids
+        c.local_cids = id.next
+        if id != &c.first_cid:
+            free(id)
+    remote_cids_free(&c.remote_cids)
+    free(c.path_events)
     for i in range(c.streams.capacity):
         if c.streams.keys[i]:
             stream_clear(<Stream *>c.streams.values[i])
@@ -165,11 +176,18 @@ cdef int conn_start(Conn *c, int suite, const uint8_t *send_secret, const uint8_
     c.open_limit = peer.max_streams
     c.max_datagram_peer = peer.max_datagram
     c.peer_receive_buffer = peer.receive_buffer if peer.receive_buffer else DEFAULT_RECEIVE_BUFFER
-    c.has_reset_token = peer.has_reset_token
-    memcpy(c.reset_token, peer.reset_token, sizeof(c.reset_token))
     c.peer_ack_delay_ns = peer.max_ack_delay_us * 1000
-    if peer.max_udp_payload < c.path.packet_bytes:
-        c.path.packet_bytes = peer.max_udp_payload
+    c.max_packet_bytes = <uint32_t>(peer.max_udp_payload if peer.max_udp_payload < MAX_UDP_PAYLOAD else MAX_UDP_PAYLOAD)
+    if c.max_packet_bytes < c.path.packet_bytes:
+        c.path.packet_bytes = c.max_packet_bytes
+    c.max_paths = <uint8_t>(x.limits.max_paths if x.limits.max_paths < peer.max_paths else peer.max_paths)
+    c.scheduler = x.limits.scheduler
+    c.next_path[0] = 2
+    c.next_path[1] = 1
+    if remote_cids_add(&c.remote_cids, 0, 0, c.path.remote_cid, peer.reset_token) != CIDS_OK:
+        return -1
+    remote_cids_find(&c.remote_cids, 0, 0).state = REMOTE_USED
+    c.ids_changed = True
     c.idle_timeout_ns = x.limits.idle_timeout_ns
     if peer.idle_timeout_ms and (c.idle_timeout_ns == 0 or peer.idle_timeout_ms * 1000000 < c.idle_timeout_ns):
         c.idle_timeout_ns = peer.idle_timeout_ms * 1000000
@@ -185,7 +203,8 @@ cdef void stop_sending(Conn *c) noexcept nogil:
     """Forget what was to be sent, and tell everybody who waits. What was received can still be read."""
     cdef uint32_t i
     cdef Stream *s
-    recovery_free(&c.path.recovery)
+    for i in range(c.path_count):
+        recovery_free(&c.paths[i].recovery)
     messages_free(&c.messages_out)
     for i in range(c.streams.capacity):
         if c.streams.keys[i]:
@@ -446,25 +465,29 @@ cdef void conn_consumed(Conn *c, uint64_t n) noexcept nogil:
 
 cdef uint64_t conn_send_buffer(const Conn *c) noexcept nogil:
     """Return how much of a stream may wait to be acknowledged: twice what is on its way when no queue has built up."""
-    cdef const Path *p = &c.path
-    cdef uint64_t room = c.context.limits.send_buffer_bytes, wanted = 2 * p.cc.window
-    if p.recovery.rtt.min_ns and p.recovery.rtt.min_ns < p.recovery.rtt.smoothed_ns:
-        wanted = <uint64_t>(wanted * (<double>p.recovery.rtt.min_ns / p.recovery.rtt.smoothed_ns))
+    cdef const Path *p
+    cdef uint64_t room = c.context.limits.send_buffer_bytes, wanted = 0, of_path
+    cdef uint32_t i
+    for i in range(c.path_count):
+        p = c.paths[i]
+        of_path = 2 * p.cc.window
+        if p.recovery.rtt.min_ns and p.recovery.rtt.min_ns < p.recovery.rtt.smoothed_ns:
+            of_path = <uint64_t>(of_path * (<double>p.recovery.rtt.min_ns / p.recovery.rtt.smoothed_ns))
+        wanted += of_path
     if wanted > c.context.limits.max_send_buffer_bytes:
         wanted = c.context.limits.max_send_buffer_bytes
     return wanted if wanted > room else room
 
 
 cdef uint32_t conn_max_datagram(const Conn *c) noexcept nogil:
-    """Return the largest datagram that fits in a packet and that the peer takes."""
-    cdef uint64_t room = c.path.packet_bytes - HEADER_BYTES - 1 - c.send.aead.tag_bytes
+    """Return the largest datagram that fits in a packet of every path and that the peer takes."""
+    cdef uint64_t room
+    cdef uint32_t i, least
     if c.state != CONN_OPEN:
         return 0
+    least = c.path.packet_bytes
+    for i in range(c.path_count):
+        if path_is_live(c.paths[i]) and c.paths[i].packet_bytes < least:
+            least = c.paths[i].packet_bytes
+    room = least - HEADER_BYTES - 1 - c.send.aead.tag_bytes
     return <uint32_t>(room if room < c.max_datagram_peer else c.max_datagram_peer)
-
-
-cdef void conn_give_credit(Conn *c, const Endpoint *source, uint32_t bytes) noexcept nogil:
-    """Let as much go to an address that has proved nothing as has come from there."""
-    if path_is_from(&c.path, source):
-        c.path.credit_bytes += bytes
-        conn_wake(c)

@@ -12,17 +12,18 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromSt
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF, Py_XDECREF
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 from interpeer._core.conn cimport (
     CLOSED_LOCALLY, CONN_EVENT_CLOSED, CONN_EVENT_DATAGRAM, CONN_EVENT_DATAGRAM_ROOM, CONN_EVENT_FLUSHED,
-    CONN_EVENT_OPEN, CONN_EVENT_STREAM, CONN_EVENT_STREAM_ROOM, CONN_IN_CLOSE, CONN_OPEN, Conn, Handle,
+    CONN_EVENT_IDS, CONN_EVENT_OPEN, CONN_EVENT_PATH, CONN_EVENT_STREAM, CONN_EVENT_STREAM_ROOM, CONN_IN_CLOSE, CONN_OPEN, Conn, Handle,
     conn_accept_stream, conn_close_info, conn_input, conn_max_datagram, conn_open_stream, conn_wake)
 from interpeer._core.datagram cimport MESSAGES_OK, messages_next_bytes, messages_pop, messages_push
 from interpeer._core.dial cimport Candidate, Dial
 from interpeer._core.engine cimport Engine
 from interpeer._core.entry cimport kick_from_destructor, leave, take_lock, wire_code
 from interpeer._core.path cimport Path
+from interpeer._core.paths cimport OPEN_NO_ID, OPEN_NOT_NOW, paths_may_open
 from interpeer._core.slab cimport Endpoint
 from interpeer._core.stream cimport Stream
 from interpeer._core.stream_handle cimport wrap_stream
@@ -36,6 +37,8 @@ EVENT_STREAM_ROOM = CONN_EVENT_STREAM_ROOM
 EVENT_DATAGRAM = CONN_EVENT_DATAGRAM
 EVENT_DATAGRAM_ROOM = CONN_EVENT_DATAGRAM_ROOM
 EVENT_FLUSHED = CONN_EVENT_FLUSHED
+EVENT_PATH = CONN_EVENT_PATH
+EVENT_IDS = CONN_EVENT_IDS
 
 
 cdef struct Figures:                # what stats() tells
@@ -162,7 +165,11 @@ cdef class ConnectionHandle:
     @property
     def remote(self):
         """Return the peer's address: 16 bytes, port, scope."""
-        cdef Endpoint remote = self.enter().path.remote
+        cdef Conn *c = self.enter()
+        cdef Endpoint remote
+        memset(&remote, 0, sizeof(Endpoint))
+        if c.path != NULL:
+            remote = c.path.remote
         leave(self.engine)
         return <bytes>remote.address[:16], remote.port, remote.scope
 
@@ -195,7 +202,7 @@ cdef class ConnectionHandle:
         """Return figures of the path and of flow control; times in ns."""
         cdef Figures figures
         cdef Conn *c = self.enter()
-        cdef Path *p = &c.path
+        cdef Path *p = c.path
         figures.rtt_ns = p.recovery.rtt.smoothed_ns
         figures.min_rtt_ns = p.recovery.rtt.min_ns
         figures.latest_rtt_ns = p.recovery.rtt.latest_ns
@@ -246,6 +253,8 @@ cdef class ConnectionHandle:
             now |= CONN_EVENT_STREAM
         if events & CONN_EVENT_STREAM_ROOM and c.opened < c.open_limit:
             now |= CONN_EVENT_STREAM_ROOM
+        if events & CONN_EVENT_IDS and paths_may_open(c) != OPEN_NO_ID and paths_may_open(c) != OPEN_NOT_NOW:
+            now |= CONN_EVENT_IDS
         if events & CONN_EVENT_DATAGRAM and c.messages_in.count:
             now |= CONN_EVENT_DATAGRAM
         if events & CONN_EVENT_DATAGRAM_ROOM and c.messages_out.used <= c.messages_out.limit // 2:

@@ -1,6 +1,7 @@
 """What the connections of one engine share: limits, counters, memory pools, lists, and random bytes from outside."""
 
 from libc.stdint cimport uint8_t, uint32_t
+from libc.stdlib cimport free
 from libc.string cimport memcpy, memset
 
 from interpeer._core.buffer cimport LARGE_BLOCK, SMALL_BLOCK
@@ -33,6 +34,7 @@ cdef void context_free(Context *x) noexcept nogil:
     pool_free(&x.blocks.large)
     pool_free(&x.streams)
     pool_free(&x.records)
+    free(x.spare_packet)
     wipe(&x.entropy, sizeof(Entropy))
 
 

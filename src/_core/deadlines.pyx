@@ -4,18 +4,21 @@ Deadlines are computed from what the connection knows and never stored twice, so
 asks after every turn, and keeps one timer for each connection.
 """
 
-from libc.stdint cimport uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 
 from interpeer._core.conn cimport (
-    CLOSED_BY_SILENCE, CONN_CLOSING, CONN_DRAINING, CONN_IN_DRAINED, CONN_IN_SILENCE, CONN_OPEN, CONN_PENDING_PING,
+    CLOSED_BY_SILENCE, CONN_CLOSING, CONN_DRAINING, CONN_IN_DRAINED, CONN_IN_SILENCE, CONN_OPEN, CONN_PENDING_PATHS,
     Conn, conn_close_info, conn_input, conn_wake)
 from interpeer._core.datagram cimport messages_trim
 from interpeer._core.delivery cimport conn_handle_recovery_timeout
 from interpeer._core.loss cimport recovery_deadline, recovery_pto_ns
-from interpeer._core.path cimport Path
+from interpeer._core.path cimport PATH_PENDING_PING, SUSPECT_PTOS, Path, path_is_live, path_is_proven
+from interpeer._core.paths cimport paths_deadline_ns, paths_handle_timeout, paths_silent
 from interpeer._core.protection cimport recv_keys_forget_previous
 
 cdef enum:
+    QUIET_PTOS = 3                  # data that cease for so long make us ask
+    LEAST_QUIET_NS = 100000000      # ... but not sooner: most silences mean nothing
     IDLE_PTOS = 3                   # the idle time-out is never shorter than so many probe time-outs (RFC 9000, 10.1)
 
 
@@ -24,9 +27,20 @@ cdef inline uint64_t earlier(uint64_t a, uint64_t b) noexcept nogil:
     return b if a == 0 or (b and b < a) else a
 
 
+cdef uint64_t longest_pto_ns(const Conn *c) noexcept nogil:
+    """Return the probe time-out of the slowest path."""
+    cdef uint64_t longest = 0, of_path
+    cdef uint32_t i
+    for i in range(c.path_count):
+        of_path = recovery_pto_ns(&c.paths[i].recovery, c.peer_ack_delay_ns)
+        if of_path > longest:
+            longest = of_path
+    return longest
+
+
 cdef uint64_t idle_deadline_ns(const Conn *c) noexcept nogil:
     cdef uint64_t since = c.last_received_ns, timeout = c.idle_timeout_ns
-    cdef uint64_t least = IDLE_PTOS * recovery_pto_ns(&c.path.recovery, c.peer_ack_delay_ns)
+    cdef uint64_t least = IDLE_PTOS * longest_pto_ns(c)
     if timeout == 0:
         return 0
     if c.waiting_since_ns > since:
@@ -34,33 +48,45 @@ cdef uint64_t idle_deadline_ns(const Conn *c) noexcept nogil:
     return since + (timeout if timeout > least else least)
 
 
-cdef uint64_t keep_alive_ns(const Conn *c) noexcept nogil:
-    cdef uint64_t since = c.last_received_ns if c.last_received_ns > c.last_sent_ns else c.last_sent_ns
-    if c.context.limits.keep_alive_ns == 0 or c.pending & CONN_PENDING_PING:
+cdef uint64_t ping_deadline_ns(const Conn *c, const Path *p) noexcept nogil:
+    """Return when silence is to be broken on a path: to keep it open on the way; or soon, where data have ceased to come, for
+    the peer may be sending them to where we are not any more (a NAT has forgotten us) and hear nothing of it."""
+    cdef uint64_t since = p.last_received_ns if p.last_received_ns > p.last_sent_ns else p.last_sent_ns
+    cdef uint64_t quiet_ns = QUIET_PTOS * recovery_pto_ns(&p.recovery, c.peer_ack_delay_ns)
+    if p.pending & PATH_PENDING_PING or not path_is_live(p) or not path_is_proven(p):
         return 0
-    return since + c.context.limits.keep_alive_ns
+    if p.data_ns and p.recovery.eliciting_in_flight == 0:
+        return p.data_ns + (quiet_ns if quiet_ns > LEAST_QUIET_NS else LEAST_QUIET_NS)
+    return since + c.context.limits.keep_alive_ns if c.context.limits.keep_alive_ns else 0
+
+
+cdef uint64_t path_deadline_ns(const Conn *c, const Path *p) noexcept nogil:
+    cdef uint64_t deadline = ping_deadline_ns(c, p)
+    if path_is_proven(p):           # until then acknowledgements go at once, or have to wait for credit
+        deadline = earlier(deadline, p.ack_deadline_ns)
+    if p.pto_probes == 0:
+        deadline = earlier(deadline, recovery_deadline(&p.recovery, c.peer_ack_delay_ns))
+    return earlier(deadline, p.paced_until_ns)
 
 
 cdef uint64_t conn_deadline_ns(const Conn *c) noexcept nogil:
     """Return when conn_handle_timeout is due; 0: never. A dialling connection's is the handshake's business."""
     cdef uint64_t deadline
+    cdef uint32_t i
     if c.state == CONN_CLOSING or c.state == CONN_DRAINING:
         return c.close_deadline_ns
     if c.state != CONN_OPEN:
         return 0
-    deadline = earlier(idle_deadline_ns(c), keep_alive_ns(c))
-    if c.path.is_proven:            # until then acknowledgements go at once, or have to wait for credit
-        deadline = earlier(deadline, c.path.ack_deadline_ns)
-    if c.pto_probes == 0:
-        deadline = earlier(deadline, recovery_deadline(&c.path.recovery, c.peer_ack_delay_ns))
-    deadline = earlier(deadline, c.paced_until_ns)
+    deadline = earlier(idle_deadline_ns(c), paths_deadline_ns(c))
+    for i in range(c.path_count):
+        deadline = earlier(deadline, path_deadline_ns(c, c.paths[i]))
     return earlier(deadline, c.previous_until_ns)
 
 
 cdef void conn_handle_timeout(Conn *c, uint64_t now_ns) noexcept nogil:
     """Do whatever is due by now."""
-    cdef Path *p = &c.path
     cdef uint64_t deadline
+    cdef uint32_t i
     if c.state == CONN_CLOSING or c.state == CONN_DRAINING:
         if c.close_deadline_ns and c.close_deadline_ns <= now_ns:
             conn_input(c, CONN_IN_DRAINED)
@@ -76,13 +102,24 @@ cdef void conn_handle_timeout(Conn *c, uint64_t now_ns) noexcept nogil:
     if c.previous_until_ns and c.previous_until_ns <= now_ns:
         recv_keys_forget_previous(&c.recv)
         c.previous_until_ns = 0
+    paths_handle_timeout(c, now_ns)
+    for i in range(c.path_count):
+        handle_path_timeout(c, c.paths[i], now_ns)
+
+
+cdef void handle_path_timeout(Conn *c, Path *p, uint64_t now_ns) noexcept nogil:
+    cdef uint64_t deadline
     if p.ack_deadline_ns and p.ack_deadline_ns <= now_ns:
         p.ack_now = True
     deadline = recovery_deadline(&p.recovery, c.peer_ack_delay_ns)
     if deadline and deadline <= now_ns:
-        conn_handle_recovery_timeout(c, now_ns)
-    deadline = keep_alive_ns(c)
+        conn_handle_recovery_timeout(c, p, now_ns)
+        if c.path_count > 1 and p.recovery.pto_count >= SUSPECT_PTOS:
+            paths_silent(c, p)
+    deadline = ping_deadline_ns(c, p)
     if deadline and deadline <= now_ns:
-        c.pending |= CONN_PENDING_PING
+        p.data_ns = 0
+        p.pending |= PATH_PENDING_PING
+        c.pending |= CONN_PENDING_PATHS
         messages_trim(&c.messages_out)
         messages_trim(&c.messages_in)

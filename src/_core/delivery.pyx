@@ -4,16 +4,21 @@ Loss tells of every packet once. What it carried and still matters is queued aga
 range of a stream that has been acknowledged meanwhile, or a limit that has been raised, is not repeated.
 """
 
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from interpeer._core.cc cimport cc_handle_congestion
+from interpeer._core.cids cimport (
+    LOCAL_SENT, LOCAL_UNSENT, REMOTE_FREE, REMOTE_RETIRED, REMOTE_RETIRING, LocalCid, RemoteCid, local_cid_find,
+    remote_cids_find)
 from interpeer._core.conn cimport (
-    CONN_OPEN, CONN_PENDING_MAX_DATA, CONN_PENDING_MAX_STREAMS, Conn, conn_find_stream, conn_settle_stream,
-    conn_stream_changed, conn_wake)
+    CONN_OPEN, CONN_PENDING_IDS, CONN_PENDING_MAX_DATA, CONN_PENDING_MAX_STREAMS, CONN_PENDING_PATHS, Conn,
+    conn_find_stream, conn_settle_stream, conn_stream_changed, conn_wake)
 from interpeer._core.loss cimport (
-    RECORD_MAX_STREAM_DATA, RECORD_RESET_STREAM, RECORD_STOP_SENDING, RECORD_STREAM, SENT_FIN, SENT_MAX_DATA,
-    SENT_MAX_STREAMS, SENT_STREAM, AckOutcome, FrameRecord, SentPacket, recovery_handle_timeout, recovery_oldest)
-from interpeer._core.path cimport ECN_FAILED, ECN_TESTING, Path, path_handle_ack_acked
+    RECORD_MAX_STREAM_DATA, RECORD_NEW_CID, RECORD_PATH_ABANDON, RECORD_PATH_STATUS, RECORD_RESET_STREAM,
+    RECORD_RETIRE_CID, RECORD_STOP_SENDING, RECORD_STREAM, SENT_FIN, SENT_MAX_DATA, SENT_MAX_STREAMS, SENT_STREAM,
+    AckOutcome, FrameRecord, SentPacket, recovery_handle_timeout, recovery_oldest)
+from interpeer._core.path cimport (
+    ECN_FAILED, ECN_TESTING, PATH_PENDING_ABANDON, PATH_PENDING_STATUS, Path, path_handle_ack_acked)
 from interpeer._core.slab cimport pool_give
 from interpeer._core.stream cimport (
     PENDING_MAX_DATA, PENDING_RESET, PENDING_STOP, RECV_OPEN, SEND_IN_RESET_ACKED, SEND_RESETTING, Stream, send_input,
@@ -25,13 +30,14 @@ cdef enum:
 
 
 cdef void conn_on_acked(void *owner, uint64_t number, const SentPacket *p) noexcept nogil:
-    cdef Conn *c = <Conn *>owner
+    cdef Path *path = <Path *>owner
+    cdef Conn *c = <Conn *>path.conn
     cdef FrameRecord *record = p.more
     cdef FrameRecord *following
-    if number >= c.epoch_first:
-        c.epoch_confirmed = True
+    if number >= path.epoch_first:
+        path.epoch_confirmed = True
     if p.ack_largest:
-        path_handle_ack_acked(&c.path, p.ack_largest)
+        path_handle_ack_acked(path, p.ack_largest)
     if p.flags & SENT_STREAM:
         stream_frame_acked(c, p.stream, p.offset, p.stream_bytes, (p.flags & SENT_FIN) != 0)
     while record != NULL:
@@ -39,6 +45,10 @@ cdef void conn_on_acked(void *owner, uint64_t number, const SentPacket *p) noexc
             stream_frame_acked(c, record.stream, record.offset, record.bytes, record.fin)
         elif record.kind == RECORD_RESET_STREAM:
             reset_acked(c, record.stream)
+        elif record.kind == RECORD_RETIRE_CID:
+            retire_acked(c, record)
+        elif record.kind == RECORD_PATH_ABANDON:
+            abandon_acked(c, record.stream)
         following = record.next
         pool_give(&c.context.records, record)
         record = following
@@ -61,7 +71,7 @@ cdef void reset_acked(Conn *c, uint64_t id) noexcept nogil:
 
 
 cdef void conn_on_lost(void *owner, uint64_t number, const SentPacket *p) noexcept nogil:
-    cdef Conn *c = <Conn *>owner
+    cdef Conn *c = <Conn *>(<Path *>owner).conn
     cdef FrameRecord *record = p.more
     cdef FrameRecord *following
     requeue(c, p)
@@ -88,8 +98,49 @@ cdef void requeue(Conn *c, const SentPacket *p) noexcept nogil:
     conn_wake(c)
 
 
+cdef void retire_acked(Conn *c, const FrameRecord *record) noexcept nogil:
+    cdef RemoteCid *id = remote_cids_find(&c.remote_cids, <uint32_t>record.stream, <uint32_t>record.offset)
+    if id != NULL and (id.state == REMOTE_RETIRED or id.state == REMOTE_RETIRING):
+        id.state = REMOTE_FREE
+        c.ids_changed = True
+
+
+cdef void abandon_acked(Conn *c, uint64_t id) noexcept nogil:
+    cdef uint32_t i
+    for i in range(c.path_count):
+        if c.paths[i].id == id:
+            c.paths[i].awaits_abandon_ack = False
+
+
+cdef void requeue_path_frame(Conn *c, uint8_t kind, uint64_t path, uint64_t number) noexcept nogil:
+    """Tell it again, as far as it still holds."""
+    cdef LocalCid *ours
+    cdef RemoteCid *theirs
+    cdef uint32_t i
+    if kind == RECORD_NEW_CID:
+        ours = local_cid_find(c.local_cids, <uint32_t>path, <uint32_t>number)
+        if ours != NULL and ours.state == LOCAL_SENT:
+            ours.state = LOCAL_UNSENT
+            c.pending |= CONN_PENDING_IDS
+        return
+    if kind == RECORD_RETIRE_CID:
+        theirs = remote_cids_find(&c.remote_cids, <uint32_t>path, <uint32_t>number)
+        if theirs != NULL and theirs.state == REMOTE_RETIRED:
+            theirs.state = REMOTE_RETIRING
+            c.pending |= CONN_PENDING_IDS
+        return
+    for i in range(c.path_count):
+        if c.paths[i].id == path:
+            c.paths[i].pending |= PATH_PENDING_STATUS if kind == RECORD_PATH_STATUS else PATH_PENDING_ABANDON
+            c.pending |= CONN_PENDING_PATHS
+
+
 cdef void requeue_frame(Conn *c, uint8_t kind, uint64_t id, uint64_t offset, uint64_t n, bint fin) noexcept nogil:
-    cdef Stream *s = conn_find_stream(c, id)
+    cdef Stream *s
+    if kind >= RECORD_NEW_CID:
+        requeue_path_frame(c, kind, id, offset)
+        return
+    s = conn_find_stream(c, id)
     if s == NULL:
         return
     if kind == RECORD_STREAM:
@@ -103,28 +154,27 @@ cdef void requeue_frame(Conn *c, uint8_t kind, uint64_t id, uint64_t offset, uin
     conn_stream_changed(c, s)
 
 
-cdef void requeue_oldest(Conn *c) noexcept nogil:
+cdef void requeue_oldest(Conn *c, const Path *path) noexcept nogil:
     """Queue what the oldest packet in flight carried, so that a probe has something useful to say."""
-    cdef const SentPacket *p = recovery_oldest(&c.path.recovery)
+    cdef const SentPacket *p = recovery_oldest(&path.recovery)
     if p != NULL:
         requeue(c, p)
 
 
-cdef void conn_count_lost(Conn *c, uint64_t packets) noexcept nogil:
-    c.path.packets_lost += packets
+cdef void conn_count_lost(Conn *c, Path *p, uint64_t packets) noexcept nogil:
+    p.packets_lost += packets
     c.context.counters.packets_lost += packets
 
 
-cdef void conn_handle_recovery_timeout(Conn *c, uint64_t now_ns) noexcept nogil:
-    cdef Path *p = &c.path
+cdef void conn_handle_recovery_timeout(Conn *c, Path *p, uint64_t now_ns) noexcept nogil:
     cdef AckOutcome outcome
     recovery_handle_timeout(&p.recovery, now_ns, c.peer_ack_delay_ns, &outcome)
     if outcome.lost_packets:
-        conn_count_lost(c, outcome.lost_packets)
+        conn_count_lost(c, p, outcome.lost_packets)
         cc_handle_congestion(&p.cc, now_ns, outcome.newest_lost_sent_ns, outcome.is_persistent)
         return
     if p.recovery.loss_time_ns == 0:
-        c.pto_probes = PROBES
-        requeue_oldest(c)
+        p.pto_probes = PROBES
+        requeue_oldest(c, p)
         if p.ecn_state == ECN_TESTING and p.recovery.pto_count >= ECN_BLACK_HOLE_PTOS:
             p.ecn_state = ECN_FAILED

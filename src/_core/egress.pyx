@@ -5,84 +5,168 @@ message for the kernel (GSO). What they carry is composed elsewhere. Congestion 
 decide whether there is a packet at all; an acknowledgement alone is never held back.
 """
 
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport malloc
 from libc.string cimport memcpy, memset
 
 from interpeer._core.cc cimport cc_release_ns, cc_spend
-from interpeer._core.compose cimport Builder, compose_ack, compose_frames, compose_ping
+from interpeer._core.compose cimport Builder, compose_ack, compose_copy, compose_frames, compose_ping, compose_proof
 from interpeer._core.conn cimport (
     CLOSED_LOCALLY, CONN_CLOSING, CONN_DRAINING, CONN_OPEN, CONN_PENDING_CLOSE, CONN_PENDING_MAX_DATA,
-    CONN_PENDING_MAX_STREAMS, Conn, conn_fail)
+    CONN_PENDING_MAX_STREAMS, SCHEDULE_AGGREGATE, SCHEDULE_REDUNDANT, Conn, conn_fail)
 from interpeer._core.context cimport entropy_take
 from interpeer._core.links cimport is_linked
-from interpeer._core.loss cimport (
-    SENT_ELICITING, recovery_add, recovery_pto_ns, recovery_sent, recovery_skip, recovery_start_at)
-from interpeer._core.path cimport ECN_FAILED, PING_EVERY, Path, path_write_ack
+from interpeer._core.loss cimport SENT_ELICITING, SentPacket, recovery_add, recovery_pto_ns, recovery_sent, recovery_skip
+from interpeer._core.path cimport (
+    ECN_FAILED, PATH_PENDING_PING, PATH_SUSPECT, PING_EVERY, Path, Validation, path_challenge_is_due, path_is_from,
+    path_is_live, path_is_proven, path_write_ack)
+from interpeer._core.paths cimport TIER_UNUSABLE, paths_is_faster, paths_rotate_cid, paths_tidy, paths_tier
 from interpeer._core.protection cimport protect, send_keys_update
-from interpeer._core.slab cimport MAX_SEGMENTS, MAX_UDP_PAYLOAD, SEND_BATCH_BYTES, SEND_ENTRIES, Datagrams, SendBatch
+from interpeer._core.slab cimport (
+    MAX_SEGMENTS, MAX_UDP_PAYLOAD, SEND_BATCH_BYTES, SEND_ENTRIES, SLOT_BYTES, Datagrams, Endpoint, SendBatch)
 from interpeer._core.stream cimport READER_PAUSE_NS
 from interpeer._core.wire cimport (
-    CODE_AEAD_LIMIT, CODE_INTERNAL, CODE_PROTOCOL, FRAME_CLOSE, FRAME_CLOSE_APP, FRAME_PADDING, HEADER_BYTES,
-    write_varint)
+    BASE_DATAGRAM_BYTES, CHALLENGE_BYTES, CODE_AEAD_LIMIT, CODE_INTERNAL, CODE_PROTOCOL, FRAME_CLOSE, FRAME_CLOSE_APP,
+    FRAME_PADDING, FRAME_PATH_CHALLENGE, FRAME_PATH_RESPONSE, HEADER_BYTES, write_varint)
 
 cdef enum:
     CLOSE_PTOS = 3                  # closing lasts so many probe time-outs (RFC 9000, 10.2)
     FIRST_PACKET_BYTES = 400        # an initiator's first packets are padded to this: it pays for several PINGs
     MAX_UNSETTLED = 65536           # packets remembered beside what is in flight: acknowledgements between unanswered PINGs
-    PING_BYTES = 1
     CLOSE_ROOM = 17                 # a CLOSE frame without its reason: a type and two varints
 
 
 cdef int conn_transmit(Conn *c, SendBatch *batch, uint64_t now_ns) noexcept nogil:
     """Build as many packets as may be sent now and as fit in the batch."""
-    cdef bint may_send_data
-    c.paced_until_ns = 0
+    cdef Path *p
+    cdef uint32_t i
     if c.state == CONN_CLOSING or c.state == CONN_DRAINING:
         return transmit_close(c, batch, now_ns)
-    if not c.path.is_proven and c.state == CONN_OPEN:
-        return transmit_proof(c, batch, now_ns)
+    if c.path_count > 1:
+        paths_tidy(c, now_ns)
     raise_limits(c, now_ns)
-    while c.state == CONN_OPEN:
-        may_send_data = has_data(c) and is_released(c, now_ns)
-        if not may_send_data and not c.path.ack_now:
-            return TRANSMIT_DONE
-        if is_full(batch, &c.path):
+    for i in range(c.path_count):
+        if transmit_proof(c, c.paths[i], batch, now_ns) == TRANSMIT_MORE:
             return TRANSMIT_MORE
-        if build_packet(c, batch, now_ns, may_send_data) != 0:
+    while c.state == CONN_OPEN and has_data(c):
+        p = choose_path(c, now_ns)
+        if p == NULL:
             break
+        if is_full(batch, p):
+            return TRANSMIT_MORE
+        if build_packet(c, p, batch, now_ns, True) != 0:
+            break
+    for i in range(c.path_count):
+        p = c.paths[i]
+        while c.state == CONN_OPEN and p.ack_now and path_is_proven(p):
+            if is_full(batch, p):
+                return TRANSMIT_MORE
+            if build_packet(c, p, batch, now_ns, False) != 0:
+                break
     if c.state == CONN_CLOSING:
         return transmit_close(c, batch, now_ns)
     return TRANSMIT_DONE
 
 
-cdef int transmit_proof(Conn *c, SendBatch *batch, uint64_t now_ns) noexcept nogil:
-    """To an address that has proved nothing send only what proves it: a PING, again when it may be lost, and when the peer
-    says something. All else waits for its acknowledgement. Without credit the peer has to say more; it will, as it probes.
-
-    The first number is drawn, so that a peer that does not get our packets cannot foresee what it has to acknowledge."""
-    cdef Path *p = &c.path
-    cdef uint32_t first
-    if not (c.pto_probes or p.unacked or p.recovery.eliciting_in_flight == 0) \
-            or p.credit_bytes < <uint64_t>HEADER_BYTES + PING_BYTES + c.send.aead.tag_bytes:
+cdef int transmit_proof(Conn *c, Path *p, SendBatch *batch, uint64_t now_ns) noexcept nogil:
+    """Answer the peer's challenge, and have an address proved. To one that has proved nothing goes nothing but that and
+    acknowledgements, and no more than came from there; without credit the peer has to say more, and will, as it probes."""
+    cdef Validation *v = p.validation
+    cdef bint is_answered_there = v != NULL and path_is_from(p, &p.answer.remote)
+    if v == NULL and not p.answer.is_owed:
         return TRANSMIT_DONE
-    if is_full(batch, p):
+    if is_full(batch, NULL):
         return TRANSMIT_MORE
-    if p.recovery.next == 0:
-        if entropy_take(&c.context.entropy, <uint8_t *>&first, sizeof(first)) != 0:
-            return TRANSMIT_DONE
-        recovery_start_at(&p.recovery, 1 + <uint64_t>first)
-    c.pto_probes = 0
-    if build_packet(c, batch, now_ns, False) != 0 and c.state == CONN_CLOSING:
-        return transmit_close(c, batch, now_ns)
+    if p.answer.is_owed and not is_answered_there:
+        p.answer.is_owed = False
+        build_lone(c, p, batch, FRAME_PATH_RESPONSE, p.answer.data, &p.answer.remote, p.answer.local, now_ns)
+    if v == NULL or not draw_challenge(c, v):
+        return TRANSMIT_DONE
+    if v.asks_previous:
+        if is_full(batch, NULL):
+            return TRANSMIT_MORE
+        v.asks_previous = False
+        build_lone(c, p, batch, FRAME_PATH_CHALLENGE, v.previous_challenge, &v.previous, v.previous_local, now_ns)
+    if not p.answer.is_owed and not path_challenge_is_due(p, now_ns):
+        return TRANSMIT_DONE
+    if most_bytes(p) < HEADER_BYTES + 2 * (1 + CHALLENGE_BYTES) + c.send.aead.tag_bytes \
+            and (p.answer.is_owed or most_bytes(p) < HEADER_BYTES + 1 + CHALLENGE_BYTES + c.send.aead.tag_bytes):
+        return TRANSMIT_DONE
+    if is_full(batch, NULL):
+        return TRANSMIT_MORE
+    build_packet(c, p, batch, now_ns, False)
     return TRANSMIT_DONE
 
 
+cdef bint draw_challenge(Conn *c, Validation *v) noexcept nogil:
+    """See that there is something to ask; without random bytes there is not."""
+    if not v.is_drawn:
+        v.is_drawn = entropy_take(&c.context.entropy, v.challenge, CHALLENGE_BYTES) == 0 \
+            and entropy_take(&c.context.entropy, v.previous_challenge, CHALLENGE_BYTES) == 0
+    return v.is_drawn
+
+
+cdef void build_lone(Conn *c, Path *p, SendBatch *batch, uint8_t type, const uint8_t *data, const Endpoint *remote,
+                     const uint8_t *local, uint64_t now_ns) noexcept nogil:
+    """Send a challenge or its answer by itself, to an address that need not be the path's. Nobody waits for its
+    acknowledgement: what counts is the answer."""
+    cdef SentPacket *sent = recovery_add(&p.recovery, now_ns)
+    cdef uint64_t number = p.recovery.next - 1
+    cdef uint8_t *start = batch.buffer + batch.used
+    cdef Py_ssize_t bytes
+    cdef Datagrams *d
+    if sent == NULL:
+        conn_fail(c, CODE_INTERNAL, b"out of memory")
+        return
+    start[HEADER_BYTES] = type
+    memcpy(start + HEADER_BYTES + 1, data, CHALLENGE_BYTES)
+    bytes = protect(&c.send, start, start + HEADER_BYTES, 1 + CHALLENGE_BYTES, p.remote_cid, p.id, number)
+    if bytes < 0:
+        conn_fail(c, CODE_INTERNAL, b"a packet cannot be sealed")
+        return
+    sent.bytes = <uint16_t>bytes
+    recovery_sent(&p.recovery, sent)
+    p.packets_sent += 1
+    p.bytes_sent += bytes
+    batch.used += <uint32_t>bytes
+    d = add_entry(batch, NULL, start, <uint32_t>bytes, remote, local)
+    d.ecn = 0
+    batch.run = 0
+
+
+cdef Path *choose_path(Conn *c, uint64_t now_ns) noexcept nogil:
+    """Return the path that the next packet takes; NULL: none may send now."""
+    cdef Path *p
+    cdef Path *best = NULL
+    cdef uint32_t i
+    cdef int tier
+    if c.path_count == 1:
+        p = c.path
+        return p if path_is_proven(p) and is_released(c, p, now_ns) else NULL
+    for i in range(c.path_count):
+        p = c.paths[i]
+        if path_is_proven(p) and path_is_live(p) and (p.pto_probes or p.pending & PATH_PENDING_PING):
+            return p
+    tier = paths_tier(c.path)
+    if tier == TIER_UNUSABLE:
+        return NULL
+    if c.scheduler != SCHEDULE_AGGREGATE or is_released(c, c.path, now_ns):
+        return c.path if is_released(c, c.path, now_ns) else NULL
+    for i in range(c.path_count):
+        p = c.paths[i]
+        if p != c.path and paths_tier(p) == tier and is_released(c, p, now_ns) \
+                and (best == NULL or paths_is_faster(p, best)):
+            best = p
+    return best
+
+
 cdef bint is_full(const SendBatch *batch, const Path *p) noexcept nogil:
-    """Tell whether there is neither room in a message that any packet of this path fits in, nor for another message."""
+    """Tell whether there is neither room in a message that any packet of this path fits in, nor for another message. NULL:
+    the packet goes by itself."""
     cdef const Datagrams *last = NULL
     if batch.count:
         last = <const Datagrams *>&batch.entries[batch.count - 1]
-    if batch.run and batch.run < MAX_SEGMENTS and last.owner == <void *>p and last.segment == p.packet_bytes \
+    if p != NULL and batch.run and batch.run < MAX_SEGMENTS and last.owner == <void *>p and last.segment == p.packet_bytes \
             and last.bytes + p.packet_bytes <= MAX_UDP_PAYLOAD:
         return batch.used + p.packet_bytes > SEND_BATCH_BYTES
     return batch.count == SEND_ENTRIES or batch.used + MAX_UDP_PAYLOAD > SEND_BATCH_BYTES
@@ -90,18 +174,24 @@ cdef bint is_full(const SendBatch *batch, const Path *p) noexcept nogil:
 
 cdef bint has_data(Conn *c) noexcept nogil:
     """Tell whether anything waits that asks for an acknowledgement."""
-    return c.pending or c.messages_out.count or is_linked(&c.sendable) or c.pto_probes
+    cdef uint32_t i
+    if c.pending or c.messages_out.count or is_linked(&c.sendable):
+        return True
+    for i in range(c.path_count):
+        if c.paths[i].pto_probes:
+            return True
+    return False
 
 
-cdef bint is_released(Conn *c, uint64_t now_ns) noexcept nogil:
+cdef bint is_released(Conn *c, Path *p, uint64_t now_ns) noexcept nogil:
     """Tell whether congestion control and pacing let a packet go now; a probe always may."""
-    cdef Path *p = &c.path
-    if c.pto_probes:
+    p.paced_until_ns = 0
+    if p.pto_probes or p.pending & PATH_PENDING_PING:
         return True
     if p.recovery.bytes_in_flight + p.packet_bytes > p.cc.window or queued_bytes(p) > c.peer_receive_buffer:
         return False
-    c.paced_until_ns = cc_release_ns(&p.cc, now_ns, p.recovery.rtt.smoothed_ns)
-    return c.paced_until_ns == 0
+    p.paced_until_ns = cc_release_ns(&p.cc, now_ns, p.recovery.rtt.smoothed_ns)
+    return p.paced_until_ns == 0
 
 
 cdef uint64_t queued_bytes(const Path *p) noexcept nogil:
@@ -130,18 +220,39 @@ cdef void raise_limits(Conn *c, uint64_t now_ns) noexcept nogil:
 
 # --- one packet ---
 
-cdef int build_packet(Conn *c, SendBatch *batch, uint64_t now_ns, bint with_data) noexcept nogil:
+cdef int build_packet(Conn *c, Path *p, SendBatch *batch, uint64_t now_ns, bint with_data) noexcept nogil:
     """Build, seal and enter one packet. Return 0, or -1 when there was nothing to put in it after all."""
     cdef Builder b
-    cdef Path *p = &c.path
-    cdef Py_ssize_t bytes
     cdef uint64_t number
-    if maybe_update_keys(c) != 0:
+    if may_seal(c) != 0:
         return -1
     if p.recovery.next - p.recovery.base > MAX_UNSETTLED + 4 * p.recovery.eliciting_in_flight:
         conn_fail(c, CODE_PROTOCOL, b"nothing is acknowledged")
         return -1
-    maybe_skip_number(c)
+    maybe_skip_number(c, p)
+    number = p.recovery.next
+    if begin_packet(&b, c, p, batch, now_ns) != 0:
+        return -1
+    if not path_is_proven(p):
+        compose_proof(&b)
+    compose_ack(&b)
+    b.repeatable = b.at
+    if with_data and paths_tier(p) <= paths_tier(c.path):
+        compose_frames(&b)
+    elif p.pto_probes or p.pending & PATH_PENDING_PING or (p.bare_acks >= PING_EVERY and p.recovery.eliciting_in_flight == 0
+                                                           and path_is_proven(p)):
+        compose_ping(&b)            # one at a time: a later one would put the probe time-out of the first off
+    if b.at == b.start + HEADER_BYTES:
+        p.recovery.next = number    # nothing to say: the number is not used
+        return -1
+    pad(&b)
+    if c.scheduler == SCHEDULE_REDUNDANT and c.path_count > 1 and b.is_repeatable and b.at > b.repeatable:
+        return send_on_all(&b, batch, number)
+    return send_packet(&b, batch, number)
+
+
+cdef int begin_packet(Builder *b, Conn *c, Path *p, SendBatch *batch, uint64_t now_ns) noexcept nogil:
+    """Start a packet at the end of the batch, with the path's next number. Return 0, or -1 without memory."""
     b.c = c
     b.path = p
     b.now_ns = now_ns
@@ -150,39 +261,83 @@ cdef int build_packet(Conn *c, SendBatch *batch, uint64_t now_ns, bint with_data
     b.end = b.start + most_bytes(p) - c.send.aead.tag_bytes
     b.tail = NULL
     b.is_eliciting = False
-    number = p.recovery.next
+    b.is_repeatable = True
     b.sent = recovery_add(&p.recovery, now_ns)
     if b.sent == NULL:
         conn_fail(c, CODE_INTERNAL, b"out of memory")
         return -1
-    compose_ack(&b)
-    if with_data:
-        compose_frames(&b)
-    elif (p.bare_acks >= PING_EVERY and p.recovery.eliciting_in_flight == 0) or not p.is_proven:
-        compose_ping(&b)              # one at a time: a later one would put the probe time-out of the first off
-    if b.at == b.start + HEADER_BYTES:
-        p.recovery.next = number    # nothing to say: the number is not used
-        return -1
-    if c.is_initiator and not c.is_confirmed:
-        pad(&b)
-    bytes = seal(&b, number)
+    return 0
+
+
+cdef int send_packet(Builder *b, SendBatch *batch, uint64_t number) noexcept nogil:
+    """Seal what was composed, account for it, and enter it in the batch."""
+    cdef Py_ssize_t bytes = seal(b, number)
     if bytes < 0:
-        conn_fail(c, CODE_INTERNAL, b"a packet cannot be sealed")
+        conn_fail(b.c, CODE_INTERNAL, b"a packet cannot be sealed")
         return -1
-    finish_packet(&b, <uint32_t>bytes)
-    enter(batch, p, <uint32_t>bytes)
+    finish_packet(b, <uint32_t>bytes)
+    enter(batch, b.path, <uint32_t>bytes)
+    return 0
+
+
+cdef int send_on_all(Builder *b, SendBatch *batch, uint64_t number) noexcept nogil:
+    """Send what was composed for one path, but for its acknowledgements, on all others that are as good."""
+    cdef Conn *c = b.c
+    cdef Builder copy
+    cdef Path *p
+    cdef uint8_t *frames = c.context.spare_packet
+    cdef size_t n = b.at - b.repeatable
+    cdef uint64_t copy_number
+    cdef uint32_t i
+    if frames == NULL:
+        frames = c.context.spare_packet = <uint8_t *>malloc(SLOT_BYTES)
+        if frames == NULL:
+            c.context.counters.no_memory += 1
+            return send_packet(b, batch, number)
+    memcpy(frames, b.repeatable, n)
+    if send_packet(b, batch, number) != 0:
+        return -1
+    for i in range(c.path_count):
+        p = c.paths[i]
+        if p == b.path or paths_tier(p) != paths_tier(b.path) or is_full(batch, p) or not is_released(c, p, b.now_ns):
+            continue
+        copy_number = p.recovery.next
+        if begin_packet(&copy, c, p, batch, b.now_ns) != 0:
+            return -1
+        compose_ack(&copy)
+        if copy.at + n > copy.end:
+            copy.at = copy.start + HEADER_BYTES     # it was not said: the next packet says it
+            p.ack_now = True
+        if copy.at + n > copy.end or compose_copy(&copy, b, frames, n) != 0:
+            p.recovery.next = copy_number
+            continue
+        if send_packet(&copy, batch, copy_number) != 0:
+            return -1
     return 0
 
 
 cdef inline uint32_t most_bytes(const Path *p) noexcept nogil:
-    """Return how large the next packet may be: to an address that has proved nothing goes no more than came from there."""
-    return p.packet_bytes if p.is_proven or p.credit_bytes > p.packet_bytes else <uint32_t>p.credit_bytes
+    """Return how large the next packet may be: to an address that has proved nothing goes no more than came from there, unless
+    the application has chosen it."""
+    cdef const Validation *v = p.validation
+    if v == NULL or (p.is_opener and not v.has_previous) or v.credit_bytes > p.packet_bytes:
+        return p.packet_bytes
+    return <uint32_t>v.credit_bytes
 
 
 cdef void pad(Builder *b) noexcept nogil:
-    """Leave a responder that does not know our address yet enough to answer with."""
-    cdef uint8_t *to = b.start + FIRST_PACKET_BYTES - b.c.send.aead.tag_bytes
-    if b.c.path.is_proven and b.tail == NULL and b.at < to:
+    """Leave a responder that does not know our address yet enough to answer with. A new path has to carry full packets."""
+    cdef uint32_t least = 0
+    cdef uint8_t *to
+    if b.tail != NULL:
+        return
+    if not path_is_proven(b.path):
+        if b.path.is_opener and not b.path.validation.has_previous:
+            least = BASE_DATAGRAM_BYTES
+    elif b.c.is_initiator and not b.c.is_confirmed:
+        least = FIRST_PACKET_BYTES
+    to = b.start + least - b.c.send.aead.tag_bytes
+    if least and b.at < to:
         memset(b.at, FRAME_PADDING, to - b.at)
         b.at = to
 
@@ -190,7 +345,7 @@ cdef void pad(Builder *b) noexcept nogil:
 cdef Py_ssize_t seal(Builder *b, uint64_t number) noexcept nogil:
     """Seal what was built. Stream data that fill the rest of the packet are sealed from the stream's buffer, not copied
     first: the frames before them are put in front of them there, over bytes that are put back."""
-    cdef Path *p = &b.c.path
+    cdef Path *p = b.path
     cdef uint8_t saved[64]
     cdef uint8_t *payload = b.start + HEADER_BYTES
     cdef size_t n = b.at - payload
@@ -207,28 +362,28 @@ cdef Py_ssize_t seal(Builder *b, uint64_t number) noexcept nogil:
 cdef void finish_packet(Builder *b, uint32_t bytes) noexcept nogil:
     """Account for a packet that is ready."""
     cdef Conn *c = b.c
-    cdef Path *p = &c.path
+    cdef Path *p = b.path
     b.sent.bytes = bytes
     if b.is_eliciting:
         b.sent.flags |= SENT_ELICITING
         cc_spend(&p.cc, bytes)
         p.bare_acks = 0
-        if c.pto_probes:
-            c.pto_probes -= 1
+        if p.pto_probes:
+            p.pto_probes -= 1
         if c.waiting_since_ns == 0:
             c.waiting_since_ns = b.now_ns
     else:
         p.bare_acks += 1
     recovery_sent(&p.recovery, b.sent)
-    c.last_sent_ns = b.now_ns
+    p.last_sent_ns = b.now_ns
     count_sent(p, bytes)
 
 
 cdef inline void count_sent(Path *p, uint32_t bytes) noexcept nogil:
     p.packets_sent += 1
     p.bytes_sent += bytes
-    if not p.is_proven:
-        p.credit_bytes -= bytes
+    if p.validation != NULL:
+        p.validation.credit_bytes -= bytes if bytes < p.validation.credit_bytes else p.validation.credit_bytes
 
 
 cdef void enter(SendBatch *batch, Path *p, uint32_t bytes) noexcept nogil:
@@ -245,31 +400,44 @@ cdef void enter(SendBatch *batch, Path *p, uint32_t bytes) noexcept nogil:
         d.bytes += bytes
         batch.run = batch.run + 1 if bytes == d.segment else 0
         return
-    d = &batch.entries[batch.count]
-    batch.count += 1
-    batch.run = 1
-    d.owner = <void *>p
-    d.data = start
-    d.bytes = bytes
-    d.segment = bytes
-    d.remote = p.remote
-    memcpy(d.local, p.local, sizeof(d.local))
-    d.interface = 0                 # the way is the system's choice; a link-local address carries its scope
+    d = add_entry(batch, p, start, bytes, &p.remote, p.local)
     d.ecn = ecn
 
 
-cdef int maybe_update_keys(Conn *c) noexcept nogil:
+cdef Datagrams *add_entry(SendBatch *batch, void *owner, uint8_t *start, uint32_t bytes, const Endpoint *remote,
+                          const uint8_t *local) noexcept nogil:
+    """Start another message; there is room for it."""
+    cdef Datagrams *d = &batch.entries[batch.count]
+    batch.count += 1
+    batch.run = 1
+    d.owner = owner
+    d.data = start
+    d.bytes = bytes
+    d.segment = bytes
+    d.remote = remote[0]
+    memcpy(d.local, local, sizeof(d.local))
+    d.interface = 0                 # the way is the system's choice; a link-local address carries its scope
+    return d
+
+
+cdef int may_seal(Conn *c) noexcept nogil:
     """Use the next key when this one has sealed enough; end the connection when it must not seal any more.
 
-    An update waits until the peer has acknowledged a packet of this epoch, so that two never overlap."""
+    An update waits until the peer has acknowledged a packet of this epoch on every path that has sent one, so that two never
+    overlap. With it goes another connection id."""
+    cdef Path *p
+    cdef uint32_t i
     if c.send.sealed < c.context.limits.key_update_packets:
         return 0
-    if c.epoch_confirmed:
+    if is_epoch_confirmed(c):
         if send_keys_update(&c.send) != 0:
             conn_fail(c, CODE_INTERNAL, b"out of memory")
             return -1
-        c.epoch_first = c.path.recovery.next
-        c.epoch_confirmed = False
+        for i in range(c.path_count):
+            p = c.paths[i]
+            p.epoch_first = p.recovery.next
+            p.epoch_confirmed = False
+            paths_rotate_cid(c, p)
         c.context.counters.key_updates += 1
         return 0
     if c.send.sealed >= c.context.limits.key_limit_packets:
@@ -278,7 +446,21 @@ cdef int maybe_update_keys(Conn *c) noexcept nogil:
     return 0
 
 
-cdef void maybe_skip_number(Conn *c) noexcept nogil:
+cdef bint is_epoch_confirmed(const Conn *c) noexcept nogil:
+    """Tell whether the peer is known to have the key in use, on every path where it was used."""
+    cdef const Path *p
+    cdef uint32_t i
+    cdef bint is_confirmed = False
+    for i in range(c.path_count):
+        p = c.paths[i]
+        if p.epoch_confirmed:
+            is_confirmed = True
+        elif path_is_live(p) and p.state != PATH_SUSPECT and p.recovery.next > p.epoch_first and path_is_proven(p):
+            return False
+    return is_confirmed
+
+
+cdef void maybe_skip_number(Conn *c, Path *p) noexcept nogil:
     """Leave a packet number out now and then, where the peer cannot foresee it."""
     cdef uint32_t draw
     if c.skip_countdown:
@@ -287,7 +469,7 @@ cdef void maybe_skip_number(Conn *c) noexcept nogil:
     if c.context.limits.skip_every == 0 or entropy_take(&c.context.entropy, <uint8_t *>&draw, sizeof(draw)) != 0:
         return
     c.skip_countdown = 1 + draw % (2 * c.context.limits.skip_every)
-    recovery_skip(&c.path.recovery)
+    recovery_skip(&p.recovery)
 
 
 # --- closing ---
@@ -297,7 +479,7 @@ cdef int transmit_close(Conn *c, SendBatch *batch, uint64_t now_ns) noexcept nog
 
     Before it goes what was received up to an application's end: the peer may wait for nothing but that."""
     cdef Builder b
-    cdef Path *p = &c.path
+    cdef Path *p = c.path
     cdef Py_ssize_t bytes
     cdef uint64_t number
     if c.close_deadline_ns == 0:

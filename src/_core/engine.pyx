@@ -17,9 +17,10 @@ from libc.string cimport memcpy, memset
 cimport cython
 
 from interpeer._core.answer cimport HalfOpen, answering_deadline_ns, answering_expire, half_open_find_cid
+from interpeer._core.cids cimport LocalCid
 from interpeer._core.conn cimport (
     CLOSED_LOCALLY, CONN_CLOSED, CONN_DIALING, CONN_EVENT_OPEN, CONN_IN_CLOSE, Conn, Handle, conn_close_info,
-    conn_give_credit, conn_input, conn_new, conn_release_stream, conn_wake)
+    conn_input, conn_new, conn_release_stream, conn_wake)
 from interpeer._core.crypto cimport KEY_BYTES
 from interpeer._core.deadlines cimport conn_deadline_ns, conn_handle_timeout
 from interpeer._core.dial cimport Dial, dial_add_candidate, dial_deadline_ns, dial_new
@@ -30,7 +31,7 @@ from interpeer._core.reception cimport (
     reception_handle_dial_timeout, reception_handle_first_packet, reception_handle_message, reception_handle_stray,
     reception_transmit_dial)
 from interpeer._core.registry cimport (
-    MAX_REPLIES, Registry, Reply, registry_free, registry_init, registry_protocol, registry_retire)
+    MAX_REPLIES, Registry, Reply, registry_free, registry_init, registry_protocol, registry_retire, registry_tend_ids)
 from interpeer._core.slab cimport SEND_BATCH_BYTES, SEND_ENTRIES, Datagrams, Endpoint, RecvBatch, SendBatch
 from interpeer._core.stream cimport Stream
 from interpeer._core.table cimport table_find
@@ -60,7 +61,7 @@ cdef class Engine:
     def __cinit__(self):
         registry_init(&self.registry)
         self.last_cid = 0
-        self.last_conn = NULL
+        self.last_id = NULL
         self.released_handles = NULL
         self.released_streams = NULL
         self.now_ns = 0
@@ -140,17 +141,15 @@ cdef class Engine:
         if n >= HEADER_BYTES and p[0] & CID_FLAG:
             cid = read_u64(p)
             if cid != self.last_cid:
-                self.last_conn = <Conn *>table_find(&r.by_cid, cid)
+                self.last_id = <LocalCid *>table_find(&r.by_cid, cid)
                 self.last_cid = cid
-            c = self.last_conn
-            if c != NULL:
+            if self.last_id != NULL:
+                c = <Conn *>self.last_id.conn
                 if c.state == CONN_DIALING:
                     # nobody has its keys yet, and who has seen our init must not be told the token of its reset
                     r.context.counters.dropped_unknown += 1
-                    return
-                if not c.path.is_proven:
-                    conn_give_credit(c, &from_.remote, n)
-                conn_handle_packet(c, p, n, from_.ecn, now_ns)
+                else:
+                    conn_handle_packet(c, self.last_id.path, p, n, from_, now_ns)
                 return
             h = half_open_find_cid(&r.answering, cid)
             if h != NULL:
@@ -212,6 +211,9 @@ cdef class Engine:
         link = first_link(ready)
         while link != NULL:
             c = <Conn *>link.owner
+            if c.ids_changed:
+                registry_tend_ids(&self.registry, c)
+                self.last_cid = 0
             if c.state == CONN_DIALING:
                 is_full = reception_transmit_dial(&self.registry, c, batch, now_ns)
             else:
@@ -252,9 +254,7 @@ cdef class Engine:
         """Set a connection's timer, or let it go if it is over."""
         cdef uint64_t deadline
         if c.state == CONN_CLOSED:
-            if c == self.last_conn:
-                self.last_cid = 0
-                self.last_conn = NULL
+            self.last_cid = 0       # it may be freed here
             registry_retire(&self.registry, c)
             return
         deadline = dial_deadline_ns(<Dial *>c.dial) if c.state == CONN_DIALING else conn_deadline_ns(c)

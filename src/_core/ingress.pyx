@@ -4,8 +4,8 @@ A packet that does not open is dropped and counted. Inside one that does, the pe
 rule closes the connection with the code of that rule. Nothing here is sent: handlers note what is to be done.
 """
 
-from libc.stdint cimport uint8_t, uint64_t
-from libc.string cimport memset
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memcmp, memset
 
 from interpeer._core.cc cimport AckSample, cc_handle_ack, cc_handle_congestion
 from interpeer._core.conn cimport (
@@ -16,15 +16,18 @@ from interpeer._core.conn cimport (
 from interpeer._core.datagram cimport messages_push_dropping
 from interpeer._core.delivery cimport conn_count_lost
 from interpeer._core.loss cimport LOSS_OK, AckOutcome, recovery_handle_ack, recovery_pto_ns
-from interpeer._core.path cimport Path, path_handle_ecn, path_handle_number
+from interpeer._core.path cimport PATH_SUSPECT, Path, path_handle_ecn, path_handle_number, path_is_live
+from interpeer._core.paths cimport paths_accept, paths_find, paths_follow, paths_give_credit, paths_handle_frame, paths_heard
 from interpeer._core.protection cimport UNPROTECT_FORGED, UNPROTECT_REPLAY, UNPROTECT_SHORT, recv_keys_update, unprotect
+from interpeer._core.replay cimport replay_accept
+from interpeer._core.slab cimport Datagrams, Endpoint
 from interpeer._core.stream cimport SEND_FINISHING, SEND_OPEN, STREAM_OK, Stream, stream_handle_data, stream_handle_reset
 from interpeer._core.wire cimport (
-    CODE_AEAD_LIMIT, CODE_FINAL_SIZE, CODE_FLOW_CONTROL, CODE_FRAME_ENCODING, CODE_GAPS, CODE_INTERNAL, CODE_PROTOCOL,
-    CODE_STREAM_LIMIT, CODE_STREAM_STATE, FRAME_ACK, FRAME_ACK_ECN, FRAME_CLOSE, FRAME_CLOSE_APP, FRAME_DATAGRAM,
-    FRAME_DATAGRAM_LEN, FRAME_IGNORABLE, FRAME_MAX_DATA, FRAME_MAX_STREAMS, FRAME_MAX_STREAM_DATA, FRAME_PING,
-    FRAME_RESET_STREAM, FRAME_STOP_SENDING, FRAME_STREAM, HEADER_BYTES, PARSE_END, PARSE_OK, Frame, Reader,
-    parse_frame)
+    CODE_AEAD_LIMIT, CODE_CONNECTION_ID, CODE_FINAL_SIZE, CODE_FLOW_CONTROL, CODE_FRAME_ENCODING, CODE_GAPS,
+    CODE_INTERNAL, CODE_PROTOCOL, CODE_STREAM_LIMIT, CODE_STREAM_STATE, FRAME_ACK, FRAME_ACK_ECN, FRAME_CLOSE,
+    FRAME_CLOSE_APP, FRAME_DATAGRAM, FRAME_DATAGRAM_LEN, FRAME_IGNORABLE, FRAME_MAX_DATA, FRAME_MAX_STREAMS,
+    FRAME_MAX_STREAM_DATA, FRAME_NEW_CONNECTION_ID, FRAME_PATH_STATUS, FRAME_PING, FRAME_RESET_STREAM,
+    FRAME_STOP_SENDING, FRAME_STREAM, HEADER_BYTES, PARSE_END, PARSE_OK, Frame, Reader, parse_frame)
 
 cdef enum:
     BURST_PACKETS = 3               # a window with less room than this counts as full
@@ -33,17 +36,31 @@ cdef enum:
     FAILED = -1                     # the connection is closing, or closed
 
 
-cdef int conn_handle_packet(Conn *c, uint8_t *packet, size_t bytes, uint8_t ecn, uint64_t now_ns) noexcept nogil:
-    """Take a packet that carries one of our connection ids. Return 0 if it was authentic, otherwise UNPROTECT_*."""
+cdef int conn_handle_packet(Conn *c, uint32_t path, uint8_t *packet, uint32_t bytes, const Datagrams *from_,
+                            uint64_t now_ns) noexcept nogil:
+    """Take a packet that carries one of our connection ids, of this path. Return 0 if it was authentic, otherwise
+    UNPROTECT_*."""
     cdef uint64_t number
     cdef bint is_update, eliciting
-    cdef Path *p = &c.path
-    cdef Py_ssize_t n = unprotect(&c.recv, &p.window, packet, bytes, p.id, &number, &is_update)
+    cdef Path *p = c.path if c.path.id == path else paths_find(c, path)
+    cdef Py_ssize_t n = unprotect(&c.recv, &p.window if p != NULL else NULL, packet, bytes, path, &number, &is_update)
+    if p != NULL and p.validation != NULL:
+        paths_give_credit(p, &from_.remote, bytes)
     if n < 0:
         count_dropped(c, n)
         return <int>n
+    if p == NULL:
+        p = paths_accept(c, path, from_) if c.state == CONN_OPEN else NULL
+        if p == NULL:
+            c.context.counters.dropped_unknown += 1
+            return 0
+        replay_accept(&p.window, number)
+        paths_give_credit(p, &from_.remote, bytes)
+    elif number + 1 == p.window.next and not is_same_way(p, from_):
+        paths_follow(c, p, from_, bytes)
     p.packets_received += 1
     p.bytes_received += bytes
+    p.last_received_ns = now_ns
     c.last_received_ns = now_ns
     c.waiting_since_ns = 0
     c.is_confirmed = True
@@ -56,9 +73,13 @@ cdef int conn_handle_packet(Conn *c, uint8_t *packet, size_t bytes, uint8_t ecn,
             return 0
         c.previous_until_ns = now_ns + PREVIOUS_KEY_PTOS * recovery_pto_ns(&p.recovery, c.peer_ack_delay_ns)
     conn_wake(c)
-    if handle_frames(c, packet + HEADER_BYTES, n, now_ns, &eliciting) == COMPLETE:
-        path_handle_number(p, number, eliciting, ecn, now_ns, c.context.limits.max_ack_delay_ns)
+    if handle_frames(c, p, packet + HEADER_BYTES, n, from_, now_ns, &eliciting) == COMPLETE and path_is_live(p):
+        path_handle_number(p, number, eliciting, from_.ecn, now_ns, c.context.limits.max_ack_delay_ns)
     return 0
+
+
+cdef inline bint is_same_way(const Path *p, const Datagrams *from_) noexcept nogil:
+    return memcmp(&p.remote, &from_.remote, sizeof(Endpoint)) == 0 and memcmp(p.local, from_.local, sizeof(p.local)) == 0
 
 
 cdef void count_dropped(Conn *c, Py_ssize_t why) noexcept nogil:
@@ -92,7 +113,8 @@ cdef void handle_while_closing(Conn *c, const uint8_t *payload, Py_ssize_t n, ui
         conn_wake(c)
 
 
-cdef int handle_frames(Conn *c, const uint8_t *payload, Py_ssize_t n, uint64_t now_ns, bint *eliciting) noexcept nogil:
+cdef int handle_frames(Conn *c, Path *p, const uint8_t *payload, Py_ssize_t n, const Datagrams *from_, uint64_t now_ns,
+                       bint *eliciting) noexcept nogil:
     """Act on each frame. Return COMPLETE, or FAILED as soon as the connection is not open any more."""
     cdef Reader r
     cdef Frame f
@@ -110,7 +132,7 @@ cdef int handle_frames(Conn *c, const uint8_t *payload, Py_ssize_t n, uint64_t n
             return FAILED
         if f.type != FRAME_ACK and f.type != FRAME_ACK_ECN:
             eliciting[0] = True
-        code = handle_frame(c, &f, now_ns)
+        code = handle_frame(c, p, &f, from_, now_ns)
         if code:
             conn_fail(c, code, reason_of(code))
         if c.state != CONN_OPEN:
@@ -128,16 +150,20 @@ cdef const char *reason_of(uint64_t code) noexcept nogil:
         return b"a stream with two sizes"
     if code == CODE_GAPS:
         return b"too many gaps in a stream"
+    if code == CODE_CONNECTION_ID:
+        return b"connection ids that cannot be"
     if code == CODE_INTERNAL:
         return b"out of memory"
     return b"a rule of the protocol is broken"
 
 
-cdef uint64_t handle_frame(Conn *c, Frame *f, uint64_t now_ns) noexcept nogil:
+cdef uint64_t handle_frame(Conn *c, Path *p, Frame *f, const Datagrams *from_, uint64_t now_ns) noexcept nogil:
     """Return 0, or the code of the rule that the frame breaks."""
     if f.type & ~<uint64_t>7 == FRAME_STREAM:
+        p.data_ns = now_ns
         return handle_stream(c, f)
     if f.type == FRAME_DATAGRAM or f.type == FRAME_DATAGRAM_LEN:
+        p.data_ns = now_ns
         return handle_datagram(c, f)
     if f.type == FRAME_ACK or f.type == FRAME_ACK_ECN:
         return handle_ack(c, f, now_ns)
@@ -156,6 +182,8 @@ cdef uint64_t handle_frame(Conn *c, Frame *f, uint64_t now_ns) noexcept nogil:
         return handle_reset_stream(c, f)
     if f.type == FRAME_STOP_SENDING:
         return handle_stop_sending(c, f)
+    if FRAME_NEW_CONNECTION_ID <= f.type <= FRAME_PATH_STATUS:
+        return paths_handle_frame(c, p, f, from_, now_ns)
     if f.type == FRAME_CLOSE or f.type == FRAME_CLOSE_APP:
         conn_close_info(c, CLOSED_BY_PEER if f.type == FRAME_CLOSE_APP else CLOSED_BY_PEER_ERROR, f.value,
                         f.type == FRAME_CLOSE_APP, f.data, f.bytes)
@@ -203,21 +231,21 @@ cdef uint64_t handle_datagram(Conn *c, const Frame *f) noexcept nogil:
 
 cdef uint64_t handle_ack(Conn *c, Frame *f, uint64_t now_ns) noexcept nogil:
     """RFC 9002: settle packets, and let congestion control know, once for the frame."""
-    cdef Path *p = &c.path
+    cdef Path *p = c.path if c.path.id == f.path else paths_find(c, f.path)
     cdef AckOutcome outcome
     cdef AckSample sample
-    cdef uint64_t in_flight = p.recovery.bytes_in_flight
-    cdef uint64_t used
-    if f.path != p.id:
-        return CODE_PROTOCOL
+    cdef uint64_t in_flight, used
+    if p == NULL:
+        return 0 if f.path < c.next_path[f.path & 1] else CODE_PROTOCOL     # of a path that is forgotten
+    in_flight = p.recovery.bytes_in_flight
     if recovery_handle_ack(&p.recovery, f, now_ns, c.peer_ack_delay_ns, &outcome) != LOSS_OK:
         return CODE_PROTOCOL
-    if outcome.acked_packets:
-        p.is_proven = True
+    if outcome.acked_packets and (c.path_count > 1 or p.state == PATH_SUSPECT):
+        paths_heard(c, p)
     if outcome.largest_moved and path_handle_ecn(p, f, outcome.acked_packets):
         cc_handle_congestion(&p.cc, now_ns, outcome.newest_acked_sent_ns, False)
     if outcome.lost_packets:
-        conn_count_lost(c, outcome.lost_packets)
+        conn_count_lost(c, p, outcome.lost_packets)
         cc_handle_congestion(&p.cc, now_ns, outcome.newest_lost_sent_ns, outcome.is_persistent)
     if outcome.acked_bytes:
         memset(&sample, 0, sizeof(AckSample))
@@ -232,7 +260,7 @@ cdef uint64_t handle_ack(Conn *c, Frame *f, uint64_t now_ns) noexcept nogil:
         used = in_flight * 2 if p.cc.window < p.cc.threshold else in_flight + in_flight // 4
         sample.app_limited = used < p.cc.window and in_flight + BURST_PACKETS * p.packet_bytes < p.cc.window
         cc_handle_ack(&p.cc, &sample)
-        c.pto_probes = 0
+        p.pto_probes = 0
     return 0
 
 

@@ -37,6 +37,19 @@ cdef void recovery_free(Recovery *r) noexcept nogil:
     r.eliciting_in_flight = 0
 
 
+cdef void recovery_give_up(Recovery *r) noexcept nogil:
+    """Take everything in flight for lost, whatever becomes of it: the path is not to be waited for."""
+    cdef uint64_t number
+    cdef SentPacket *p
+    for number in range(r.base, r.next):
+        p = packet(r, number)
+        if p.flags & SENT_OUTSTANDING:
+            leave_flight(r, p)
+            r.on_lost(r.owner, number, p)
+    r.loss_time_ns = 0
+    move_base(r)
+
+
 cdef void recovery_seed_rtt(Recovery *r, uint64_t sample_ns) noexcept nogil:
     """Take the handshake's round trip as the first sample."""
     take_rtt_sample(&r.rtt, sample_ns, 0)
@@ -62,13 +75,6 @@ cdef int make_room(Recovery *r) noexcept nogil:
     r.ring = grown
     r.capacity = capacity
     return LOSS_OK
-
-
-cdef void recovery_start_at(Recovery *r, uint64_t first) noexcept nogil:
-    """Begin with a number other than 0, before anything is sent: who acknowledges it has seen it."""
-    r.first = first
-    r.base = first
-    r.next = first
 
 
 cdef SentPacket *recovery_add(Recovery *r, uint64_t now_ns) noexcept nogil:
@@ -145,8 +151,6 @@ cdef int recovery_handle_ack(Recovery *r, Frame *ack, uint64_t now_ns, uint64_t 
     if ack.value >= r.next:
         return LOSS_PROTOCOL
     while ack_next(ack, &low, &high) == PARSE_OK:
-        if low < r.first:
-            return LOSS_PROTOCOL
         if high < r.base:
             break
         if low < r.base:

@@ -1,11 +1,13 @@
-"""A path: two addresses and everything that belongs to them alone. Here: what is owed in acknowledgements, and ECN.
+"""A path: two addresses and everything that belongs to them alone. Here: its states, the proof that the peer is where it
+seems to be (docs/spec, chapter 14), what is owed in acknowledgements, and ECN.
 
 Packets are acknowledged once for each batch that brought at least two which ask for it, at once when one is missing,
 and otherwise within the greatest delay that was promised (RFC 9000, 13.2).
 """
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.string cimport memset
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcmp, memcpy, memset
 
 from interpeer._core.cc cimport cc_init
 from interpeer._core.loss cimport packet_fate, recovery_free, recovery_init
@@ -13,29 +15,112 @@ from interpeer._core.rangeset cimport (
     RANGES_FULL, Range, ranges_add, ranges_drop_lowest, ranges_free, ranges_init, ranges_remove)
 from interpeer._core.replay cimport replay_init
 from interpeer._core.slab cimport Endpoint
-from interpeer._core.wire cimport FRAME_ACK, FRAME_ACK_ECN, MAX_ACK_RANGES, Frame, write_varint
+from interpeer._core.wire cimport CHALLENGE_BYTES, FRAME_ACK, FRAME_ACK_ECN, MAX_ACK_RANGES, Frame, write_varint
 
 cdef enum:
+    LEAST_CHALLENGE_GAP_NS = 5000000
     ACK_ROOM = 64                   # bytes for an ACK frame's fixed part, its ECN counts and one range
 
 
-cdef int path_init(Path *p, uint32_t id, const Endpoint *remote, uint32_t packet_bytes, int controller, void *owner,
-                   packet_fate on_acked, packet_fate on_lost) noexcept nogil:
+# [state][input] -> next state; the machine never fails: an input that means nothing in a state changes nothing
+cdef uint8_t[4][5] TABLE = [
+    # PROVEN          MOVED            SILENT           HEARD            ABANDON
+    [PATH_ACTIVE,     PATH_VALIDATING, PATH_VALIDATING, PATH_VALIDATING, PATH_ABANDONED],    # VALIDATING
+    [PATH_ACTIVE,     PATH_VALIDATING, PATH_SUSPECT,    PATH_ACTIVE,     PATH_ABANDONED],    # ACTIVE
+    [PATH_ACTIVE,     PATH_VALIDATING, PATH_SUSPECT,    PATH_ACTIVE,     PATH_ABANDONED],    # SUSPECT
+    [PATH_ABANDONED,  PATH_ABANDONED,  PATH_ABANDONED,  PATH_ABANDONED,  PATH_ABANDONED],    # ABANDONED
+]
+
+
+cdef int path_input(Path *p, int event) noexcept nogil:
+    """Move the machine; return whether its state has changed."""
+    cdef uint8_t before = p.state
+    p.state = TABLE[before][event]
+    if p.state != before and p.state != PATH_VALIDATING:
+        free(p.validation)
+        p.validation = NULL
+    return p.state != before
+
+
+cdef void path_init(Path *p, uint32_t id, const Endpoint *remote, uint32_t packet_bytes, int controller,
+                    packet_fate on_acked, packet_fate on_lost) noexcept nogil:
+    """Start a path as if its address were proven; path_start_validation says that it is not."""
     memset(p, 0, sizeof(Path))
     p.id = id
+    p.state = PATH_ACTIVE
     p.remote = remote[0]
     p.packet_bytes = packet_bytes
-    recovery_init(&p.recovery, owner, on_acked, on_lost)
+    recovery_init(&p.recovery, p, on_acked, on_lost)
     cc_init(&p.cc, controller, packet_bytes)
     replay_init(&p.window)
     ranges_init(&p.received, MAX_ACK_RANGES)
-    return 0
 
 
 cdef void path_free(Path *p) noexcept nogil:
     recovery_free(&p.recovery)
     ranges_free(&p.received)
+    free(p.validation)
+    p.validation = NULL
 
+
+# --- validation (RFC 9000, 8.2 and 9.3) ---
+
+cdef int path_start_validation(Path *p) noexcept nogil:
+    """Have the present address proved, by a challenge that is drawn when it is sent. Return 0, or -1 without memory."""
+    if p.validation == NULL:
+        p.validation = <Validation *>malloc(sizeof(Validation))
+        if p.validation == NULL:
+            return -1
+    memset(p.validation, 0, sizeof(Validation))
+    path_input(p, PATH_IN_MOVED)
+    return 0
+
+
+cdef bint path_challenge_is_due(const Path *p, uint64_t now_ns) noexcept nogil:
+    """Tell whether to ask, for the first time or again: when the time for it has come, or when the peer says something, for
+    then it waits for us; but no more than once in half a round trip."""
+    cdef const Validation *v = p.validation
+    if v == NULL or p.state != PATH_VALIDATING:
+        return False
+    if v.tries == 0 or (v.next_ns <= now_ns and v.tries < CHALLENGE_TRIES):
+        return True
+    return p.unacked and now_ns - v.sent_ns >= max_u64(p.recovery.rtt.smoothed_ns // 2, LEAST_CHALLENGE_GAP_NS)
+
+
+cdef inline uint64_t max_u64(uint64_t a, uint64_t b) noexcept nogil:
+    return a if a > b else b
+
+
+cdef void path_challenge_sent(Path *p, uint64_t now_ns, uint64_t pto_ns) noexcept nogil:
+    cdef Validation *v = p.validation
+    v.sent_ns = now_ns
+    v.next_ns = now_ns + (pto_ns << (v.tries if v.tries < CHALLENGE_TRIES else CHALLENGE_TRIES))
+    if v.tries < CHALLENGE_TRIES:
+        v.tries += 1
+
+
+cdef int path_handle_response(Path *p, const uint8_t *data) noexcept nogil:
+    """Take what should be our challenge. Return RESPONSE_*."""
+    cdef Validation *v = p.validation
+    if v == NULL or not v.is_drawn:
+        return RESPONSE_STRANGE
+    if memcmp(data, v.challenge, CHALLENGE_BYTES) == 0:
+        path_input(p, PATH_IN_PROVEN)
+        return RESPONSE_PROVES
+    if v.has_previous and memcmp(data, v.previous_challenge, CHALLENGE_BYTES) == 0:
+        return RESPONSE_RETURNS
+    return RESPONSE_STRANGE
+
+
+cdef void path_handle_challenge(Path *p, const uint8_t *data, const Endpoint *source, const uint8_t *local) noexcept nogil:
+    """Owe the peer an answer, which goes to where its question came from."""
+    p.answer.is_owed = True
+    memcpy(p.answer.data, data, CHALLENGE_BYTES)
+    p.answer.remote = source[0]
+    memcpy(p.answer.local, local, sizeof(p.answer.local))
+
+
+# --- acknowledgements ---
 
 cdef void path_handle_number(Path *p, uint64_t number, bint eliciting, uint8_t ecn, uint64_t now_ns,
                              uint64_t max_ack_delay_ns) noexcept nogil:

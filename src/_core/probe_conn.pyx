@@ -13,11 +13,10 @@ from interpeer._core.conn cimport (
 from interpeer._core.context cimport ENTROPY_BYTES, Context, context_free, context_init, entropy_add
 from interpeer._core.datagram cimport MESSAGES_OK, messages_next_bytes, messages_pop, messages_push
 from interpeer._core.deadlines cimport conn_deadline_ns, conn_handle_timeout
-from interpeer._core.delivery cimport conn_on_acked, conn_on_lost
 from interpeer._core.egress cimport TRANSMIT_MORE, conn_transmit
 from interpeer._core.ingress cimport conn_handle_packet
 from interpeer._core.links cimport unlink
-from interpeer._core.path cimport path_init
+from interpeer._core.paths cimport paths_add
 from interpeer._core.probe cimport exact, room
 from interpeer._core.probe_wire cimport parameters_from_dict
 from interpeer._core.probe_wire import PROBLEMS, Opener, Sealer, parse
@@ -38,6 +37,7 @@ cdef class Lone:
     cdef SendBatch batch
     cdef readonly object sealer, opener     # the peer's keys
     cdef uint64_t next_number               # of the peer's next packet
+    cdef Datagrams from_                    # where the peer is
 
     def __cinit__(self, *, dict limits, dict peer, int suite=1, bint is_initiator=True, uint64_t now_ns=1):
         cdef Endpoint remote
@@ -51,9 +51,9 @@ cdef class Lone:
         assert self.conn != NULL and send_batch_init(&self.batch) == 0
         c = self.conn
         c.is_initiator = is_initiator
-        assert path_init(&c.path, 0, &remote, self.context.limits.packet_bytes, 0, c, conn_on_acked, conn_on_lost) == 0
-        c.path.is_proven = True
-        c.path.local_cid, c.path.remote_cid = <uint64_t>CID_FLAG << 56 | 1, <uint64_t>CID_FLAG << 56 | 2
+        self.from_.remote = remote
+        assert paths_add(c, 0, &remote, self.from_.local) != NULL
+        c.path.remote_cid = <uint64_t>CID_FLAG << 56 | 2
         parameters_from_dict(peer, &p)
         assert conn_start(c, suite, exact(ours).p, exact(theirs).p, &p, now_ns) == 0
         conn_input(c, CONN_IN_ANSWERED)
@@ -74,11 +74,12 @@ cdef class Lone:
         if number is None:
             number = self.next_number
         self.next_number = max(self.next_number, number + 1)
-        return self.feed_packet(self.sealer.protect(payload, self.conn.path.local_cid, 0, number), now_ns, ecn=ecn)
+        return self.feed_packet(self.sealer.protect(payload, <uint64_t>CID_FLAG << 56 | 1, 0, number), now_ns, ecn=ecn)
 
     def feed_packet(self, bytes packet, uint64_t now_ns, *, int ecn=0):
         source = exact(packet)
-        result = conn_handle_packet(self.conn, source.p, source.n, ecn, now_ns)
+        self.from_.ecn = ecn
+        result = conn_handle_packet(self.conn, 0, source.p, <uint32_t>source.n, &self.from_, now_ns)
         return PROBLEMS[result] if result else "ok"
 
     def transmit_packets(self, uint64_t now_ns):

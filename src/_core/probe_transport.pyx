@@ -185,7 +185,7 @@ cdef class Acknowledger:
     def __cinit__(self, uint32_t id=0):
         cdef Endpoint nowhere
         memset(&nowhere, 0, sizeof(Endpoint))
-        assert path_init(&self.path, id, &nowhere, 1200, CONTROLLER_CUBIC, NULL, note_acked, note_lost) == 0
+        path_init(&self.path, id, &nowhere, 1200, CONTROLLER_CUBIC, note_acked, note_lost)
 
     def __dealloc__(self):
         path_free(&self.path)

@@ -101,7 +101,7 @@ def parse(bytes payload):
 
 NUMBERS = (
     "max_data", "max_stream_data", "max_streams", "max_datagram", "idle_timeout_ms", "max_ack_delay_us", "max_udp_payload",
-    "receive_buffer")
+    "receive_buffer", "max_paths")
 
 
 def read_parameters(bytes text):
@@ -119,7 +119,7 @@ cdef dict parameters_to_dict(const Parameters *p):
         "protocol": <bytes>p.protocol[:p.protocol_bytes],
         "max_data": p.max_data, "max_stream_data": p.max_stream_data, "max_streams": p.max_streams,
         "max_datagram": p.max_datagram, "idle_timeout_ms": p.idle_timeout_ms, "max_ack_delay_us": p.max_ack_delay_us,
-        "max_udp_payload": p.max_udp_payload, "receive_buffer": p.receive_buffer,
+        "max_udp_payload": p.max_udp_payload, "receive_buffer": p.receive_buffer, "max_paths": p.max_paths,
         "reset_token": <bytes>p.reset_token[:16] if p.has_reset_token else None,
         "connection_id": p.connection_id, "refusal": p.refusal, "reason": <bytes>p.reason[:p.reason_bytes],
     }
@@ -141,6 +141,7 @@ cdef int parameters_from_dict(dict values, Parameters *p) except -1:
     p.max_ack_delay_us = values.get("max_ack_delay_us", 0)
     p.max_udp_payload = values.get("max_udp_payload", 0)
     p.receive_buffer = values.get("receive_buffer", 0)
+    p.max_paths = values.get("max_paths", 0)
     p.has_reset_token = token is not None
     if token is not None:
         memcpy(p.reset_token, <const uint8_t *>token, 16)

@@ -12,12 +12,13 @@ from interpeer._core.answer cimport (
     HALF_ANSWERED, HALF_ASKING, HALF_OPEN_NS, HalfOpen, answering_admits, answering_forget_glare, answering_is_loaded,
     half_open_add, half_open_answer, half_open_ask, half_open_find_id, half_open_find_init, half_open_find_peer,
     half_open_parameters, half_open_remove, half_open_resume)
+from interpeer._core.cids cimport LocalCid
 from interpeer._core.conn cimport (
     CLOSED_BY_REFUSAL, CLOSED_BY_RESET, CLOSED_BY_VERSION, CLOSED_LOCALLY, CLOSED_UNREACHABLE, CONN_DIALING,
-    CONN_IN_ANSWERED, CONN_IN_CLOSE, CONN_IN_FAILED, CONN_IN_RESET, CONN_OPEN, CONN_PENDING_PING, Conn, conn_close_info,
-    conn_free, conn_give_credit, conn_input, conn_new, conn_start, conn_wake)
+    CONN_IN_ANSWERED, CONN_IN_CLOSE, CONN_IN_FAILED, CONN_IN_RESET, CONN_OPEN, CONN_PENDING_PING, Conn,
+    conn_close_info, conn_free, conn_input, conn_new, conn_start, conn_wake)
 from interpeer._core.context cimport entropy_take
-from interpeer._core.crypto cimport KEY_BYTES, MAC_BYTES, XNONCE_BYTES, equal_secret, wipe
+from interpeer._core.crypto cimport KEY_BYTES, MAC_BYTES, XNONCE_BYTES, wipe
 from interpeer._core.dial cimport (
     DIAL_MISMATCHED, DIAL_REFUSED, HOLD_NS, Candidate, Dial, dial_add_caller, dial_begin, dial_free,
     dial_handle_cookie, dial_handle_response, dial_handle_timeout, dial_handle_versions, dial_has_called, dial_hold,
@@ -30,16 +31,18 @@ from interpeer._core.ingress cimport conn_handle_packet
 from interpeer._core.links cimport Link, link_last, unlink
 from interpeer._core.loss cimport recovery_seed_rtt
 from interpeer._core.noise cimport Noise, noise_split
-from interpeer._core.path cimport path_is_from
+from interpeer._core.path cimport path_is_from, path_start_validation
+from interpeer._core.paths cimport paths_give_credit
 from interpeer._core.registry cimport (
     ALLOW_ASK, ALLOW_LISTED, MAX_ASKS, NO_PROTOCOL, Registry, Reply, rate_allows, rate_has, registry_add,
-    registry_allows, registry_new_cid, registry_parameters, registry_protocol, registry_remove, registry_reply,
-    registry_start_path)
+    registry_allows, registry_is_reset_of, registry_list_first_cid, registry_new_cid, registry_parameters,
+    registry_protocol, registry_remove, registry_reply, registry_start_path)
 from interpeer._core.slab cimport SEND_BATCH_BYTES, SEND_ENTRIES, Datagrams, Endpoint, SendBatch
-from interpeer._core.table cimport table_find, table_put
+from interpeer._core.table cimport table_find
 from interpeer._core.wire cimport (
-    CID_FLAG, CODE_BUSY, CODE_IDENTITY, CODE_NO_SUITE, CODE_PARAMETER, CODE_REFUSED, CODE_UNKNOWN_PROTOCOL, INIT_BYTES,
-    MESSAGE_COOKIE, MESSAGE_INIT, MESSAGE_RESPONSE, MESSAGE_VERSIONS, RESET_BYTES, VERSION, Parameters, read_u64)
+    CID_FLAG, CODE_BUSY, CODE_IDENTITY, CODE_NO_SUITE, CODE_PARAMETER, CODE_REFUSED, CODE_UNKNOWN_PROTOCOL,
+    INIT_BYTES, MESSAGE_COOKIE, MESSAGE_INIT, MESSAGE_RESPONSE, MESSAGE_VERSIONS, RESET_BYTES, VERSION, Parameters,
+    read_u64)
 
 cdef enum:
     WASTED_PER_SECOND = 100         # inits that come to nothing; when more do, strangers need a cookie
@@ -49,6 +52,7 @@ cdef enum:
 cdef void reception_handle_message(Registry *r, const uint8_t *p, uint32_t n, const Datagrams *from_,
                                    uint64_t now_ns) noexcept nogil:
     """Take a handshake message; `n` is at least MESSAGE_HEADER_BYTES."""
+    cdef LocalCid *id
     cdef Conn *c
     if p[0] == MESSAGE_INIT:
         if p[1] != VERSION:
@@ -56,7 +60,8 @@ cdef void reception_handle_message(Registry *r, const uint8_t *p, uint32_t n, co
         else:
             handle_init(r, p, n, from_, now_ns)
         return
-    c = <Conn *>table_find(&r.by_cid, read_u64(p + 2))
+    id = <LocalCid *>table_find(&r.by_cid, read_u64(p + 2))
+    c = <Conn *>id.conn if id != NULL else NULL
     if c == NULL or c.state != CONN_DIALING:
         r.context.counters.dropped_unknown += 1
     elif p[0] == MESSAGE_RESPONSE:
@@ -327,13 +332,14 @@ cdef Conn *reception_handle_first_packet(Registry *r, HalfOpen *h, uint8_t *p, u
         conn_free(c)
         return NULL
     # the initiator has the response: if it went nowhere else, the initiator is there
-    c.path.is_proven = not h.is_answered_elsewhere and path_is_from(&c.path, &h.remote)
-    c.path.credit_bytes = n
+    if (h.is_answered_elsewhere or not path_is_from(c.path, &h.remote)) and doubt(c, n) != 0:
+        conn_free(c)
+        return NULL
     if not h.was_repeated:
         recovery_seed_rtt(&c.path.recovery, now_ns - h.answered_ns)
     conn_input(c, CONN_IN_ANSWERED)
     r.connections += 1              # before the packet is read: what it says may close it again
-    if conn_handle_packet(c, p, n, from_.ecn, now_ns) != 0 or registry_add(r, c) != 0:
+    if conn_handle_packet(c, 0, p, n, from_, now_ns) != 0 or registry_add(r, c) != 0:
         registry_remove(r, c)
         r.connections -= 1
         conn_free(c)
@@ -350,6 +356,14 @@ cdef Conn *reception_handle_first_packet(Registry *r, HalfOpen *h, uint8_t *p, u
         c.in_backlog = True
         r.backlog += 1
     return c
+
+
+cdef int doubt(Conn *c, uint32_t bytes) noexcept nogil:
+    """The handshake has not shown that the peer is where so many bytes came from. Return 0, or -1 without memory."""
+    if path_start_validation(c.path) != 0:
+        return -1
+    c.path.validation.credit_bytes = bytes
+    return 0
 
 
 # --- glare (docs/spec, chapter 4) ---
@@ -385,9 +399,9 @@ cdef bint own_call_wins(const Registry *r, const Conn *own) noexcept nogil:
 
 cdef void insist(Conn *own, const Datagrams *from_) noexcept nogil:
     """The peer has answered our call, and calls all the same: our packet that confirms the answer has not come yet."""
-    conn_give_credit(own, &from_.remote, INIT_BYTES)
-    if own.pto_probes == 0:
-        own.pto_probes = 1
+    paths_give_credit(own.path, &from_.remote, INIT_BYTES)
+    if own.path.pto_probes == 0:
+        own.path.pto_probes = 1
     conn_wake(own)
 
 
@@ -465,7 +479,7 @@ cdef bint begin_dial(Registry *r, Conn *c, Dial *d, uint64_t now_ns) noexcept no
     memcpy(ours.suites, r.suites, sizeof(ours.suites))
     ours.protocol = d.protocol
     ours.protocol_bytes = d.protocol_bytes
-    if dial_prepare(d, &r.keys, c.peer_key, cid, &ours, ephemeral) != 0 or table_put(&r.by_cid, cid, c) != 0:
+    if dial_prepare(d, &r.keys, c.peer_key, cid, &ours, ephemeral) != 0 or registry_list_first_cid(r, c, cid) != 0:
         conn_close_info(c, CLOSED_UNREACHABLE, CODE_IDENTITY, False, NULL, 0)
         conn_input(c, CONN_IN_FAILED)
         return False
@@ -494,11 +508,9 @@ cdef void handle_response(Registry *r, Conn *c, const uint8_t *p, uint32_t n, co
         conn_close_info(c, CLOSED_BY_REFUSAL, theirs.refusal, False, theirs.reason, theirs.reason_bytes)
         conn_input(c, CONN_IN_FAILED)
         return
-    if not is_offered(r, theirs.suites[0]) or open_session(r, c, d, theirs, from_, now_ns) != 0:
+    if not is_offered(r, theirs.suites[0]) or open_session(r, c, d, theirs, from_, n, now_ns) != 0:
         conn_close_info(c, CLOSED_BY_REFUSAL, CODE_NO_SUITE, False, NULL, 0)
         conn_input(c, CONN_IN_FAILED)
-    else:
-        c.path.credit_bytes = n
 
 
 cdef bint is_offered(const Registry *r, uint8_t suite) noexcept nogil:
@@ -510,7 +522,7 @@ cdef bint is_offered(const Registry *r, uint8_t suite) noexcept nogil:
 
 
 cdef int open_session(Registry *r, Conn *c, Dial *d, const Parameters *theirs, const Datagrams *from_,
-                      uint64_t now_ns) noexcept nogil:
+                      uint32_t bytes, uint64_t now_ns) noexcept nogil:
     """Turn an answered call into an open connection, whose first packet goes out at once."""
     cdef uint8_t send_secret[32]
     cdef uint8_t recv_secret[32]
@@ -520,13 +532,14 @@ cdef int open_session(Registry *r, Conn *c, Dial *d, const Parameters *theirs, c
     if result == 0:
         c.is_initiator = True
         result = conn_start(c, theirs.suites[0], send_secret, recv_secret, theirs, now_ns)
+    if result == 0 and not dial_has_called(d, &from_.remote):
+        result = doubt(c, bytes)
     if result == 0:
         result = registry_add(r, c)
     wipe(send_secret, KEY_BYTES)
     wipe(recv_secret, KEY_BYTES)
     if result != 0:
         return -1
-    c.path.is_proven = dial_has_called(d, &from_.remote)
     if d.sent == 1:
         recovery_seed_rtt(&c.path.recovery, now_ns - d.last_sent_ns)
     c.dial = NULL
@@ -569,7 +582,7 @@ cdef void reception_handle_stray(Registry *r, const uint8_t *p, uint32_t n, cons
         r.context.counters.dropped_unknown += 1
         return
     c = <Conn *>table_find(&r.by_token, read_u64(p + n - MAC_BYTES) | 1)
-    if c != NULL and equal_secret(c.reset_token, p + n - MAC_BYTES, MAC_BYTES):
+    if c != NULL and registry_is_reset_of(c, p + n - MAC_BYTES):
         r.context.counters.resets_received += 1
         conn_close_info(c, CLOSED_BY_RESET, 0, False, NULL, 0)
         conn_input(c, CONN_IN_RESET)

@@ -1,22 +1,26 @@
 """What an engine holds: its keys, its connections and how to find them, whom it lets in, replies that wait to go out."""
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport free, malloc
+from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy, memset
 
 from interpeer._core.answer cimport answering_forget_glare, answering_free
-from interpeer._core.conn cimport Conn, conn_free
+from interpeer._core.cids cimport LOCAL_LINGERING, LOCAL_SENT, REMOTE_USED, LocalCid, RemoteCid, local_cids_count
+from interpeer._core.conn cimport CONN_OPEN, CONN_PENDING_IDS, Conn, conn_free
 from interpeer._core.context cimport context_free, context_init, entropy_take
-from interpeer._core.crypto cimport wipe
-from interpeer._core.delivery cimport conn_on_acked, conn_on_lost
+from interpeer._core.crypto cimport MAC_BYTES, equal_secret, wipe
 from interpeer._core.dial cimport Dial, dial_free
 from interpeer._core.handshake cimport NodeKeys, reset_token_of
 from interpeer._core.links cimport first_link, link_init, link_last, unlink
-from interpeer._core.path cimport path_init
+from interpeer._core.path cimport path_is_live
+from interpeer._core.paths cimport paths_add, paths_find, paths_live
 from interpeer._core.slab cimport Datagrams, Endpoint
 from interpeer._core.table cimport table_find, table_free, table_init, table_put, table_remove
 from interpeer._core.timers cimport timer_set, timers_free, timers_init
 from interpeer._core.wire cimport CID_FLAG, MAX_UDP_PAYLOAD_ACCEPTED, Parameters, read_u64
+
+cdef enum:
+    IDS_OF_A_PATH = 2               # one in use and a spare one
 
 
 cdef void registry_init(Registry *r) noexcept nogil:
@@ -75,12 +79,13 @@ cdef bint registry_new_cid(Registry *r, uint64_t *cid) noexcept nogil:
 cdef int registry_start_path(Registry *r, Conn *c, const Endpoint *remote, const uint8_t *local,
                              uint64_t local_cid, uint64_t remote_cid) noexcept nogil:
     """Give a connection the path that its handshake has found."""
-    if path_init(&c.path, 0, remote, r.context.limits.packet_bytes, r.context.limits.controller, c,
-                 conn_on_acked, conn_on_lost) != 0:
+    if paths_add(c, 0, remote, local) == NULL:
         return -1
-    memcpy(c.path.local, local, sizeof(c.path.local))
-    c.path.local_cid = local_cid
     c.path.remote_cid = remote_cid
+    c.first_cid.cid = local_cid
+    c.first_cid.conn = c
+    c.first_cid.state = LOCAL_SENT
+    c.local_cids = &c.first_cid
     return 0
 
 
@@ -88,10 +93,9 @@ cdef int registry_add(Registry *r, Conn *c) noexcept nogil:
     """Let packets find a connection by its id, and resets by their token. Return 0, or -1 without memory.
 
     A call of ours stays with the others that no packet of the peer has confirmed (see find_glare)."""
-    if table_put(&r.by_cid, c.path.local_cid, c) != 0:
+    if table_put(&r.by_cid, c.first_cid.cid, &c.first_cid) != 0:
         return -1
-    if c.has_reset_token and table_put(&r.by_token, read_u64(c.reset_token) | 1, c) != 0:
-        return -1
+    watch_tokens(r, c)
     if not c.is_initiator:
         unlink(&c.member)
         link_last(&r.live, &c.member)
@@ -100,18 +104,132 @@ cdef int registry_add(Registry *r, Conn *c) noexcept nogil:
 
 cdef void registry_remove(Registry *r, Conn *c) noexcept nogil:
     """Let nothing find it any more."""
-    cdef Dial *d = <Dial *>c.dial
+    cdef LocalCid *id
+    cdef uint32_t i
     if c.in_backlog:
         c.in_backlog = False
         r.backlog -= 1
-    if c.path.local_cid and table_find(&r.by_cid, c.path.local_cid) == <void *>c:
-        table_remove(&r.by_cid, c.path.local_cid)
-    if d != NULL and d.cid and table_find(&r.by_cid, d.cid) == <void *>c:
-        table_remove(&r.by_cid, d.cid)
-    if c.has_reset_token and table_find(&r.by_token, read_u64(c.reset_token) | 1) == <void *>c:
-        table_remove(&r.by_token, read_u64(c.reset_token) | 1)
+    for i in range(c.remote_cids.capacity):
+        unwatch(r, c, &c.remote_cids.entries[i])
+    if c.local_cids == NULL:
+        unlist(r, &c.first_cid)
+    id = c.local_cids
+    while id != NULL:
+        unlist(r, id)
+        id = id.next
     timer_set(&r.timers, &c.timer, 0)
     answering_forget_glare(&r.answering, c)
+
+
+cdef int registry_list_first_cid(Registry *r, Conn *c, uint64_t cid) noexcept nogil:
+    """Let answers to a call find it. Return 0, or -1 without memory."""
+    c.first_cid.cid = cid
+    c.first_cid.conn = c
+    return table_put(&r.by_cid, cid, &c.first_cid)
+
+
+cdef void unlist(Registry *r, LocalCid *id) noexcept nogil:
+    if id.cid and table_find(&r.by_cid, id.cid) == <void *>id:
+        table_remove(&r.by_cid, id.cid)
+
+
+# --- connection ids beside the first (docs/spec, chapter 14) ---
+
+cdef void registry_tend_ids(Registry *r, Conn *c) noexcept nogil:
+    """Issue what ids the peer lacks, forget those that it has given up, and watch for resets of those that we use."""
+    cdef uint32_t i, side
+    c.ids_changed = False
+    if c.state != CONN_OPEN:
+        return
+    watch_tokens(r, c)
+    forget_ids(r, c)
+    if c.max_paths < 2:
+        return
+    for i in range(c.path_count):
+        while path_is_live(c.paths[i]) and local_cids_count(c.local_cids, c.paths[i].id) < IDS_OF_A_PATH:
+            if issue(r, c, c.paths[i].id) != 0:
+                return
+    for side in range(2):
+        if paths_live(c) < c.max_paths and local_cids_count(c.local_cids, c.next_path[side]) == 0 \
+                and issue(r, c, c.next_path[side]) != 0:
+            return
+
+
+cdef int issue(Registry *r, Conn *c, uint32_t path) noexcept nogil:
+    """Make one more id for a path. Return 0, or -1: later, when there is memory and there are random bytes again."""
+    cdef LocalCid *id = <LocalCid *>calloc(1, sizeof(LocalCid))
+    cdef LocalCid *other = c.local_cids
+    c.ids_changed = True
+    if id == NULL or not registry_new_cid(r, &id.cid) or table_put(&r.by_cid, id.cid, id) != 0:
+        free(id)
+        return -1
+    c.ids_changed = False
+    id.conn = c
+    id.path = path
+    while other != NULL:
+        if other.path == path and other.sequence >= id.sequence:
+            id.sequence = other.sequence + 1
+        other = other.next
+    if r.keys.has_reset_key:
+        reset_token_of(&r.keys, id.cid, id.token)
+    id.next = c.local_cids
+    c.local_cids = id
+    c.pending |= CONN_PENDING_IDS
+    return 0
+
+
+cdef void forget_ids(Registry *r, Conn *c) noexcept nogil:
+    """Take away ids of paths that are gone, and all that the peer has given up but the last one of each path."""
+    cdef LocalCid **at = &c.local_cids
+    cdef LocalCid *id
+    while at[0] != NULL:
+        id = at[0]
+        if not is_gone(c, id):
+            at = &id.next
+            continue
+        at[0] = id.next
+        unlist(r, id)
+        if id != &c.first_cid:
+            free(id)
+
+
+cdef bint is_gone(const Conn *c, const LocalCid *id) noexcept nogil:
+    cdef const LocalCid *other = c.local_cids
+    if paths_find(c, id.path) == NULL:
+        return id.path < c.next_path[id.path & 1]
+    while other != NULL:
+        if id.state == LOCAL_LINGERING and other.state == LOCAL_LINGERING and other.path == id.path \
+                and other.sequence > id.sequence:
+            return True
+        other = other.next
+    return False
+
+
+cdef void watch_tokens(Registry *r, Conn *c) noexcept nogil:
+    cdef RemoteCid *id
+    cdef uint32_t i
+    for i in range(c.remote_cids.capacity):
+        id = &c.remote_cids.entries[i]
+        if id.state != REMOTE_USED:
+            unwatch(r, c, id)
+        elif id.has_token and not id.is_watched:
+            id.is_watched = table_put(&r.by_token, read_u64(id.token) | 1, c) == 0
+
+
+cdef void unwatch(Registry *r, Conn *c, RemoteCid *id) noexcept nogil:
+    if id.is_watched and table_find(&r.by_token, read_u64(id.token) | 1) == <void *>c:
+        table_remove(&r.by_token, read_u64(id.token) | 1)
+    id.is_watched = False
+
+
+cdef bint registry_is_reset_of(const Conn *c, const uint8_t *token) noexcept nogil:
+    """Tell whether this is the token of an id that is used on packets to the peer."""
+    cdef bint is_one = False
+    cdef uint32_t i
+    for i in range(c.remote_cids.capacity):
+        if c.remote_cids.entries[i].is_watched:
+            is_one |= equal_secret(c.remote_cids.entries[i].token, token, MAC_BYTES)
+    return is_one
 
 
 cdef void registry_retire(Registry *r, Conn *c) noexcept nogil:
@@ -132,6 +250,7 @@ cdef void registry_parameters(Registry *r, Parameters *out, uint64_t cid) noexce
     out.max_ack_delay_us = r.context.limits.max_ack_delay_ns // 1000
     out.max_udp_payload = MAX_UDP_PAYLOAD_ACCEPTED
     out.receive_buffer = r.context.limits.receive_buffer
+    out.max_paths = r.context.limits.max_paths
     out.has_reset_token = r.keys.has_reset_key
     if out.has_reset_token:
         reset_token_of(&r.keys, cid, out.reset_token)

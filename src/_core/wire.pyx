@@ -88,6 +88,18 @@ cdef int parse_frame(Reader *r, Frame *f) noexcept nogil:
         if read_varint(r, &f.value) != PARSE_OK:
             return PARSE_ERROR
         return read_bytes(r, f)
+    if f.type == FRAME_PATH_CHALLENGE or f.type == FRAME_PATH_RESPONSE:
+        return take(r, CHALLENGE_BYTES, &f.data)
+    if f.type == FRAME_NEW_CONNECTION_ID:
+        if read_two(r, &f.path, &f.id) != PARSE_OK:
+            return PARSE_ERROR
+        return take(r, CID_BYTES + RESET_TOKEN_BYTES, &f.data)
+    if f.type == FRAME_RETIRE_CONNECTION_ID:
+        return read_two(r, &f.path, &f.id)
+    if f.type == FRAME_PATH_ABANDON:
+        return read_two(r, &f.path, &f.value)
+    if f.type == FRAME_PATH_STATUS:
+        return read_three(r, &f.path, &f.id, &f.value)
     if f.type >= FRAME_IGNORABLE:
         return read_bytes(r, f)
     return PARSE_ERROR
@@ -248,6 +260,8 @@ cdef uint64_t *number_of(uint64_t type, Parameters *p) noexcept nogil:
         return &p.max_ack_delay_us
     if type == PARAM_RECEIVE_BUFFER:
         return &p.receive_buffer
+    if type == PARAM_MAX_PATHS:
+        return &p.max_paths
     return &p.max_udp_payload
 
 
@@ -284,6 +298,7 @@ cdef Py_ssize_t write_parameters(uint8_t *p, size_t room, const Parameters *in_)
     for type in range(PARAM_MAX_DATA, PARAM_MAX_UDP_PAYLOAD + 1):
         p = write_number(p, type, number_of(type, <Parameters *>in_)[0])
     p = write_number(p, PARAM_RECEIVE_BUFFER, in_.receive_buffer)
+    p = write_number(p, PARAM_MAX_PATHS, in_.max_paths)
     if in_.has_reset_token:
         p = write_bytes_parameter(p, PARAM_RESET_TOKEN, in_.reset_token, sizeof(in_.reset_token))
     if in_.connection_id:

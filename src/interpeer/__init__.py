@@ -16,10 +16,11 @@ import logging as _logging
 from interpeer import blocking
 from interpeer._address import Address, Endpoint
 from interpeer._config import Config, Give
-from interpeer._connection import Connection, Path, Stats
-from interpeer._events import ConnectFailed, Event, EventsDropped, PeerConnected, PeerDisconnected
+from interpeer._connection import Connection, Stats
+from interpeer._events import ConnectFailed, Event, EventsDropped, PathChanged, PeerConnected, PeerDisconnected
 from interpeer._identity import Identity, PeerId
 from interpeer._node import Node
+from interpeer._path import Path
 from interpeer._run import run
 from interpeer._state import StateLockedError
 from interpeer._stream import Stream
@@ -63,6 +64,7 @@ __all__ = [
     "NetworkError",
     "Node",
     "Path",
+    "PathChanged",
     "PeerConnected",
     "PeerDisconnected",
     "PeerId",

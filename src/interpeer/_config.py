@@ -10,6 +10,7 @@ KIB, MIB = 1 << 10, 1 << 20
 _NS = 1_000_000_000
 _MOST_BYTES = 1 << 40
 _LEAST_S, _MOST_S = 0.001, 1e9  # thirty years; the core counts nanoseconds
+_SCHEDULERS = ("lowest-rtt", "aggregate", "redundant")  # the core's SCHEDULE_*
 _CIPHERS = ("aegis-256", "aegis-128l", "aes-256-gcm", "chacha20-poly1305")
 
 
@@ -92,6 +93,10 @@ class Config:
     """Offered and accepted, the preferred ones first; those that the machine cannot do are left out."""
     pump: str = "loop"
     """Where the protocol runs: "loop", on the event loop, or "thread", on a thread of its own beside busy Python threads."""
+    max_paths: int = 4
+    """Paths of a connection at once, to and from different addresses; 1: only that of the handshake."""
+    scheduler: str = "lowest-rtt"
+    """Which path a packet takes where there are several: "lowest-rtt", "aggregate" or "redundant" (see `Connection.scheduler`)."""
     spin_s: float = 0.0
     """How long to poll for the next packet before sleeping: lower latency for a busy core."""
 
@@ -99,6 +104,8 @@ class Config:
         _check(self)
         if self.pump not in ("loop", "thread"):
             raise ValueError(f'pump is "loop" or "thread", not {self.pump!r}')
+        if self.scheduler not in _SCHEDULERS:
+            raise ValueError(f"scheduler is one of {', '.join(_SCHEDULERS)}, not {self.scheduler!r}")
         if not 1200 <= self.packet_bytes <= 65_507:
             raise ValueError(f"packet_bytes is from 1200 to 65507, not {self.packet_bytes}")
         if not self.ciphers or set(self.ciphers) - set(_CIPHERS) or len(set(self.ciphers)) < len(self.ciphers):
@@ -134,7 +141,9 @@ class Config:
             "packet_bytes": self.packet_bytes,
             "receive_buffer": 0,  # the driver says, once it has sockets
             "skip_every": self.skip_every,
+            "max_paths": self.max_paths,
             "controller": 0,
+            "scheduler": _SCHEDULERS.index(self.scheduler),
             "bundle": int(self.bundle),
         }
 
@@ -157,6 +166,7 @@ _MOST = {
     "backlog": 1 << 31,
     "max_connections": 1 << 24,
     "max_half_open": 1 << 20,
+    "max_paths": 4,
     "key_update_packets": 1 << 62,
     "key_limit_packets": 1 << 62,
     "forgery_limit": 1 << 62,

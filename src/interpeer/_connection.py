@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Self, final
 
 from interpeer import errors
 from interpeer._address import Endpoint
-from interpeer._core import connection_handle, control, entry
+from interpeer._core import connection_handle, control, entry, path_handle
 from interpeer._identity import PeerId
+from interpeer._path import ANY_ADDRESS, Path, kind_of
 from interpeer._stream import Stream, bytes_in
 from interpeer._waiting import Opening, Waiters
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from interpeer._node import Node
+
+_ID_WAIT_S = 10.0  # for a connection id that the peer gives out at once
 
 # who ended a connection (the core's CLOSED_*)
 _LOCALLY, _BY_PEER, _BY_ERROR, _BY_PEER_ERROR, _BY_RESET, _BY_SILENCE, _BY_REFUSAL, _BY_VERSION, _UNREACHABLE = range(1, 10)
@@ -40,20 +43,6 @@ _CODES = {
     0x13: "there is no cipher in common",
     0x14: "the identity does not match its key",
 }
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Path:
-    """Say by which way a connection's packets go."""
-
-    kind: str
-    """"direct", "lan" (this machine included) or "relayed"."""
-    remote: Endpoint
-    """The peer's address on it."""
-
-    def __str__(self) -> str:
-        return f"{self.kind} {self.remote}"
 
 
 @final
@@ -161,12 +150,6 @@ class Connection:
         return self._handle.is_open
 
     @property
-    def path(self) -> Path:
-        """The way its packets go at the moment."""
-        remote = Endpoint.from_core(self._handle.remote)
-        return Path("lan" if remote.is_loopback or remote.is_private else "direct", remote)
-
-    @property
     def closed_by(self) -> str | None:
         """Who ended it: "local", "peer", "error", "reset", "silence" or "network"; None while it is open."""
         closed = self._handle.closed()
@@ -237,6 +220,102 @@ class Connection:
 
     def _forget_stream(self, stream: int) -> None:
         self._by_stream.pop(stream, None)
+
+    # --- paths ---
+
+    @property
+    def path(self) -> Path:
+        """The way its packets go at the moment."""
+        paths = path_handle.paths(self._handle)
+        if not paths:  # it is still being called, or has never been reached
+            return Path(kind_of(remote := Endpoint.from_core(self._handle.remote)), remote)
+        return Path._of_figures(next(figures for figures in paths if figures["is_preferred"]))
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """All ways that there are, in the order of their ids."""
+        return tuple(sorted(map(Path._of_figures, path_handle.paths(self._handle)), key=lambda path: path.id))
+
+    @property
+    def scheduler(self) -> str:
+        """Which path a packet takes where there are several; may be set.
+
+        "lowest-rtt": the one with the shortest round trip, another when that fails. "aggregate": all of them, so that their
+        rates add up. "redundant": all of them, each packet on every one, so that the first copy counts. Raises ValueError
+        for another name."""
+        number = path_handle.scheduler(self._handle)
+        return next(name for name, other in path_handle.SCHEDULERS.items() if other == number)
+
+    @scheduler.setter
+    def scheduler(self, name: str) -> None:
+        if name not in path_handle.SCHEDULERS:
+            raise ValueError(f"scheduler is one of {', '.join(path_handle.SCHEDULERS)}, not {name!r}")
+        path_handle.set_scheduler(self._handle, path_handle.SCHEDULERS[name])
+
+    async def open_path(self, remote: Endpoint | str, *, local: str | None = None) -> Path:
+        """Open another way to the peer: to another address of it, from another of ours, or both. Return it once it is proven.
+
+        remote: where the peer listens as well, like "192.0.2.1:4433". local: an address of this machine to send from; None: the
+        system chooses. Raises Unreachable when nothing answers there, LocalError when there are as many paths as both ends
+        allow, ValueError for an address that cannot be, and the connection's error when it is over. Cancelled, the path is
+        given up. (RFC 9000, 8.2 and 9.)"""
+        to = Endpoint.parse(remote) if isinstance(remote, str) else remote
+        from_ = ANY_ADDRESS if local is None else Endpoint(local, 1).to_core()[0]
+        self._waiters.check_loop()
+        path = await self._begin_path(to, from_)
+        try:
+            await self._waiters.wait(connection_handle.EVENT_PATH, lambda: self._path_state(path) != "validating")
+            while self.is_open and self._path_state(path) == "validating":
+                await self._waiters.wait(connection_handle.EVENT_PATH, lambda: self._path_state(path) != "validating")
+        except BaseException:
+            path_handle.abandon_path(self._handle, path)
+            raise
+        found = next((one for one in self.paths if one.id == path and one.state == "active"), None)
+        if not self.is_open:
+            raise self._error()
+        if found is None:
+            raise errors.Unreachable(f"no answer from {to}", (f"{to}: challenges were not answered",))
+        return found
+
+    async def _begin_path(self, to: Endpoint, from_: bytes) -> int:
+        """Start a path; the peer may have to give out a connection id first. Return the path's id."""
+        while True:
+            result, path = path_handle.open_path(self._handle, to.to_core(), from_)
+            if path is not None:
+                return path
+            if not self.is_open:
+                raise self._error()
+            if result == path_handle.TOO_MANY:
+                raise errors.LocalError("the connection has as many paths as both ends allow (Config.max_paths)")
+            if result == path_handle.NO_MEMORY:
+                raise MemoryError("no memory for another path")
+            try:
+                async with asyncio.timeout(_ID_WAIT_S):
+                    await self._until(connection_handle.EVENT_IDS)
+            except TimeoutError:
+                raise errors.LocalError("the peer has given out no connection id for another path") from None
+
+    def _path_state(self, path: int) -> str:
+        return next((one.state for one in self.paths if one.id == path), "abandoned")
+
+    def close_path(self, path: Path) -> None:
+        """Give a path up; what is on its way there goes another one. Harmless for one that is gone.
+
+        Raises LocalError for the last: close the connection."""
+        if not path_handle.abandon_path(self._handle, path.id):
+            raise errors.LocalError("the last path of a connection cannot be given up: close the connection")
+
+    def set_standby(self, path: Path, is_standby: bool = True) -> None:
+        """Keep a path for when no other works (one that costs money, say), or use it again. The peer does likewise."""
+        path_handle.set_standby(self._handle, path.id, is_standby)
+
+    async def migrate(self, remote: Endpoint | str, *, local: str | None = None) -> Path:
+        """Move to another way and give the others up, with nothing lost. Arguments and errors are those of `open_path`."""
+        moved = await self.open_path(remote, local=local)
+        for path in self.paths:
+            if path.id != moved.id:
+                path_handle.abandon_path(self._handle, path.id)
+        return moved
 
     # --- datagrams ---
 

@@ -48,6 +48,23 @@ class PeerDisconnected(Event):
 
 @final
 @dataclass(frozen=True, slots=True)
+class PathChanged(Event):
+    """Say that something happened to a path of a connection."""
+
+    peer_id: PeerId
+    path: int
+    """The path's id."""
+    what: str
+    """"opened", "proven", "moved" (the peer's packets come from another address), "returned" (to the one before), "suspect"
+    (probes go unanswered), "recovered", "abandoned", or "preferred" (what is sent takes it from now on)."""
+    reason: str
+    """Why; empty where there is nothing to say."""
+    remote: str
+    """The peer's address on it."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
 class ConnectFailed(Event):
     """Say that a peer could not be reached, with a line for each way tried."""
 

@@ -18,10 +18,11 @@ from interpeer import _host, errors
 from interpeer._address import Address, Endpoint
 from interpeer._config import Config, Give
 from interpeer._connection import Connection
-from interpeer._core import connection_handle, control, engine
+from interpeer._core import connection_handle, control, engine, path_handle
 from interpeer._driver import Driver, make_driver
-from interpeer._events import ConnectFailed, Event, EventsDropped, PeerConnected, PeerDisconnected
+from interpeer._events import ConnectFailed, Event, EventsDropped, PathChanged, PeerConnected, PeerDisconnected
 from interpeer._identity import Identity, PeerId
+from interpeer._path import KINDS, REASONS
 from interpeer._state import StateDirectory
 from interpeer._waiting import Opening, Waiters
 
@@ -369,6 +370,8 @@ class Node:
             return
         if events & connection_handle.EVENT_OPEN:
             self._tell_connected(connection, incoming=False)
+        if events & connection_handle.EVENT_PATH:
+            self._tell_paths(connection)
         if events & connection_handle.EVENT_CLOSED:
             self._on_closed(connection)
         connection._on_events(events)
@@ -392,6 +395,12 @@ class Node:
     def _tell_connected(self, connection: Connection, incoming: bool) -> None:
         connection._was_announced = True
         self._tell(PeerConnected(connection.peer_id, connection.protocol, str(connection.path), incoming))
+
+    def _tell_paths(self, connection: Connection) -> None:
+        changes, dropped = path_handle.take_path_events(connection._handle)
+        for path, kind, reason, remote in changes:
+            self._tell(PathChanged(connection.peer_id, path, KINDS[kind], REASONS[reason], str(Endpoint.from_core(remote))))
+        self._events_dropped += dropped
 
     def _on_ask(self, ask: int, peer_id: PeerId) -> None:
         answer: object = None

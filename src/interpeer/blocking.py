@@ -28,7 +28,8 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, final
 import interpeer
 from interpeer._address import Address
 from interpeer._config import Config, Give
-from interpeer._connection import Path, Stats
+from interpeer._connection import Stats
+from interpeer._path import Path
 from interpeer._events import Event
 from interpeer._identity import Identity, PeerId
 from interpeer._node import DEFAULT_PROTOCOL, Allow, Target

@@ -13,10 +13,10 @@ CORE = ROOT / "src/_core"
 PYTHON = ROOT / "src/interpeer"
 
 L0 = {"wire", "crypto", "replay", "timers", "slab", "rangeset", "table", "links"}
-L1 = {"noise", "loss", "cc", "stream", "datagram", "path", "buffer", "protection"}
-L2 = {"handshake", "dial", "answer", "context", "conn", "delivery", "deadlines", "ingress", "compose", "egress"}
+L1 = {"noise", "loss", "cc", "stream", "datagram", "path", "buffer", "protection", "cids"}
+L2 = {"handshake", "dial", "answer", "context", "conn", "delivery", "deadlines", "paths", "ingress", "compose", "egress"}
 L3 = {"registry", "reception", "engine"}
-DOORS = {"entry", "connection_handle", "stream_handle", "control"}  # what Python holds of an engine
+DOORS = {"entry", "connection_handle", "path_handle", "stream_handle", "control"}  # what Python holds of an engine
 # Within a layer, where one thing is made of another. Each is a decision: keep them few, and never both ways.
 SIDEWAYS: dict[str, set[str]] = {
     "stream": {"buffer"},
@@ -25,14 +25,16 @@ SIDEWAYS: dict[str, set[str]] = {
     "answer": {"handshake"},
     "conn": {"context"},
     "delivery": {"conn"},
-    "deadlines": {"conn", "delivery"},
-    "ingress": {"conn", "delivery"},
+    "paths": {"conn", "delivery"},
+    "deadlines": {"conn", "delivery", "paths"},
+    "ingress": {"conn", "delivery", "paths"},
     "compose": {"conn", "context"},
-    "egress": {"compose", "conn", "context"},
+    "egress": {"compose", "conn", "context", "paths"},
     "reception": {"registry"},
     "engine": {"registry", "reception"},
     "connection_handle": {"entry", "stream_handle"},
     "stream_handle": {"entry"},
+    "path_handle": {"connection_handle", "control", "entry"},
     "control": {"connection_handle", "entry"},
 }
 

@@ -130,6 +130,7 @@ def test_every_setting_reaches_the_core_or_python():
             changed[field.name] = not value
         elif isinstance(value, (int, float)):
             changed[field.name] = value * 2 if value else 1
+    changed["max_paths"] = 2  # of 4 at most
     limits = config.core_limits()
     in_python = {"backlog", "spin_s", "bundle"}
     for name, value in changed.items():

@@ -54,6 +54,7 @@ cdef struct HalfOpen:
     uint32_t idle_timeout_ms
     uint32_t max_ack_delay_us
     uint16_t max_udp_payload
+    uint8_t max_paths               # more than 255 count as that
     uint32_t receive_buffer
     bint has_reset_token
     uint8_t reset_token[16]

@@ -58,6 +58,7 @@ cdef struct Congestion:
 cdef void cc_init(Congestion *c, int controller, uint32_t packet_bytes) noexcept nogil
 cdef void cc_handle_ack(Congestion *c, const AckSample *sample) noexcept nogil
 cdef void cc_handle_congestion(Congestion *c, uint64_t now_ns, uint64_t newest_sent_ns, bint is_persistent) noexcept nogil
+cdef void cc_forgive(Congestion *c, uint64_t now_ns) noexcept nogil
 cdef double cc_pacing_rate(const Congestion *c, uint64_t smoothed_rtt_ns) noexcept nogil
 cdef uint64_t cc_release_ns(Congestion *c, uint64_t now_ns, uint64_t smoothed_rtt_ns) noexcept nogil
 cdef void cc_spend(Congestion *c, uint64_t bytes) noexcept nogil

@@ -15,7 +15,11 @@ cdef struct Builder:                # a packet in the making
     SentPacket *sent
     uint64_t now_ns
     bint is_eliciting
+    uint8_t *repeatable             # from here on it may go on another path as well ...
+    bint is_repeatable              # ... if nothing in it would then be there twice
 
+cdef void compose_proof(Builder *b) noexcept nogil
+cdef int compose_copy(Builder *b, const Builder *of, const uint8_t *frames, size_t n) noexcept nogil
 cdef void compose_ack(Builder *b) noexcept nogil
 cdef void compose_ping(Builder *b) noexcept nogil
 cdef void compose_frames(Builder *b) noexcept nogil

@@ -1,5 +1,6 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
+from interpeer._core.cids cimport LocalCid, RemoteCids
 from interpeer._core.context cimport Context
 from interpeer._core.datagram cimport Messages
 from interpeer._core.links cimport Link
@@ -48,6 +49,8 @@ cdef enum:                          # Conn.pending: control frames to be sent
     CONN_PENDING_MAX_DATA = 0x02
     CONN_PENDING_MAX_STREAMS = 0x04
     CONN_PENDING_CLOSE = 0x08
+    CONN_PENDING_IDS = 0x10         # connection ids to be told, or to be given up
+    CONN_PENDING_PATHS = 0x20       # something is pending on a path
 
 cdef enum:                          # Conn.events and Conn.wanted
     CONN_EVENT_OPEN = 0x01
@@ -57,7 +60,49 @@ cdef enum:                          # Conn.events and Conn.wanted
     CONN_EVENT_DATAGRAM = 0x10
     CONN_EVENT_DATAGRAM_ROOM = 0x20
     CONN_EVENT_FLUSHED = 0x40       # everything that was finished is acknowledged
-    CONN_EVENT_ALWAYS = 0x03        # told whether or not anybody waits
+    CONN_EVENT_PATH = 0x80          # something happened to a path
+    CONN_EVENT_IDS = 0x100          # the peer has given us connection ids for another path
+    CONN_EVENT_ALWAYS = 0x83        # told whether or not anybody waits
+
+cdef enum:                          # Conn.scheduler: which path a packet takes
+    SCHEDULE_LOWEST_RTT = 0         # the one with the shortest round trip; another when that fails
+    SCHEDULE_AGGREGATE = 1          # all of them, the shortest round trip first
+    SCHEDULE_REDUNDANT = 2          # all of them, each packet on every one
+
+cdef enum:
+    MAX_PATHS = 4                   # at once
+    MAX_PATH_EVENTS = 16            # kept for the application; later ones are counted
+
+cdef enum:                          # PathEvent.kind
+    PATH_EVENT_OPENED = 0           # its address is being validated
+    PATH_EVENT_PROVEN = 1
+    PATH_EVENT_MOVED = 2            # the peer's packets come from another address, which is being validated
+    PATH_EVENT_RETURNED = 3         # back to the address before
+    PATH_EVENT_SUSPECT = 4
+    PATH_EVENT_RECOVERED = 5
+    PATH_EVENT_ABANDONED = 6
+    PATH_EVENT_PREFERRED = 7        # what is sent goes there from now on
+
+cdef enum:                          # PathEvent.reason
+    PATH_REASON_NONE = 0
+    PATH_REASON_LOCAL = 1           # our application wants it
+    PATH_REASON_PEER = 2            # the peer wants it
+    PATH_REASON_SILENT = 3          # probes are not answered
+    PATH_REASON_UNPROVEN = 4        # challenges are not answered
+    PATH_REASON_FASTER = 5          # its round trip is shorter
+    PATH_REASON_ONLY = 6            # no other path works
+
+cdef struct PathEvent:
+    uint32_t path
+    uint8_t kind
+    uint8_t reason
+    Endpoint remote
+
+cdef struct PathEvents:             # a ring
+    PathEvent events[16]
+    uint32_t first
+    uint32_t count
+    uint64_t dropped
 
 cdef struct Handle:                 # what an object of the application holds on to; owned by that object
     Conn *conn                      # NULL: gone
@@ -83,14 +128,19 @@ cdef struct Conn:
     uint8_t suite
     SendKeys send
     RecvKeys recv
-    uint64_t epoch_first            # first packet number sealed in this epoch
-    bint epoch_confirmed            # one of them was acknowledged
     uint64_t previous_until_ns      # when the last receiving key is forgotten; 0: there is none
-    bint has_reset_token
-    uint8_t reset_token[16]         # what the peer would send
-    Path path
-    uint64_t pto_probes             # packets that may be sent whatever the window says
-    uint64_t paced_until_ns         # 0: pacing does not hold anything back
+    # paths (docs/spec, chapter 14)
+    Path *path                      # the one that is preferred; NULL while dialling
+    Path *paths[4]                  # all, in no order; owned
+    uint8_t path_count
+    uint8_t scheduler               # SCHEDULE_*
+    uint8_t max_paths               # at once, as both ends have it
+    uint32_t next_path[2]           # ids of the next path that the initiator, and the responder, opens
+    LocalCid first_cid              # that of the handshake
+    LocalCid *local_cids            # all; owned, but for the first
+    RemoteCids remote_cids
+    bint ids_changed                # the engine is to issue ids, or to watch for other tokens
+    PathEvents *path_events         # owned; NULL: there have been none
     # streams
     Table streams                   # by id + 1
     Stream *last_stream             # found by the last look-up
@@ -115,6 +165,7 @@ cdef struct Conn:
     # datagrams
     Messages messages_out
     Messages messages_in
+    uint32_t max_packet_bytes       # that the peer takes
     uint64_t max_datagram_peer      # largest payload the peer takes; 0: none
     uint64_t peer_receive_buffer    # what the peer's socket holds
     bint streams_first              # whose turn it is to fill the next packet first
@@ -164,7 +215,6 @@ cdef void conn_reset_stream(Conn *c, Stream *s, uint64_t code) noexcept nogil
 cdef void conn_stop_stream(Conn *c, Stream *s, uint64_t code) noexcept nogil
 cdef void conn_release_stream(Conn *c, Stream *s) noexcept nogil
 cdef void conn_consumed(Conn *c, uint64_t n) noexcept nogil
-cdef void conn_give_credit(Conn *c, const Endpoint *source, uint32_t bytes) noexcept nogil
 cdef void conn_settle_stream(Conn *c, Stream *s, uint8_t before) noexcept nogil
 cdef void conn_reap_stream(Conn *c, Stream *s) noexcept nogil
 

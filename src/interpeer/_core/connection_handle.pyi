@@ -13,6 +13,8 @@ EVENT_STREAM_ROOM: Final[int]
 EVENT_DATAGRAM: Final[int]
 EVENT_DATAGRAM_ROOM: Final[int]
 EVENT_FLUSHED: Final[int]
+EVENT_PATH: Final[int]
+EVENT_IDS: Final[int]
 
 @final
 class ConnectionHandle:

@@ -33,7 +33,9 @@ cdef struct Limits:                 # settings of a node; times in ns. Defaults 
     uint64_t max_half_open
     uint32_t packet_bytes           # of the largest packet sent
     uint32_t skip_every             # one packet number in about so many is left out; 0: none
+    uint32_t max_paths              # of a connection, at once
     int controller
+    int scheduler                   # of a new connection: SCHEDULE_*
     bint bundle                     # several messages may share a packet
 
 cdef struct Counters:               # since the node was made
@@ -61,6 +63,8 @@ cdef struct Counters:               # since the node was made
     uint64_t key_updates
     uint64_t datagrams_dropped      # received, and given up for newer ones before they were read
     uint64_t packets_lost
+    uint64_t paths_opened           # beside those of the handshakes
+    uint64_t paths_moved            # times that a peer's packets came from another address
     uint64_t no_memory              # times an allocation failed
 
 cdef struct Context:                # what every connection of an engine shares
@@ -70,6 +74,7 @@ cdef struct Context:                # what every connection of an engine shares
     BlockPools blocks
     Pool streams
     Pool records
+    uint8_t *spare_packet           # where a packet is kept that goes on several paths; owned; NULL: none has yet
     Link ready                      # connections that may have something to send
     Link eventful                   # connections with events for the application
     bint is_pressed                 # a queue of received datagrams is half full: let the application read first

@@ -1,5 +1,6 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
+from interpeer._core.cids cimport LocalCid
 from interpeer._core.conn cimport Conn, Handle
 from interpeer._core.registry cimport Registry
 from interpeer._core.slab cimport Datagrams, Endpoint, RecvBatch, SendBatch
@@ -24,7 +25,7 @@ cdef struct Event:
 cdef class Engine:
     cdef Registry registry
     cdef uint64_t last_cid          # of the packet before: most packets come in runs
-    cdef Conn *last_conn
+    cdef LocalCid *last_id          # what is found by it
     cdef void *released_handles     # stacks of what destructors have let go of; pushed on without the lock
     cdef void *released_streams
     cdef uint64_t now_ns            # of the last handle_* or poll_*

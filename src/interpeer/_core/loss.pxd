@@ -22,6 +22,10 @@ cdef enum:                          # FrameRecord.kind: further frames that matt
     RECORD_MAX_STREAM_DATA = 2
     RECORD_RESET_STREAM = 3
     RECORD_STOP_SENDING = 4
+    RECORD_NEW_CID = 5              # of path `stream`, number `offset`
+    RECORD_RETIRE_CID = 6           # likewise
+    RECORD_PATH_STATUS = 7          # of path `stream`; when lost, the present status is sent
+    RECORD_PATH_ABANDON = 8         # of path `stream`
 
 cdef enum:
     LOSS_OK = 0
@@ -30,7 +34,7 @@ cdef enum:
 
 cdef struct FrameRecord:
     FrameRecord *next
-    uint64_t stream
+    uint64_t stream                 # its id, or whatever RECORD_* says
     uint64_t offset
     uint32_t bytes
     uint8_t kind
@@ -58,7 +62,6 @@ ctypedef void (*packet_fate)(void *owner, uint64_t number, const SentPacket *pac
 cdef struct Recovery:               # what was sent on one path and is not settled yet
     SentPacket *ring                # by packet number; owned
     uint32_t capacity               # a power of two, or 0
-    uint64_t first                  # below it nothing was ever sent
     uint64_t base                   # the oldest number kept
     uint64_t next                   # the next number to be sent
     uint64_t largest_acked          # one past it; 0: none
@@ -86,7 +89,7 @@ cdef struct AckOutcome:             # of one ACK frame, or of a timer
 cdef void recovery_init(Recovery *r, void *owner, packet_fate on_acked, packet_fate on_lost) noexcept nogil
 cdef void recovery_free(Recovery *r) noexcept nogil
 cdef void recovery_seed_rtt(Recovery *r, uint64_t sample_ns) noexcept nogil
-cdef void recovery_start_at(Recovery *r, uint64_t first) noexcept nogil
+cdef void recovery_give_up(Recovery *r) noexcept nogil
 cdef SentPacket *recovery_add(Recovery *r, uint64_t now_ns) noexcept nogil
 cdef int recovery_skip(Recovery *r) noexcept nogil
 cdef void recovery_sent(Recovery *r, SentPacket *p) noexcept nogil

@@ -45,8 +45,8 @@ cdef struct Registry:               # everything an engine holds
     NodeKeys keys
     Answering answering
     Timers timers
-    Table by_cid                    # connections by our connection id
-    Table by_token                  # ... by the first bytes of the peer's reset token
+    Table by_cid                    # a LocalCid of each connection id that we have given out
+    Table by_token                  # connections by the first bytes of the peer's reset tokens
     Table allowed                   # identities (32 bytes each, owned) by their first bytes
     Link dialing                    # connections that we have called for, until their peers are seen to have confirmed them
     Link live                       # all others
@@ -70,6 +70,9 @@ cdef struct Registry:               # everything an engine holds
 cdef void registry_init(Registry *r) noexcept nogil
 cdef void registry_free(Registry *r) noexcept nogil
 cdef bint registry_new_cid(Registry *r, uint64_t *cid) noexcept nogil
+cdef int registry_list_first_cid(Registry *r, Conn *c, uint64_t cid) noexcept nogil
+cdef void registry_tend_ids(Registry *r, Conn *c) noexcept nogil
+cdef bint registry_is_reset_of(const Conn *c, const uint8_t *token) noexcept nogil
 cdef int registry_add(Registry *r, Conn *c) noexcept nogil
 cdef void registry_remove(Registry *r, Conn *c) noexcept nogil
 cdef void registry_retire(Registry *r, Conn *c) noexcept nogil

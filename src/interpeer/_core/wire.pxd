@@ -45,7 +45,8 @@ cdef enum:                          # parameters in the handshake's encrypted pa
     PARAM_REFUSAL = 0x0B            # response: an error code and a reason, in place of everything else
     PARAM_CONNECTION_ID = 0x0C      # response: the responder's
     PARAM_RECEIVE_BUFFER = 0x0D     # bytes that the sender's socket holds until they are read
-    PARAMS_KNOWN = 0x0E
+    PARAM_MAX_PATHS = 0x0E          # paths at once; 0 or 1: no other than that of the handshake
+    PARAMS_KNOWN = 0x0F
 
 cdef enum:                          # frames
     FRAME_PADDING = 0x00
@@ -65,6 +66,14 @@ cdef enum:                          # frames
     FRAME_MAX_STREAMS = 0x12
     FRAME_DATAGRAM = 0x16           # to the end of the packet; 0x17 with its length
     FRAME_DATAGRAM_LEN = 0x17
+    FRAME_NEW_CONNECTION_ID = 0x18
+    FRAME_RETIRE_CONNECTION_ID = 0x19
+    FRAME_PATH_CHALLENGE = 0x1A
+    FRAME_PATH_RESPONSE = 0x1B
+    FRAME_PATH_ABANDON = 0x1C
+    FRAME_PATH_STATUS = 0x1D
+    CHALLENGE_BYTES = 8             # of a PATH_CHALLENGE and its answer
+    RESET_TOKEN_BYTES = 16
     FRAME_IGNORABLE = 0x40          # types from here on carry their length, and unknown ones are skipped
     MAX_ACK_RANGES = 64             # in one ACK frame, ours and theirs
 
@@ -80,6 +89,7 @@ cdef enum:                          # error codes of CLOSE frames, RESET_STREAM 
     CODE_PARAMETER = 0x08           # transport parameters that cannot be read or do not fit
     CODE_AEAD_LIMIT = 0x09          # too many forged packets under one key
     CODE_GAPS = 0x0A                # more gaps in a stream than are kept
+    CODE_CONNECTION_ID = 0x0B       # more connection ids than are kept, or one that cannot be
     CODE_REFUSED = 0x10             # the peer's policy does not let us in
     CODE_UNKNOWN_PROTOCOL = 0x11
     CODE_BUSY = 0x12                # no room for another connection
@@ -97,13 +107,13 @@ cdef struct Reader:                 # where a parser stands; it never reads at o
 
 cdef struct Frame:                  # one frame; which fields are set depends on its type
     uint64_t type
-    uint64_t id                     # stream
+    uint64_t id                     # stream; NEW_, RETIRE_CONNECTION_ID, PATH_STATUS: sequence number
     uint64_t offset                 # STREAM: of the data; RESET_STREAM: final size
     uint64_t value                  # code, limit, largest acknowledged
-    const uint8_t *data             # points into the packet; not owned
+    const uint8_t *data             # points into the packet; not owned. NEW_CONNECTION_ID: id and token
     uint64_t bytes                  # of data
     bint fin
-    uint64_t path                   # ACK: the path whose packets it acknowledges
+    uint64_t path                   # ACK: the path whose packets it acknowledges; frames of paths: which
     uint64_t delay_us               # ACK
     uint64_t ranges                 # ACK: ranges still to be read by ack_next
     Reader rest                     # ACK: where they are
@@ -121,6 +131,7 @@ cdef struct Parameters:
     uint64_t max_ack_delay_us
     uint64_t max_udp_payload
     uint64_t receive_buffer
+    uint64_t max_paths
     uint8_t reset_token[16]
     bint has_reset_token
     uint64_t connection_id

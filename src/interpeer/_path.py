@@ -1,0 +1,63 @@
+"""The ways that a connection's packets can go."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Self, final
+
+from interpeer._address import Endpoint
+from interpeer._core import path_handle
+
+ANY_ADDRESS = bytes(16)
+KINDS = ("opened", "proven", "moved", "returned", "suspect", "recovered", "abandoned", "preferred")  # the core's PATH_EVENT_*
+REASONS = (
+    "",
+    "this side wants it",
+    "the peer wants it",
+    "its probes were not answered",
+    "its address was not proved",
+    "its round trip is shorter",
+    "no other path works",
+)  # the core's PATH_REASON_*
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Path:
+    """Say by which way a connection's packets go, as it is at the moment."""
+
+    kind: str
+    """"direct", "lan" (this machine included) or "relayed"."""
+    remote: Endpoint
+    """The peer's address on it."""
+    id: int = 0
+    """Its number in the connection: 0 is that of the handshake."""
+    state: str = "active"
+    """"validating", "active", "suspect" (probes go unanswered) or "abandoned"."""
+    local: str | None = None
+    """Our address on it, if the system has told it."""
+    is_preferred: bool = True
+    """Whether what is sent takes it."""
+    is_standby: bool = False
+    """Whether one of the ends keeps it for when no other works."""
+
+    @classmethod
+    def _of_figures(cls, figures: dict[str, Any]) -> Self:
+        local = None if figures["local"] == ANY_ADDRESS else Endpoint.from_core((figures["local"], 1, 0)).host
+        return cls(
+            kind_of(remote := Endpoint.from_core(figures["remote"])),
+            remote,
+            figures["id"],
+            path_handle.STATES[figures["state"]],
+            local,
+            bool(figures["is_preferred"]),
+            bool(figures["is_standby"] or figures["peer_standby"]),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.remote}"
+
+
+def kind_of(remote: Endpoint) -> str:
+    """Say how a peer at this address is reached."""
+    return "lan" if remote.is_loopback or remote.is_private else "direct"
