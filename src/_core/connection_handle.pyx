@@ -15,8 +15,8 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from interpeer._core.conn cimport (
-    CLOSED_LOCALLY, CONN_EVENT_CLOSED, CONN_EVENT_DATAGRAM, CONN_EVENT_DATAGRAM_ROOM, CONN_EVENT_FLUSHED,
-    CONN_EVENT_IDS, CONN_EVENT_OPEN, CONN_EVENT_PATH, CONN_EVENT_STREAM, CONN_EVENT_STREAM_ROOM, CONN_IN_CLOSE, CONN_OPEN, Conn, Handle,
+    CLOSED_LOCALLY, CONN_EVENT_CLOSED, CONN_EVENT_DATAGRAM, CONN_EVENT_DATAGRAM_ROOM, CONN_EVENT_FLUSHED, CONN_EVENT_IDS,
+    CONN_EVENT_OPEN, CONN_EVENT_PATH, CONN_EVENT_STREAM, CONN_EVENT_STREAM_ROOM, CONN_IN_CLOSE, CONN_OPEN, Conn, Handle,
     conn_accept_stream, conn_close_info, conn_input, conn_max_datagram, conn_open_stream, conn_wake)
 from interpeer._core.datagram cimport MESSAGES_OK, messages_next_bytes, messages_pop, messages_push
 from interpeer._core.dial cimport Candidate, Dial

@@ -5,6 +5,7 @@ asks after every turn, and keeps one timer for each connection.
 """
 
 from libc.stdint cimport uint32_t, uint64_t
+from libc.string cimport memset
 
 from interpeer._core.conn cimport (
     CLOSED_BY_SILENCE, CONN_CLOSING, CONN_DRAINING, CONN_IN_DRAINED, CONN_IN_SILENCE, CONN_OPEN, CONN_PENDING_PATHS,
@@ -114,8 +115,10 @@ cdef void handle_path_timeout(Conn *c, Path *p, uint64_t now_ns) noexcept nogil:
     deadline = recovery_deadline(&p.recovery, c.peer_ack_delay_ns)
     if deadline and deadline <= now_ns:
         conn_handle_recovery_timeout(c, p, now_ns)
-        if c.path_count > 1 and p.recovery.pto_count >= SUSPECT_PTOS:
-            paths_silent(c, p)
+        if p.recovery.pto_count >= SUSPECT_PTOS:
+            if c.path_count > 1:
+                paths_silent(c, p)
+            memset(p.local, 0, sizeof(p.local))     # our address may be what fails: the system knows a better one, or the same
     deadline = ping_deadline_ns(c, p)
     if deadline and deadline <= now_ns:
         p.data_ns = 0

@@ -1,6 +1,5 @@
 """What Python does with the paths of a connection: look at them, open, prefer and give up (see connection_handle)."""
 
-
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
@@ -10,7 +9,7 @@ from interpeer._core.connection_handle cimport ConnectionHandle
 from interpeer._core.control cimport read_endpoint
 from interpeer._core.entry cimport leave
 from interpeer._core.path cimport Path
-from interpeer._core.paths cimport paths_abandon, paths_find, paths_live, paths_open, paths_prefer, paths_set_standby
+from interpeer._core.paths cimport paths_abandon, paths_find, paths_open, paths_prefer, paths_set_standby
 from interpeer._core.slab cimport Endpoint
 
 SCHEDULERS = {"lowest-rtt": SCHEDULE_LOWEST_RTT, "aggregate": SCHEDULE_AGGREGATE, "redundant": SCHEDULE_REDUNDANT}
@@ -105,19 +104,19 @@ def open_path(ConnectionHandle handle not None, remote, bytes local):
     return result, id if result == 0 else None
 
 
-def abandon_path(ConnectionHandle handle not None, uint32_t id):
+def abandon_path(ConnectionHandle handle not None, uint32_t path):
     """Give a path up. Return False when it is the last one; True also when there is no such path (any more)."""
     cdef Conn *c = handle.enter()
-    cdef Path *p = paths_find(c, id)
+    cdef Path *p = paths_find(c, path)
     cdef bint done = p == NULL or paths_abandon(c, p, PATH_REASON_LOCAL) == 0
     leave(handle.engine, True)
     return bool(done)
 
 
-def set_standby(ConnectionHandle handle not None, uint32_t id, bint is_standby):
+def set_standby(ConnectionHandle handle not None, uint32_t path, bint is_standby):
     """Keep a path for when no other works, or use it again; without effect on one that is gone."""
     cdef Conn *c = handle.enter()
-    cdef Path *p = paths_find(c, id)
+    cdef Path *p = paths_find(c, path)
     if p != NULL:
         paths_set_standby(c, p, is_standby)
     leave(handle.engine, True)

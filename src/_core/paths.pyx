@@ -8,7 +8,7 @@ again on another.
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcmp, memcpy, memset
+from libc.string cimport memcmp, memcpy
 
 from interpeer._core.cc cimport cc_forgive, cc_init
 from interpeer._core.cids cimport (
@@ -266,14 +266,23 @@ cdef void paths_follow(Conn *c, Path *p, const Datagrams *from_, uint32_t bytes)
     """The newest packet of a path was authentic: follow it to where it came from (RFC 9000, 9.3)."""
     cdef Validation *v = p.validation
     if memcmp(p.local, from_.local, sizeof(p.local)) != 0 and path_is_from(p, &from_.remote):
-        memcpy(p.local, from_.local, sizeof(p.local))       # it comes to another address of ours: answer from there
-        paths_rotate_cid(c, p)
+        if is_known(p.local):
+            paths_rotate_cid(c, p)      # it comes to another address of ours: who watches shall not see that it is us
+        memcpy(p.local, from_.local, sizeof(p.local))
     if path_is_from(p, &from_.remote) or not path_is_live(p):
         return
     if v != NULL and v.has_previous and memcmp(&v.previous, &from_.remote, sizeof(Endpoint)) == 0:
         return_to_previous(c, p)
         return
     move(c, p, from_, bytes)
+
+
+cdef bint is_known(const uint8_t *address) noexcept nogil:
+    cdef int i
+    for i in range(16):
+        if address[i]:
+            return True
+    return False
 
 
 cdef void move(Conn *c, Path *p, const Datagrams *from_, uint32_t bytes) noexcept nogil:

@@ -25,7 +25,7 @@ typedef int pump_fd;
 #if defined(__linux__)
 #include <sys/timerfd.h>
 
-static inline int pump_timer_open(void) { return timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC); }
+static inline int pump_timer_open(void) { return timerfd_create(CLOCK_BOOTTIME, TFD_NONBLOCK | TFD_CLOEXEC); }
 
 static inline int pump_timer_set(int fd, uint64_t at_ns)
 {

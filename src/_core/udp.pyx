@@ -338,6 +338,11 @@ cdef int udp_send(Udp *udp, SendBatch *batch) noexcept nogil:
             udp.last_error = -result
             if is_fatal(result):
                 return result
+            if is_sourced(entry) and is_source_gone(result):
+                memset(entry.local, 0, sizeof(entry.local))     # the machine has moved: leave from where it is now
+                entry.interface = 0
+                udp.counters.source_gone += 1
+                continue
             if has_failed:
                 count_failure(udp, entry, -result)
                 batch.sent += 1
@@ -443,6 +448,12 @@ cdef bint is_sourced(const Datagrams *entry) noexcept nogil:
         if entry.local[i]:
             return True
     return entry.interface != 0
+
+
+cdef inline bint is_source_gone(int result) noexcept nogil:
+    """Tell whether a message may have failed because of the address that it was to leave from."""
+    return (result == -EADDRNOTAVAIL or result == -EINVAL or result == -ENETUNREACH or result == -EHOSTUNREACH
+            or result == -EHOSTDOWN)
 
 
 cdef void count_failure(Udp *udp, const Datagrams *entry, int error) noexcept nogil:

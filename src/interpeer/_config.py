@@ -96,7 +96,8 @@ class Config:
     max_paths: int = 4
     """Paths of a connection at once, to and from different addresses; 1: only that of the handshake."""
     scheduler: str = "lowest-rtt"
-    """Which path a packet takes where there are several: "lowest-rtt", "aggregate" or "redundant" (see `Connection.scheduler`)."""
+    """Which path a packet takes where there are several: "lowest-rtt", "aggregate" or "redundant"; see
+    `Connection.scheduler`."""
     spin_s: float = 0.0
     """How long to poll for the next packet before sleeping: lower latency for a busy core."""
 

@@ -26,13 +26,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, final
 
 import interpeer
-from interpeer._address import Address
+from interpeer._address import Address, Endpoint
 from interpeer._config import Config, Give
 from interpeer._connection import Stats
-from interpeer._path import Path
 from interpeer._events import Event
 from interpeer._identity import Identity, PeerId
 from interpeer._node import DEFAULT_PROTOCOL, Allow, Target
+from interpeer._path import Path
 from interpeer._run import loop_factory
 from interpeer._stream import MAX_READ_BYTES
 from interpeer.errors import ClosedError, ForkedError, LocalError, NetworkError
@@ -287,6 +287,36 @@ class Connection:
     def send_datagrams(self, messages: Sequence[Buffer]) -> int:
         """Queue datagrams; return how many."""
         return self._inner.send_datagrams(messages)
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """All ways that its packets can go."""
+        return self._inner.paths
+
+    @property
+    def scheduler(self) -> str:
+        """Which path a packet takes where there are several; may be set."""
+        return self._inner.scheduler
+
+    @scheduler.setter
+    def scheduler(self, name: str) -> None:
+        self._inner.scheduler = name
+
+    def open_path(self, remote: Endpoint | str, *, local: str | None = None, timeout: float | None = None) -> Path:
+        """Open another way to the peer, and return it once it is proven."""
+        return self._thread.call(lambda: self._inner.open_path(remote, local=local), timeout)
+
+    def migrate(self, remote: Endpoint | str, *, local: str | None = None, timeout: float | None = None) -> Path:
+        """Move to another way and give the others up."""
+        return self._thread.call(lambda: self._inner.migrate(remote, local=local), timeout)
+
+    def close_path(self, path: Path) -> None:
+        """Give a path up."""
+        self._inner.close_path(path)
+
+    def set_standby(self, path: Path, is_standby: bool = True) -> None:
+        """Keep a path for when no other works, or use it again."""
+        self._inner.set_standby(path, is_standby)
 
     def datagrams_writable(self, *, timeout: float | None = None) -> None:
         """Wait until half of the queue is free."""

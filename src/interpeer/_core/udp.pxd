@@ -37,6 +37,7 @@ cdef struct UdpCounters:            # since the socket was opened; read by name 
     uint64_t without_pktinfo        # messages whose destination is not known, and entries whose source the system chose
     uint64_t small_buffers          # buffers smaller than asked
     uint64_t gso_refused            # super-datagrams that the kernel promised to cut, and then refused
+    uint64_t source_gone            # entries that left from another address, since ours is not there any more
     # losses
     uint64_t overflowed             # datagrams lost by the kernel because the receive buffer was full
     uint64_t cut                    # messages dropped because their data or control messages did not fit
