@@ -103,6 +103,27 @@ def test_sources_are_kept_apart(probe):
     assert p.link.stats()["flows"] == 2
 
 
+def test_several_targets_share_the_two_directions(probe):
+    with open_socket() as other:
+        p = probe(Link(rate_bit_per_s=1e5, queue_packets=5), also=[other.getsockname()])
+        p.send(b"first")
+        p.near.sendto(b"second", (p.link.host, p.link.ports[1]))
+        assert p.far.recv(100) == b"first"
+        data, source = other.recvfrom(100)
+        assert data == b"second"
+        other.sendto(b"answer", source)
+        assert p.near.recvfrom(100) == (b"answer", (p.link.host, p.link.ports[1]))
+        assert p.link.stats()["up"]["packets"] == 2
+
+
+def test_packets_may_be_lost_by_their_number(probe):
+    p = probe()
+    p.link.drop("up", 2, 3)
+    p.send(b"1", b"2", b"3", b"4")
+    assert p.settle(4)["lost"] == 2
+    assert p.received() == [b"1", b"4"]
+
+
 def test_nothing_arrives_before_its_delay_and_each_way_has_its_own(probe):
     p = probe(Link(delay_s=0.05), Link(delay_s=0.02))
     start = time.monotonic()

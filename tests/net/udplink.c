@@ -1,9 +1,10 @@
 /* A bad link between real processes: a relay for UDP that delays, loses, reorders, marks and limits, each way for itself.
  *
- *   udplink TARGET_HOST TARGET_PORT LISTEN_HOST SEED
+ *   udplink LISTEN_HOST SEED TARGET_HOST TARGET_PORT [TARGET_HOST TARGET_PORT ...]
  *
- * It listens on LISTEN_HOST and tells the port in its first line. What comes there goes "up" to the target from a socket for each source,
- * and what comes back there goes "down". A line on standard input is a command, answered by one line of JSON:
+ * It listens on LISTEN_HOST, at a port for each target, and tells the ports in its first line. What comes there goes "up" to the target
+ * from a socket for each source, and what comes back there goes "down"; all targets share the two directions. A line on standard
+ * input is a command, answered by one line of JSON:
  *
  *   set up|down NAME=NUMBER ...     change settings (udplink.h)
  *   rebind port|address             as a NAT that forgets: from now on each source comes from another port (on 127.0.0.0/8: address)
@@ -34,6 +35,7 @@
 
 enum {
     MAX_FLOWS = 4096,
+    MAX_DOORS = 4,
     MAX_PLANNED = 256,
     MAX_FORGOTTEN = 512,            /* sockets of before a rebinding: kept open, so that nobody is told that they are gone */
     BATCH = 32,
@@ -44,8 +46,11 @@ enum {
     MAX_AGE_NS = 1000000000,        /* a receive time older than this is not believed */
 };
 
+struct door { struct sockaddr_in6 target; int listener; };      /* or an IPv4 address in its place */
+
 struct flow {
-    struct sockaddr_in6 source;     /* or an IPv4 address in its place */
+    struct sockaddr_in6 source;
+    struct door *door;
     int fd;
     int is_proven;                  /* has sent a packet under keys: first byte with the high bit set */
     uint64_t up_bytes, down_bytes;  /* while it had not */
@@ -60,9 +65,10 @@ static int forgotten[MAX_FORGOTTEN];
 static uint32_t forgotten_count, next_host = 1;
 static struct planned plan[MAX_PLANNED];
 static uint32_t plan_count;
-static struct sockaddr_in6 target, listening;
+static struct door doors[MAX_DOORS];
+static struct sockaddr_in6 listening;
 static socklen_t address_bytes;
-static int family, listener, poller, timer;
+static int family, poller, timer;
 static uint64_t timer_ns, released_ns, strangers, rebinds, refused, excess_bytes;
 
 static void die(const char *what) { perror(what); exit(1); }
@@ -149,13 +155,17 @@ static void rebind(int is_address) {
     rebinds++;
 }
 
-static int flow_of(const struct sockaddr_in6 *source) {
-    if (last_flow < flow_count && is_same(&flows[last_flow].source, source)) return (int)last_flow;
+static int is_of(const struct flow *f, const struct door *door, const struct sockaddr_in6 *source) {
+    return f->door == door && is_same(&f->source, source);
+}
+
+static int flow_of(struct door *door, const struct sockaddr_in6 *source) {
+    if (last_flow < flow_count && is_of(&flows[last_flow], door, source)) return (int)last_flow;
     for (uint32_t i = 0; i < flow_count; i++)
-        if (is_same(&flows[i].source, source)) return (int)(last_flow = i);
+        if (is_of(&flows[i], door, source)) return (int)(last_flow = i);
     if (flow_count == MAX_FLOWS) return -1;
     struct flow *f = &flows[flow_count];
-    *f = (struct flow){.source = *source};
+    *f = (struct flow){.source = *source, .door = door};
     f->fd = open_upstream(flow_count);
     return (int)(last_flow = flow_count++);
 }
@@ -188,23 +198,23 @@ static struct arrival read_ancillary(struct msghdr *m, struct direction *d, uint
     return a;
 }
 
-static void take(int at_listener, uint32_t id, struct msghdr *m, uint8_t *data, uint32_t bytes) {
+static void take(struct door *door, uint32_t id, struct msghdr *m, uint8_t *data, uint32_t bytes) {
     struct sockaddr_in6 *from = m->msg_name;
-    struct direction *d = at_listener ? &up : &down;
+    struct direction *d = door ? &up : &down;
     struct arrival a = read_ancillary(m, d, bytes);
     int flow = (int)id;
-    if (at_listener) {
-        flow = flow_of(from);
+    if (door) {
+        flow = flow_of(door, from);
         if (flow < 0) { refused++; return; }
-    } else if (!is_same(from, &target)) {
+    } else if (!is_same(from, &flows[id].door->target)) {
         strangers++;
         return;
     }
     struct flow *f = &flows[flow];
     for (uint32_t at = 0; at < bytes || !bytes; at += a.segment) {
         uint32_t n = bytes - at < a.segment ? bytes - at : a.segment;
-        if (at_listener) f->is_proven |= n && data[at] & 0x80;
-        if (!f->is_proven) *(at_listener ? &f->up_bytes : &f->down_bytes) += n;
+        if (door) f->is_proven |= n && data[at] & 0x80;
+        if (!f->is_proven) *(door ? &f->up_bytes : &f->down_bytes) += n;
         if (!f->is_proven && f->down_bytes > f->up_bytes && f->down_bytes - f->up_bytes > excess_bytes)
             excess_bytes = f->down_bytes - f->up_bytes;
         carry(d, (uint32_t)flow, data + at, (uint16_t)n, a.ecn, a.now_ns);
@@ -212,7 +222,8 @@ static void take(int at_listener, uint32_t id, struct msghdr *m, uint8_t *data, 
     }
 }
 
-static void receive(int fd, int at_listener, uint32_t id) {
+/* Receive at a door, or else what comes back to a flow. */
+static void receive(int fd, struct door *door, uint32_t id) {
     static uint8_t data[BATCH][MAX_DATAGRAM], ancillary[BATCH][256];
     static struct sockaddr_in6 from[BATCH];
     struct mmsghdr messages[BATCH];
@@ -224,7 +235,7 @@ static void receive(int fd, int at_listener, uint32_t id) {
         }
         int count = recvmmsg(fd, messages, BATCH, 0, NULL);
         if (count <= 0) return;
-        for (int i = 0; i < count; i++) take(at_listener, id, &messages[i].msg_hdr, data[i], messages[i].msg_len);
+        for (int i = 0; i < count; i++) take(door, id, &messages[i].msg_hdr, data[i], messages[i].msg_len);
         if (count < BATCH) return;
     }
 }
@@ -239,7 +250,7 @@ static void send_all(int fd, struct held **packets, int count) {
         struct held *p = packets[i];
         struct msghdr *m = &messages[i].msg_hdr;
         pieces[i] = (struct iovec){p->data, p->bytes};
-        *m = (struct msghdr){p->direction == &up ? &target : &flows[p->flow].source, address_bytes, &pieces[i], 1, NULL, 0, 0};
+        *m = (struct msghdr){p->direction == &up ? &flows[p->flow].door->target : &flows[p->flow].source, address_bytes, &pieces[i], 1, NULL, 0, 0};
         if (!p->ecn) continue;
         m->msg_control = ancillary[i];
         m->msg_controllen = CMSG_SPACE(sizeof(int));
@@ -271,7 +282,7 @@ static void release(uint64_t now_ns) {
     int count = 0, fd = -1;
     while (heap_count && heap[0]->due_ns <= now_ns) {
         struct held *p = heap_pop();
-        int to = p->direction == &up ? flows[p->flow].fd : listener;
+        int to = p->direction == &up ? flows[p->flow].fd : flows[p->flow].door->listener;
         if (count && (to != fd || count == BATCH)) {
             send_all(fd, packets, count);
             count = 0;
@@ -404,41 +415,51 @@ static void watch(int fd, uint32_t id) {
     if (epoll_ctl(poller, EPOLL_CTL_ADD, fd, &e)) die("epoll_ctl");
 }
 
+enum { TIMER = 0xffffff00u, COMMANDS, DOOR };    /* ids of what is polled; smaller ones are flows */
+
+/* Listen for each target of the command line, and tell where. */
+static void open_doors(int count, char **targets) {
+    for (int i = 0; i < count; i++) {
+        struct sockaddr_in6 bound;
+        socklen_t bytes = sizeof bound;
+        parse_address(targets[2 * i], atoi(targets[2 * i + 1]), &doors[i].target);
+        doors[i].listener = open_socket(&listening, DOOR + (uint32_t)i);
+        if (getsockname(doors[i].listener, (struct sockaddr *)&bound, &bytes)) die("getsockname");
+        printf("%s%u", i ? ", " : "{\"ports\": [", ntohs(bound.sin6_port));  /* at the same place for both families */
+    }
+    printf("]}\n");
+    fflush(stdout);
+}
+
 int main(int argc, char **argv) {
-    enum { LISTENER = 0xfffffff0u, TIMER, COMMANDS };
-    if (argc != 5) {
-        fprintf(stderr, "usage: udplink TARGET_HOST TARGET_PORT LISTEN_HOST SEED\n");
+    int count = (argc - 3) / 2;
+    if (argc < 5 || argc % 2 == 0 || count > MAX_DOORS) {
+        fprintf(stderr, "usage: udplink LISTEN_HOST SEED TARGET_HOST TARGET_PORT [TARGET_HOST TARGET_PORT ...]\n");
         return 2;
     }
     family = strchr(argv[1], ':') ? AF_INET6 : AF_INET;
     address_bytes = family == AF_INET ? sizeof(struct sockaddr_in) : sizeof(struct sockaddr_in6);
-    parse_address(argv[1], atoi(argv[2]), &target);
-    parse_address(argv[3], 0, &listening);
-    direction_init(&up, strtoull(argv[4], NULL, 10) * 2 + 1);
-    direction_init(&down, strtoull(argv[4], NULL, 10) * 2 + 2);
+    parse_address(argv[1], 0, &listening);
+    direction_init(&up, strtoull(argv[2], NULL, 10) * 2 + 1);
+    direction_init(&down, strtoull(argv[2], NULL, 10) * 2 + 2);
     if (sched_setscheduler(0, SCHED_RR, &(struct sched_param){1})) (void)!nice(-15);    /* where it may: delays shall be right */
     poller = epoll_create1(EPOLL_CLOEXEC);
     timer = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
     if (poller < 0 || timer < 0) die("epoll, timerfd");
-    listener = open_socket(&listening, LISTENER);
     watch(timer, TIMER);
     watch(0, COMMANDS);
-    socklen_t bytes = sizeof listening;
-    struct sockaddr_in6 bound;
-    if (getsockname(listener, (struct sockaddr *)&bound, &bytes)) die("getsockname");
-    printf("{\"port\": %u}\n", ntohs(bound.sin6_port));     /* at the same place for both families */
-    fflush(stdout);
+    open_doors(count, argv + 3);
     for (;;) {
         struct epoll_event events[64];
         arm();
-        int count = epoll_wait(poller, events, 64, -1);
-        for (int i = 0; i < count; i++) {
+        int ready = epoll_wait(poller, events, 64, -1);
+        for (int i = 0; i < ready; i++) {
             uint32_t id = events[i].data.u32;
             uint64_t expired;
             if (id == TIMER) (void)!read(timer, &expired, sizeof expired);
             else if (id == COMMANDS) { if (!read_commands()) return 0; }
-            else if (id == LISTENER) receive(listener, 1, 0);
-            else receive(flows[id].fd, 0, id);
+            else if (id >= DOOR) receive(doors[id - DOOR].listener, &doors[id - DOOR], 0);
+            else receive(flows[id].fd, NULL, id);
         }
         uint64_t now_ns = clock_ns(CLOCK_MONOTONIC);
         if (plan_count) run_planned(now_ns);

@@ -13,7 +13,7 @@ enum { MAX_HELD = 400000, ECT_1 = 1, ECT_0 = 2, CE = 3 };
     X(delay_ns, 0) X(jitter_ns, 0) X(loss, 0) X(loss_run_packets, 0) X(loss_run_limit, 0) X(reorder, 0) X(reorder_ns, 0) \
     X(duplicate, 0) X(corrupt, 0) X(rate_bit_per_s, -1) X(queue_bytes, -1) X(queue_packets, -1) X(ecn_mark_bytes, -1) \
     X(bleaches_ecn, 0) X(mtu_bytes, 1500) X(is_up, 1) X(policer_bit_per_s, -1) X(policer_burst_bytes, 15000) \
-    X(overhead_bytes, 28)
+    X(overhead_bytes, 28) X(drop_first, 0) X(drop_last, 0)
 #define COUNTERS(X) \
     X(packets) X(bytes) X(delivered_packets) X(delivered_bytes) X(lost) X(queue_full) X(policed) X(too_large) X(down) \
     X(corrupted) X(duplicated) X(late) X(marked) X(max_queue_bytes) X(ect_0) X(ect_1) X(ce) X(not_held) X(not_sent) \
@@ -225,6 +225,7 @@ static void carry(struct direction *d, uint32_t flow, uint8_t *data, uint16_t by
     d->count.ect_1 += ecn == ECT_1;
     d->count.ce += ecn == CE;
     if (!s->is_up) { d->count.down++; return; }
+    if (d->count.packets >= s->drop_first && d->count.packets <= s->drop_last) { d->count.lost++; return; }
     if (size > s->mtu_bytes) { d->count.too_large++; return; }
     if (is_policed(d, size, now_ns)) { d->count.policed++; return; }
     uint64_t gone_ns = leave_ns(d, size, &ecn, now_ns);

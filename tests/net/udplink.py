@@ -74,7 +74,7 @@ class UdpLink:
 
     target: where it relays to. up, down: the directions to the target and back; `down` is like `up` if it is not given.
     overhead_bytes: what each packet counts beyond its payload, None for the headers of IP and UDP. listen: where it listens.
-    prefix: words before its command, such as those that enter a network namespace."""
+    also: more targets, each with a port of its own in `ports`, whose packets share the two directions."""
 
     def __init__(
         self,
@@ -85,9 +85,9 @@ class UdpLink:
         seed: int = 0,
         overhead_bytes: int | None = None,
         listen: str | None = None,
-        prefix: Iterable[str] = (),
+        also: Iterable[tuple[str, int]] = (),
     ) -> None:
-        host, port = target
+        host, _port = target
         is_ipv6 = ":" in host
         self.host = listen or ("::1" if is_ipv6 else "127.0.0.1")
         self._overhead_bytes = overhead_bytes
@@ -96,11 +96,14 @@ class UdpLink:
         self._links = {"up": up or Link(), "down": down or up or Link()}
         lines = [self._setting(side, link) for side, link in self._links.items()]
         self._process = subprocess.Popen(
-            [*prefix, str(program()), host, str(port), self.host, str(seed % 2**62)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
+            [str(program()), self.host, str(seed % 2**62), *(str(word) for one in (target, *also) for word in one)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         try:
-            self.port: int = self._read()["port"]
+            self.ports: tuple[int, ...] = tuple(self._read()["ports"])
+            self.port = self.ports[0]
             for line in lines:
                 self._ask(line)
         except BaseException:
@@ -138,6 +141,10 @@ class UdpLink:
     def rebind(self, *, address: bool = False, after_s: float = 0.0, every_s: float | None = None) -> None:
         """Let packets to the target come from other ports, or another address of 127.0.0.0/8, as behind a NAT that forgets."""
         self._after(after_s, every_s, f"rebind {'address' if address else 'port'}")
+
+    def drop(self, side: str, first: int, last: int) -> None:
+        """Lose a direction's packets from the first to the last, by their number from 1."""
+        self._ask(f"set {side} drop_first={first} drop_last={last}")
 
     def clear(self) -> None:
         """Forget what `schedule` and `rebind` have planned."""
