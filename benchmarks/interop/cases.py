@@ -1,7 +1,7 @@
 """The cases of the QUIC interop runner, with its parameters, for two peers: what each asks of the link and of the peers.
 
-The base link is the runner's: 15 ms one way, 10 Mbit/s, a queue of 25 packets. The caller fetches files, as the runner's client does.
-What is about HTTP or about TLS is left out; cookies stand for retry.
+The base link is the runner's: 15 ms one way, 10 Mbit/s, a queue of 25 packets. The caller fetches files, as the runner's client
+does. What is about HTTP or about TLS is left out; cookies stand for retry.
 """
 
 from __future__ import annotations
@@ -64,10 +64,8 @@ class Case:
         return sum(self.files) * self.calls
 
 
-NOT_YET = {
-    name: "a connection does not follow its peer to another address yet: there is no migration"
-    for name in ("rebind-port", "rebind-addr", "connectionmigration")
-}
+_NO_MIGRATION = "a connection does not follow its peer to another address yet: there is no migration"
+NOT_YET = {"rebind-port": _NO_MIGRATION, "rebind-addr": _NO_MIGRATION, "connectionmigration": _NO_MIGRATION}
 """Cases that cannot pass yet, and why; whoever makes them pass strikes them off."""
 
 
@@ -104,7 +102,8 @@ CASES = {
         Case("version", "another version is answered with ours", (1024,), asks_for_version=True,
              check=both(equal("versions_told", True), at_least("versions_room_bytes", 0))),
         Case("amplificationlimit", "the caller's packets 2 to 7 are lost", (1024,), drops=(2, 7)),
-        Case("blackhole", "10 MB, 5 s on and 2 s off", (10 * MB,), steps=((5, {"is_up": False}), (7, {"is_up": True})), every_s=7),
+        Case("blackhole", "10 MB, 5 s on and 2 s off", (10 * MB,), every_s=7,
+             steps=((5, {"is_up": False}), (7, {"is_up": True}))),
         Case("keyupdate", "3 MB, new keys every 500 packets", (3 * MB,), config={"key_update_packets": 500},
              check=at_least("peer_key_epoch", 3)),
         Case("handshakeloss", "50 connections, 30 % lost each way, at most 3 in a row", (1024,), calls=50, config=_LINGERS,
@@ -117,8 +116,8 @@ CASES = {
              check=both(equal("ecn", "capable"), equal("ecn_called", "capable"), at_least("marked", 1))),
         Case("rebind-port", "10 MB, another port after 1 s and then every 5 s", (10 * MB,), rebinding=Rebinding(1, 5),
              check=at_least("mbit_per_s", 0.9 * 9.2)),
-        Case("rebind-addr", "10 MB, another address after 1 s and then every 5 s", (10 * MB,), rebinding=Rebinding(1, 5, address=True),
-             check=at_least("mbit_per_s", 0.9 * 9.2)),
+        Case("rebind-addr", "10 MB, another address after 1 s and then every 5 s", (10 * MB,),
+             rebinding=Rebinding(1, 5, address=True), check=at_least("mbit_per_s", 0.9 * 9.2)),
         Case("ipv6", "1 KiB and 3 MB over IPv6", (1024, 3 * MB), is_ipv6=True),
         Case("connectionmigration", "2 MB, the caller moves in the middle", (2 * MB,), moves=True),
         Case("goodput", "10 MB at 9.2 Mbit/s or more", (10 * MB,), check=at_least("mbit_per_s", 9.2)),

@@ -14,6 +14,7 @@ from benchmarks.interop.version import first_message, is_versions_reply
 from interpeer import Address, Config, Endpoint, Node
 from interpeer._bench.end import Control, run
 from interpeer._bench.process import End
+from interpeer._run import loop_factory
 from tests.net.udplink import UdpLink
 
 TIMEOUT_S = 240.0
@@ -102,11 +103,12 @@ def _shares(facts: Facts, other: Facts) -> dict[str, Any]:
 
 
 def serve(control: Control, *, name: str) -> Facts | None:
-    return run(_serve(control, CASES[name]), uvloop=False)
+    programs.prepare(CASES[name])
+    return run(_serve(control, CASES[name]), uvloop=loop_factory() is not None)
 
 
 def dial(control: Control, *, name: str, address: str) -> Facts | None:
-    return run(_dial(control, CASES[name], Address(address)), uvloop=False)
+    return run(_dial(control, CASES[name], Address(address)), uvloop=loop_factory() is not None)
 
 
 def _listen(case: Case) -> str:

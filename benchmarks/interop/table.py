@@ -4,8 +4,8 @@
     python -m benchmarks interop goodput blackhole --runs 3   some cases
     python -m benchmarks interop --only simulator --json      one JSON object a case
 
-A run passes when the caller has everything as it was sent, what the case asks for holds, and no node has sent more to an address that
-had proved nothing than had come from there. Cases that cannot pass yet are left out unless they are named.
+A run passes when the caller has everything as it was sent, what the case asks for holds, and no node has sent more to an address
+that had proved nothing than had come from there. Cases that cannot pass yet are left out unless they are named.
 """
 
 from __future__ import annotations
