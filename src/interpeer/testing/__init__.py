@@ -21,6 +21,8 @@ from interpeer.testing._link import Link, Wire, WireStats
 from interpeer.testing._loop import SimLoop, run
 from interpeer.testing._net import Host, SimNet
 from interpeer.testing._packet import Fate, Packet
+from interpeer.testing._tcpflow import TcpFlow
+from interpeer.testing._traffic import Traffic
 
 __all__ = [
     "Amplified",
@@ -34,6 +36,8 @@ __all__ = [
     "SimLoop",
     "SimNet",
     "SimulationError",
+    "TcpFlow",
+    "Traffic",
     "Wire",
     "WireStats",
     "run",

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, final
 
 from interpeer.testing._clock import SimClock
 from interpeer.testing._packet import Packet
+from interpeer.testing._queue import Bottleneck
 
 Dropped = Callable[[Packet, str], None]
 Arrived = Callable[[Packet], None]
+Stop = Callable[[], None]
 
 MIN_MTU_BYTES = 68
 _MAX_FLIPS = 3
@@ -24,7 +25,7 @@ _MAX_FLIPS = 3
 class Link:
     """Set what one direction of a link does to packets. Sizes include the headers of IP and UDP; shares are from 0 to 1.
 
-    In order: a full queue drops, the rate lets through, then packets are lost, corrupted, duplicated and delayed.
+    In order: a policer and a full queue drop, the rate lets through, then packets are lost, corrupted, duplicated and delayed.
 
     >>> Link(delay_s=0.015, rate_bit_per_s=10e6, queue_packets=25).mtu_bytes
     1500
@@ -56,6 +57,14 @@ class Link:
     """The same in packets."""
     ecn_mark_bytes: int | None = None
     """Packets that find more than so many bytes waiting are marked CE, if they may be; None: none are."""
+    codel_target_s: float | None = None
+    """When packets have waited longer than this for an interval, CoDel (RFC 8289) marks or else drops some; None: it does not."""
+    codel_interval_s: float = 0.1
+    """How long a queue may stand: about the longest round trip there is."""
+    policer_bit_per_s: float | None = None
+    """More than this is dropped, and nothing waits: a token bucket; None: there is none."""
+    policer_burst_bytes: int = 15_000
+    """What may exceed the policer's rate after a pause."""
     bleaches_ecn: bool = False
     """Whether the ECN field is set to 0."""
     mtu_bytes: int = 1500
@@ -70,12 +79,20 @@ class Link:
         for name in ("delay_s", "jitter_s", "reorder_s", "loss_run_limit"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is not negative: {getattr(self, name)}")
-        for name in ("queue_bytes", "queue_packets", "ecn_mark_bytes"):
+        for name in ("queue_bytes", "queue_packets", "ecn_mark_bytes", "codel_target_s"):
             value = getattr(self, name)
             if value is not None and value < 0:
                 raise ValueError(f"{name} is not negative: {value}")
-        if self.rate_bit_per_s is not None and self.rate_bit_per_s <= 0:
-            raise ValueError(f"rate_bit_per_s is more than 0, not {self.rate_bit_per_s}; a link that carries nothing is not up")
+        for name in ("rate_bit_per_s", "policer_bit_per_s"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ValueError(f"{name} is more than 0, not {value}; a link that carries nothing is not up")
+        if self.codel_interval_s <= 0:
+            raise ValueError(f"codel_interval_s is more than 0, not {self.codel_interval_s}")
+        if self.policer_bit_per_s is not None and self.policer_burst_bytes < self.mtu_bytes:
+            raise ValueError(
+                f"policer_burst_bytes is at least mtu_bytes, or no large packet ever passes: {self.policer_burst_bytes}"
+            )
         if self.loss_run_packets and self.loss_run_packets < 1:
             raise ValueError(f"loss_run_packets is at least 1, or 0, not {self.loss_run_packets}")
         if self.loss_run_packets and self.loss == 1:
@@ -101,6 +118,8 @@ class WireStats:
     delivered_bytes: int = 0
     lost: int = 0
     queue_full: int = 0
+    codel: int = 0
+    policed: int = 0
     too_large: int = 0
     down: int = 0
     corrupted: int = 0
@@ -120,9 +139,7 @@ class Wire:
         self._link = link
         self._random = random.Random(seed)
         self._dropped = dropped
-        self._waiting: collections.deque[tuple[int, int]] = collections.deque()  # (when its first bit goes, bytes) each
-        self._waiting_bytes = 0
-        self._free_ns = 0  # when the last bit of what waits is gone
+        self._bottleneck = Bottleneck()
         self._last_ns = 0  # when the last packet that keeps its place arrives
         self._is_losing = False
         self._lost_in_a_row = 0
@@ -144,8 +161,41 @@ class Wire:
         else:
             self._change(link, changes)
 
-    def _change(self, link: Link | None, changes: dict[str, Any]) -> None:
+    def _change(self, link: Link | None, changes: Mapping[str, Any]) -> None:
         self._link = (link or self._link).replace(**changes)
+
+    def schedule(self, steps: Iterable[tuple[float, Link | Mapping[str, Any]]], *, every_s: float | None = None) -> Stop:
+        """Change settings at times from now on, once or again and again; return a function that ends this.
+
+        steps: a time in seconds and the changes at that time (a Link: all settings) each; every_s: when all of it begins anew.
+        Raises ValueError, and TypeError for a setting there is not.
+
+        >>> clock = SimClock()
+        >>> wire = Wire(clock, Link(), "seed", lambda packet, what: None)
+        >>> stop = wire.schedule([(5, {"is_up": False}), (7, {"is_up": True})], every_s=7)  # five seconds on, two off
+        >>> [(clock.advance_s(1), wire.link.is_up)[1] for _ in range(14)].count(False)
+        4
+        """
+        planned = sorted(((time_s, step) for time_s, step in steps), key=lambda step: step[0])
+        for time_s, step in planned:
+            if time_s < 0 or (every_s is not None and time_s > every_s):
+                raise ValueError(f"the times of a schedule are from 0 to every_s, not {time_s}")
+            self._check(step)
+        if every_s is not None and every_s <= 0:
+            raise ValueError(f"every_s is more than 0, not {every_s}")
+        schedule = _Schedule(self._clock, self._step, planned, every_s)
+        schedule.begin()
+        return schedule.stop
+
+    def _check(self, step: Link | Mapping[str, Any]) -> None:
+        if not isinstance(step, Link):
+            self._link.replace(**step)  # a wrong one is told when it is planned
+
+    def _step(self, step: Link | Mapping[str, Any]) -> None:
+        if isinstance(step, Link):
+            self._change(step, {})
+        else:
+            self._change(None, step)
 
     def carry(self, packet: Packet, arrived: Arrived) -> None:
         """Take a packet; call back when it arrives, twice if it is duplicated, or not at all."""
@@ -161,10 +211,8 @@ class Wire:
             stats.too_large += 1
             self._dropped(packet, "too large")
             return
-        gone_ns = self._queue(packet, size, link)
+        gone_ns = self._pass(packet, size, link)
         if gone_ns is None:
-            stats.queue_full += 1
-            self._dropped(packet, "queue full")
             return
         if link.loss and self._loses(link):
             stats.lost += 1
@@ -189,28 +237,31 @@ class Wire:
     def _happens(self, share: float) -> bool:
         return share > 0 and self._random.random() < share
 
-    def _queue(self, packet: Packet, size: int, link: Link) -> int | None:
-        """Return when the packet's last bit is gone; None: there is no room for it."""
-        now_ns = self._clock.now_ns
+    def _pass(self, packet: Packet, size: int, link: Link) -> int | None:
+        """Return when the packet's last bit is gone; None: it is dropped."""
+        now_ns, bottleneck, stats = self._clock.now_ns, self._bottleneck, self.stats
+        if link.policer_bit_per_s is not None and not bottleneck.police(
+            size, now_ns, link.policer_bit_per_s, link.policer_burst_bytes
+        ):
+            stats.policed += 1
+            self._dropped(packet, "policed")
+            return None
         if link.rate_bit_per_s is None:
             return now_ns
-        waiting = self._waiting
-        while waiting and waiting[0][0] <= now_ns:
-            self._waiting_bytes -= waiting.popleft()[1]
-        start_ns = max(now_ns, self._free_ns)
-        if start_ns > now_ns:
-            if link.queue_packets is not None and len(waiting) >= link.queue_packets:
-                return None
-            if link.queue_bytes is not None and self._waiting_bytes + size > link.queue_bytes:
-                return None
-            if link.ecn_mark_bytes is not None and self._waiting_bytes > link.ecn_mark_bytes and packet.is_ecn_capable:
-                packet.mark()
-                self.stats.marked += 1
-            waiting.append((start_ns, size))
-            self._waiting_bytes += size
-            self.stats.max_queue_bytes = max(self.stats.max_queue_bytes, self._waiting_bytes)
-        self._free_ns = start_ns + round(size * 8e9 / link.rate_bit_per_s)
-        return self._free_ns
+        codel_ns = None
+        if link.codel_target_s is not None:
+            codel_ns = round(link.codel_target_s * 1e9), round(link.codel_interval_s * 1e9)
+        gone_ns = bottleneck.leave_ns(
+            packet, size, now_ns, rate_bit_per_s=link.rate_bit_per_s, most_bytes=link.queue_bytes,
+            most_packets=link.queue_packets, mark_bytes=link.ecn_mark_bytes, codel_ns=codel_ns,
+        )  # fmt: skip
+        stats.marked, stats.max_queue_bytes = bottleneck.marked, bottleneck.max_bytes
+        if isinstance(gone_ns, int):
+            return gone_ns
+        stats.queue_full += gone_ns == "queue full"
+        stats.codel += gone_ns == "codel"
+        self._dropped(packet, gone_ns)
+        return None
 
     def _loses(self, link: Link) -> bool:
         if link.loss_run_limit and self._lost_in_a_row >= link.loss_run_limit:
@@ -247,3 +298,44 @@ class Wire:
             return when_ns + round(link.reorder_s * 1e9)
         self._last_ns = max(self._last_ns, when_ns)  # whoever came before is not overtaken
         return self._last_ns
+
+
+@final
+class _Schedule:
+    """Take steps at their times, round after round. Each step sets off the next, so that ending it leaves one call at most."""
+
+    def __init__(
+        self,
+        clock: SimClock,
+        take: Callable[[Link | Mapping[str, Any]], None],
+        steps: list[tuple[float, Link | Mapping[str, Any]]],
+        every_s: float | None,
+    ) -> None:
+        self._clock = clock
+        self._take = take
+        self._steps = steps
+        self._every_ns = None if every_s is None else round(every_s * 1e9)
+        self._round_ns = clock.now_ns
+        self._next = 0
+
+    def begin(self) -> None:
+        if self._steps:
+            self._clock.at(self._due_ns(), self._go)
+
+    def _due_ns(self) -> int:
+        return self._round_ns + round(self._steps[self._next][0] * 1e9)
+
+    def _go(self) -> None:
+        if not self._steps:
+            return
+        self._take(self._steps[self._next][1])
+        self._next += 1
+        if self._next == len(self._steps):
+            if self._every_ns is None:
+                return
+            self._next = 0
+            self._round_ns += self._every_ns
+        self._clock.at(self._due_ns(), self._go)
+
+    def stop(self) -> None:
+        self._steps = []

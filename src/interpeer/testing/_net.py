@@ -25,7 +25,9 @@ from interpeer.testing._driver import SimDriver, is_loopback
 from interpeer.testing._errors import SimulationError
 from interpeer.testing._link import Link, Wire
 from interpeer.testing._loop import SimLoop
+from interpeer.testing._nat import Nat, addresses_like
 from interpeer.testing._packet import Fate, Packet, is_ipv4, to_endpoint
+from interpeer.testing._port import Listener
 
 FIRST_PORT = 49_152
 _MAPPED = b"\0" * 10 + b"\xff\xff"
@@ -86,7 +88,8 @@ class Host:
         self.down = down
         """What all packets to it come through last, if anything."""
         self._packed: list[bytes] = []
-        self._sockets: dict[tuple[bytes, int], SimDriver] = {}
+        self.nat: Nat | None = None
+        self._sockets: dict[tuple[bytes, int], Listener] = {}
         self._next_port = FIRST_PORT
         self._numbers = itertools.count(1)
         self._random = random.Random(f"{net.seed} host {name}")
@@ -137,8 +140,40 @@ class Host:
             raise ValueError(f"a host has at most one address of each family, not {', '.join(addresses)}")
         self.net._register(self, self._packed, packed)
         self._packed = packed
-        for driver in set(self._sockets.values()):
-            driver.learn_addresses()
+        for listener in set(self._sockets.values()):
+            listener.learn_addresses()
+
+    def rebind(self, *, address: bool = False, after_s: float = 0.0, every_s: float | None = None) -> Callable[[], None]:
+        """Have a NAT in front of this host forget its ports, now or later, once or again and again; return what ends this.
+
+        From then on the host's packets come from other ports, with `address=True` from another address, too, and what is
+        sent to the old ones finds nobody, packets on their way to the NAT included. Nothing on the host notices. The NAT
+        stands between the links to other hosts and the host's own access, its `up` and `down`. Raises ValueError."""
+        if every_s is not None and every_s <= 0:
+            raise ValueError(f"every_s is more than 0, not {every_s}")
+        clock, is_over = self.net.clock, False
+
+        def rebind() -> None:
+            if is_over:
+                return
+            if self.nat is None:
+                self.nat = Nat()
+            before = self.nat.addresses
+            after = addresses_like(self._packed, next(self.net._outside)) if address else before
+            self.net._register(self, before, after)
+            self.nat.rebind(after)
+            if every_s is not None:
+                clock.at(clock.now_ns + round(every_s * 1e9), rebind)
+
+        def stop() -> None:
+            nonlocal is_over
+            is_over = True
+
+        if after_s > 0:
+            clock.at(clock.now_ns + round(after_s * 1e9), rebind)
+        else:
+            rebind()
+        return stop
 
     def unplug(self) -> None:
         """Pull the plug: nothing goes out, and nothing comes in, that is on its way included. The host itself works on."""
@@ -152,26 +187,31 @@ class Host:
         """Tell whether an address, of 16 bytes, is the host's."""
         return address in self._packed
 
+    @property
+    def packed_addresses(self) -> tuple[bytes, ...]:
+        """Its addresses of 16 bytes."""
+        return tuple(self._packed)
+
     def packed_like(self, endpoint: CoreEndpoint) -> bytes | None:
         """Return the host's address of the same family."""
         return next((packed for packed in self._packed if is_ipv4((packed, 0, 0)) == is_ipv4(endpoint)), None)
 
-    def bind(self, address: bytes, port: int, driver: SimDriver) -> CoreEndpoint:
-        """Give a driver a port, any for 0. Raises OSError."""
+    def bind(self, address: bytes, port: int, listener: Listener) -> CoreEndpoint:
+        """Give somebody a port, any for 0. Raises OSError."""
         while not port:
             if (address, self._next_port) not in self._sockets:
                 port = self._next_port
             self._next_port += 1
         if (address, port) in self._sockets:
             raise OSError(errno.EADDRINUSE, "another node has this port")
-        self._sockets[address, port] = driver
+        self._sockets[address, port] = listener
         return address, port, 0
 
     def unbind(self, bound: CoreEndpoint) -> None:
         """Take a port back."""
         del self._sockets[bound[0], bound[1]]
 
-    def listener(self, target: CoreEndpoint) -> SimDriver | None:
+    def listener(self, target: CoreEndpoint) -> Listener | None:
         """Return who gets what is sent there; None: nobody."""
         address, port, _ = target
         wildcard = _MAPPED + bytes(4) if is_ipv4(target) else bytes(16)
@@ -208,6 +248,7 @@ class SimNet:
         self._hosts: dict[str, Host] = {}
         self._by_address: dict[bytes, Host] = {}
         self._wires: dict[tuple[Host, Host], Wire] = {}
+        self._outside = itertools.count(1)  # addresses of NATs
         self._groups: dict[Host, int] = {}
         self._interceptors: list[Interceptor] = []
         self._observers: list[Callable[[Fate], object]] = []
@@ -256,6 +297,24 @@ class SimNet:
         """Set both directions between two hosts; `back`, if given, is that from `b` to `a`."""
         self.wire(a, b).set(link, **changes)
         self.wire(b, a).set(back or link, **changes)
+
+    def bottleneck(self, link: Link, sources: Iterable[Host], targets: Iterable[Host]) -> Wire:
+        """Let everything from any of some hosts to any of others go through one wire, with one queue, and return it.
+
+        What the hosts' links do besides is theirs: a longer way for one of them is its own `up`. Raises ValueError.
+
+        >>> net = SimNet(clock=SimClock())
+        >>> a, b, c, d = (net.host() for _ in range(4))
+        >>> shared = net.bottleneck(Link(rate_bit_per_s=10e6, queue_packets=25), [a, b], [c, d])
+        >>> net.wire(a, d) is net.wire(b, c) is shared
+        True
+        """
+        pairs = [(source, target) for source in sources for target in targets]
+        if any(source is target for source, target in pairs):
+            raise ValueError("a host reaches itself without a link")
+        shared = self._make_wire(link, f"bottleneck {', '.join(f'{a.name} to {b.name}' for a, b in pairs)}")
+        self._wires.update(dict.fromkeys(pairs, shared))
+        return shared
 
     def _make_wire(self, link: Link, name: str) -> Wire:
         return Wire(self.clock, link, f"{self.seed} wire {name}", self._end)
@@ -341,8 +400,10 @@ class SimNet:
 
     def _cross(self, packet: Packet) -> None:
         sender = packet.sender
-        target = self._by_address.get(packet.core_target[0])
         assert sender is not None
+        if sender.nat is not None:
+            sender.nat.outward(packet)
+        target = self._by_address.get(packet.core_target[0])
         if target is None:
             self._end(packet, "nobody there")
         elif self._groups and self._groups.get(sender, 0) != self._groups.get(target, 0):
@@ -354,7 +415,9 @@ class SimNet:
 
     def _come_down(self, packet: Packet) -> None:
         target = self._by_address.get(packet.core_target[0])
-        if target is not None and target.down is not None:
+        if target is not None and target.nat is not None and not target.nat.inward(packet):
+            self._end(packet, "not mapped")
+        elif target is not None and target.down is not None:
             target.down.carry(packet, self._arrive)
         else:
             self._arrive(packet)
@@ -364,14 +427,14 @@ class SimNet:
             target = packet.sender
         else:
             target = self._by_address.get(packet.core_target[0])
-        driver = target.listener(packet.core_target) if target is not None else None
-        if target is None or driver is None:
+        listener = target.listener(packet.core_target) if target is not None else None
+        if target is None or listener is None:
             self._end(packet, "nobody there")
         elif not target.is_plugged_in and target is not packet.sender:
             self._end(packet, "unplugged")
         else:
             self._end(packet, "delivered")
-            driver.receive(packet)
+            listener.receive(packet)
 
     def _end(self, packet: Packet, what: str) -> None:
         """Settle a packet's fate: count it, tell it, and let the digest have it."""

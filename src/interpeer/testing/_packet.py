@@ -136,8 +136,8 @@ class Fate:
     payload_bytes: int
     kind: str
     what: str
-    """"delivered", or why not: "lost", "queue full", "too large", "down", "partitioned", "unplugged", "nobody there",
-    "intercepted"."""
+    """"delivered", or why not: "lost", "queue full", "codel", "policed", "too large", "down", "partitioned", "unplugged",
+    "not mapped", "nobody there", "intercepted"."""
     notes: str
     """What happened on the way, in order: "corrupted", "duplicate", "late" for reordered, "marked" for ECN."""
 

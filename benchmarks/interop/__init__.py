@@ -1,0 +1,1 @@
+"""The cases of the QUIC interop runner: `python -m benchmarks interop`."""
