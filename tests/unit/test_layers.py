@@ -13,7 +13,7 @@ CORE = ROOT / "src/_core"
 PYTHON = ROOT / "src/interpeer"
 
 L0 = {"wire", "crypto", "replay", "timers", "slab", "rangeset", "table", "links"}
-L1 = {"noise", "loss", "cc", "stream", "datagram", "path", "buffer", "protection"}
+L1 = {"noise", "loss", "cc", "stream", "datagram", "path", "buffer", "protection", "fec"}
 L2 = {"handshake", "dial", "answer", "context", "conn", "delivery", "deadlines", "ingress", "compose", "egress"}
 L3 = {"registry", "reception", "engine"}
 DOORS = {"entry", "connection_handle", "stream_handle", "control"}  # what Python holds of an engine
@@ -51,6 +51,7 @@ ALLOWED: dict[str, set[str]] = {
     "probe_memory": L0 | L1 | L2 | {"probe"},
     "probe_transport": L0 | L1 | L2 | {"probe", "probe_memory"},
     "probe_handshake": L0 | L1 | L2 | {"probe", "probe_wire"},
+    "probe_fec": L0 | L1 | L2 | {"probe"},
     "probe_conn": L0 | L1 | L2 | {"probe", "probe_wire"},
     "probe_loops": L0 | L1 | L2 | {"probe", "engine"},
 }
