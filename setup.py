@@ -37,6 +37,7 @@ MODULES = (
     "noise",
     "path",
     "protection",
+    "rekey",
     "stream",
     "answer",
     "conn",
@@ -48,6 +49,7 @@ MODULES = (
     "egress",
     "handshake",
     "ingress",
+    "keys",
     "engine",
     "reception",
     "registry",
@@ -65,6 +67,7 @@ MODULES = (
     "probe_handshake",
     "probe_loops",
     "probe_memory",
+    "probe_rekey",
     "probe_transport",
     "probe_wire",
 )

@@ -11,6 +11,7 @@ from interpeer._core.conn cimport (
     Conn, conn_close_info, conn_input, conn_wake)
 from interpeer._core.datagram cimport messages_trim
 from interpeer._core.delivery cimport conn_handle_recovery_timeout
+from interpeer._core.keys cimport keys_handle_timeout
 from interpeer._core.loss cimport recovery_deadline, recovery_pto_ns
 from interpeer._core.path cimport Path
 from interpeer._core.protection cimport recv_keys_forget_previous
@@ -54,6 +55,7 @@ cdef uint64_t conn_deadline_ns(const Conn *c) noexcept nogil:
     if c.pto_probes == 0:
         deadline = earlier(deadline, recovery_deadline(&c.path.recovery, c.peer_ack_delay_ns))
     deadline = earlier(deadline, c.paced_until_ns)
+    deadline = earlier(deadline, c.rekey.deadline_ns)
     return earlier(deadline, c.previous_until_ns)
 
 
@@ -76,6 +78,8 @@ cdef void conn_handle_timeout(Conn *c, uint64_t now_ns) noexcept nogil:
     if c.previous_until_ns and c.previous_until_ns <= now_ns:
         recv_keys_forget_previous(&c.recv)
         c.previous_until_ns = 0
+    if c.rekey.deadline_ns and c.rekey.deadline_ns <= now_ns:
+        keys_handle_timeout(c, now_ns)
     if p.ack_deadline_ns and p.ack_deadline_ns <= now_ns:
         p.ack_now = True
     deadline = recovery_deadline(&p.recovery, c.peer_ack_delay_ns)

@@ -8,11 +8,11 @@ from libc.stdint cimport uint8_t, uint64_t
 
 from interpeer._core.cc cimport cc_handle_congestion
 from interpeer._core.conn cimport (
-    CONN_OPEN, CONN_PENDING_MAX_DATA, CONN_PENDING_MAX_STREAMS, Conn, conn_find_stream, conn_settle_stream,
-    conn_stream_changed, conn_wake)
+    CONN_OPEN, CONN_PENDING_MAX_DATA, CONN_PENDING_MAX_STREAMS, CONN_PENDING_REKEY, Conn, conn_find_stream,
+    conn_settle_stream, conn_stream_changed, conn_wake)
 from interpeer._core.loss cimport (
     RECORD_MAX_STREAM_DATA, RECORD_RESET_STREAM, RECORD_STOP_SENDING, RECORD_STREAM, SENT_FIN, SENT_MAX_DATA,
-    SENT_MAX_STREAMS, SENT_STREAM, AckOutcome, FrameRecord, SentPacket, recovery_handle_timeout, recovery_oldest)
+    SENT_MAX_STREAMS, SENT_REKEY, SENT_STREAM, AckOutcome, FrameRecord, SentPacket, recovery_handle_timeout, recovery_oldest)
 from interpeer._core.path cimport ECN_FAILED, ECN_TESTING, Path, path_handle_ack_acked
 from interpeer._core.slab cimport pool_give
 from interpeer._core.stream cimport (
@@ -85,6 +85,8 @@ cdef void requeue(Conn *c, const SentPacket *p) noexcept nogil:
         c.pending |= CONN_PENDING_MAX_DATA
     if p.flags & SENT_MAX_STREAMS:
         c.pending |= CONN_PENDING_MAX_STREAMS
+    if p.flags & SENT_REKEY:
+        c.pending |= CONN_PENDING_REKEY
     conn_wake(c)
 
 

@@ -14,15 +14,16 @@ from interpeer._core.conn cimport (
     CLOSED_LOCALLY, CONN_CLOSING, CONN_DRAINING, CONN_OPEN, CONN_PENDING_CLOSE, CONN_PENDING_MAX_DATA,
     CONN_PENDING_MAX_STREAMS, Conn, conn_fail)
 from interpeer._core.context cimport entropy_take
+from interpeer._core.keys cimport keys_drive, keys_may_seal
 from interpeer._core.links cimport is_linked
 from interpeer._core.loss cimport (
     SENT_ELICITING, recovery_add, recovery_pto_ns, recovery_sent, recovery_skip, recovery_start_at)
 from interpeer._core.path cimport ECN_FAILED, PING_EVERY, Path, path_write_ack
-from interpeer._core.protection cimport protect, send_keys_update
+from interpeer._core.protection cimport protect
 from interpeer._core.slab cimport MAX_SEGMENTS, MAX_UDP_PAYLOAD, SEND_BATCH_BYTES, SEND_ENTRIES, Datagrams, SendBatch
 from interpeer._core.stream cimport READER_PAUSE_NS
 from interpeer._core.wire cimport (
-    CODE_AEAD_LIMIT, CODE_INTERNAL, CODE_PROTOCOL, FRAME_CLOSE, FRAME_CLOSE_APP, FRAME_PADDING, HEADER_BYTES,
+    CODE_INTERNAL, CODE_PROTOCOL, FRAME_CLOSE, FRAME_CLOSE_APP, FRAME_PADDING, HEADER_BYTES,
     write_varint)
 
 cdef enum:
@@ -41,6 +42,7 @@ cdef int conn_transmit(Conn *c, SendBatch *batch, uint64_t now_ns) noexcept nogi
         return transmit_close(c, batch, now_ns)
     if not c.path.is_proven and c.state == CONN_OPEN:
         return transmit_proof(c, batch, now_ns)
+    keys_drive(c, now_ns)
     raise_limits(c, now_ns)
     while c.state == CONN_OPEN:
         may_send_data = has_data(c) and is_released(c, now_ns)
@@ -136,7 +138,7 @@ cdef int build_packet(Conn *c, SendBatch *batch, uint64_t now_ns, bint with_data
     cdef Path *p = &c.path
     cdef Py_ssize_t bytes
     cdef uint64_t number
-    if maybe_update_keys(c) != 0:
+    if keys_may_seal(c) != 0:
         return -1
     if p.recovery.next - p.recovery.base > MAX_UNSETTLED + 4 * p.recovery.eliciting_in_flight:
         conn_fail(c, CODE_PROTOCOL, b"nothing is acknowledged")
@@ -149,6 +151,7 @@ cdef int build_packet(Conn *c, SendBatch *batch, uint64_t now_ns, bint with_data
     b.at = b.start + HEADER_BYTES
     b.end = b.start + most_bytes(p) - c.send.aead.tag_bytes
     b.tail = NULL
+    b.tail_bytes = 0
     b.is_eliciting = False
     number = p.recovery.next
     b.sent = recovery_add(&p.recovery, now_ns)
@@ -256,26 +259,6 @@ cdef void enter(SendBatch *batch, Path *p, uint32_t bytes) noexcept nogil:
     memcpy(d.local, p.local, sizeof(d.local))
     d.interface = 0                 # the way is the system's choice; a link-local address carries its scope
     d.ecn = ecn
-
-
-cdef int maybe_update_keys(Conn *c) noexcept nogil:
-    """Use the next key when this one has sealed enough; end the connection when it must not seal any more.
-
-    An update waits until the peer has acknowledged a packet of this epoch, so that two never overlap."""
-    if c.send.sealed < c.context.limits.key_update_packets:
-        return 0
-    if c.epoch_confirmed:
-        if send_keys_update(&c.send) != 0:
-            conn_fail(c, CODE_INTERNAL, b"out of memory")
-            return -1
-        c.epoch_first = c.path.recovery.next
-        c.epoch_confirmed = False
-        c.context.counters.key_updates += 1
-        return 0
-    if c.send.sealed >= c.context.limits.key_limit_packets:
-        conn_fail(c, CODE_AEAD_LIMIT, b"the key is used up and its successor is not confirmed")
-        return -1
-    return 0
 
 
 cdef void maybe_skip_number(Conn *c) noexcept nogil:

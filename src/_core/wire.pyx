@@ -88,6 +88,9 @@ cdef int parse_frame(Reader *r, Frame *f) noexcept nogil:
         if read_varint(r, &f.value) != PARSE_OK:
             return PARSE_ERROR
         return read_bytes(r, f)
+    if f.type == FRAME_REKEY or f.type == FRAME_REKEY_ANSWER:
+        f.bytes = REKEY_MESSAGE_BYTES if f.type == FRAME_REKEY else REKEY_ANSWER_MESSAGE_BYTES
+        return PARSE_ERROR if read_varint(r, &f.value) != PARSE_OK else take(r, f.bytes, &f.data)
     if f.type >= FRAME_IGNORABLE:
         return read_bytes(r, f)
     return PARSE_ERROR

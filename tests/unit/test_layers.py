@@ -14,7 +14,7 @@ PYTHON = ROOT / "src/interpeer"
 
 L0 = {"wire", "crypto", "replay", "timers", "slab", "rangeset", "table", "links"}
 L1 = {"noise", "loss", "cc", "stream", "datagram", "path", "buffer", "protection", "fec"}
-L2 = {"handshake", "dial", "answer", "context", "conn", "delivery", "deadlines", "ingress", "compose", "egress"}
+L2 = {"handshake", "dial", "answer", "context", "conn", "delivery", "deadlines", "ingress", "compose", "egress", "rekey", "keys"}
 L3 = {"registry", "reception", "engine"}
 DOORS = {"entry", "connection_handle", "stream_handle", "control"}  # what Python holds of an engine
 # Within a layer, where one thing is made of another. Each is a decision: keep them few, and never both ways.
@@ -23,12 +23,13 @@ SIDEWAYS: dict[str, set[str]] = {
     "path": {"cc", "loss"},
     "dial": {"handshake"},
     "answer": {"handshake"},
-    "conn": {"context"},
+    "conn": {"context", "rekey"},
+    "keys": {"conn", "context", "rekey"},
     "delivery": {"conn"},
-    "deadlines": {"conn", "delivery"},
-    "ingress": {"conn", "delivery"},
-    "compose": {"conn", "context"},
-    "egress": {"compose", "conn", "context"},
+    "deadlines": {"conn", "delivery", "keys"},
+    "ingress": {"conn", "delivery", "keys", "rekey"},
+    "compose": {"conn", "context", "rekey"},
+    "egress": {"compose", "conn", "context", "keys"},
     "reception": {"registry"},
     "engine": {"registry", "reception"},
     "connection_handle": {"entry", "stream_handle"},
@@ -51,6 +52,7 @@ ALLOWED: dict[str, set[str]] = {
     "probe_memory": L0 | L1 | L2 | {"probe"},
     "probe_transport": L0 | L1 | L2 | {"probe", "probe_memory"},
     "probe_handshake": L0 | L1 | L2 | {"probe", "probe_wire"},
+    "probe_rekey": L0 | L1 | L2 | {"probe", "probe_wire"},
     "probe_fec": L0 | L1 | L2 | {"probe"},
     "probe_conn": L0 | L1 | L2 | {"probe", "probe_wire"},
     "probe_loops": L0 | L1 | L2 | {"probe", "engine"},

@@ -6,6 +6,7 @@ from interpeer._core.links cimport Link
 from interpeer._core.loss cimport SentPacket
 from interpeer._core.path cimport Path
 from interpeer._core.protection cimport RecvKeys, SendKeys
+from interpeer._core.rekey cimport Rekey
 from interpeer._core.slab cimport Endpoint
 from interpeer._core.stream cimport Stream
 from interpeer._core.table cimport Table
@@ -48,6 +49,7 @@ cdef enum:                          # Conn.pending: control frames to be sent
     CONN_PENDING_MAX_DATA = 0x02
     CONN_PENDING_MAX_STREAMS = 0x04
     CONN_PENDING_CLOSE = 0x08
+    CONN_PENDING_REKEY = 0x40       # our message of an agreement on fresh keys
 
 cdef enum:                          # Conn.events and Conn.wanted
     CONN_EVENT_OPEN = 0x01
@@ -85,6 +87,7 @@ cdef struct Conn:
     RecvKeys recv
     uint64_t epoch_first            # first packet number sealed in this epoch
     bint epoch_confirmed            # one of them was acknowledged
+    Rekey rekey                     # fresh keys, agreed by time
     uint64_t previous_until_ns      # when the last receiving key is forgotten; 0: there is none
     bint has_reset_token
     uint8_t reset_token[16]         # what the peer would send

@@ -65,8 +65,12 @@ cdef enum:                          # frames
     FRAME_MAX_STREAMS = 0x12
     FRAME_DATAGRAM = 0x16           # to the end of the packet; 0x17 with its length
     FRAME_DATAGRAM_LEN = 0x17
+    FRAME_REKEY = 0x1E              # fresh keys: the sender's epoch that uses them first, and a Noise message
+    FRAME_REKEY_ANSWER = 0x1F
     FRAME_IGNORABLE = 0x40          # types from here on carry their length, and unknown ones are skipped
     MAX_ACK_RANGES = 64             # in one ACK frame, ours and theirs
+    REKEY_MESSAGE_BYTES = 96        # of Noise IK's first message without a payload: e 32, s 48, tag 16
+    REKEY_ANSWER_MESSAGE_BYTES = 48     # and of its second: e 32, tag 16
 
 cdef enum:                          # error codes of CLOSE frames, RESET_STREAM uses the application's own
     CODE_NO_ERROR = 0x00
