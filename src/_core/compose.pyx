@@ -12,16 +12,17 @@ from interpeer._core.cids cimport (
     LOCAL_SENT, LOCAL_UNSENT, REMOTE_RETIRED, REMOTE_RETIRING, LocalCid, RemoteCid, remote_cids_in_state)
 from interpeer._core.conn cimport (
     CONN_EVENT_DATAGRAM_ROOM, CONN_PENDING_IDS, CONN_PENDING_MAX_DATA, CONN_PENDING_MAX_STREAMS, CONN_PENDING_PATHS,
-    CONN_PENDING_PING, SCHEDULE_REDUNDANT, Conn, conn_notify)
+    CONN_PENDING_PING, CONN_PENDING_REKEY, SCHEDULE_REDUNDANT, Conn, conn_notify)
 from interpeer._core.datagram cimport messages_next_bytes, messages_pop
 from interpeer._core.links cimport Link, first_link, is_linked, link_last, unlink
 from interpeer._core.loss cimport (
     RECORD_MAX_STREAM_DATA, RECORD_NEW_CID, RECORD_PATH_ABANDON, RECORD_PATH_STATUS, RECORD_RESET_STREAM,
     RECORD_RETIRE_CID, RECORD_STOP_SENDING, RECORD_STREAM, SENT_FIN, SENT_MAX_DATA, SENT_MAX_STREAMS,
-    SENT_OUTSTANDING, SENT_STREAM, FrameRecord, recovery_pto_ns)
+    SENT_OUTSTANDING, SENT_REKEY, SENT_STREAM, FrameRecord, recovery_pto_ns)
 from interpeer._core.path cimport (
     PATH_PENDING_ABANDON, PATH_PENDING_PING, PATH_PENDING_STATUS, Path, path_challenge_is_due, path_challenge_sent,
     path_is_live, path_write_ack)
+from interpeer._core.rekey cimport REKEY_ROOM, rekey_has_message, rekey_note_use, rekey_write
 from interpeer._core.slab cimport pool_give, pool_take
 from interpeer._core.stream cimport (
     PENDING_ANNOUNCE, PENDING_MAX_DATA, PENDING_RESET, PENDING_STOP, Stream, stream_copy, stream_has_data,
@@ -124,8 +125,10 @@ cdef void compose_ping(Builder *b) noexcept nogil:
 cdef void compose_frames(Builder *b) noexcept nogil:
     """Fill the packet: control frames, then datagrams and streams, each first in turn."""
     cdef Conn *c = b.c
+    cdef uint8_t *data
     if c.pending:
         write_control(b)
+    data = b.at
     if c.messages_out.count and not (c.streams_first and is_linked(&c.sendable)):
         c.streams_first = True
         write_datagrams(b)
@@ -136,6 +139,8 @@ cdef void compose_frames(Builder *b) noexcept nogil:
         write_streams(b)
         if c.context.limits.bundle:
             write_datagrams(b)
+    if b.at != data:
+        rekey_note_use(&c.rekey, b.at - data + b.tail_bytes, b.now_ns)
     if not b.is_eliciting and b.path.pto_probes:
         compose_ping(b)
 
@@ -153,6 +158,8 @@ cdef void write_control(Builder *b) noexcept nogil:
         compose_paths(b)
     if c.pending & CONN_PENDING_PING:
         compose_ping(b)
+    if c.pending & CONN_PENDING_REKEY and room(b) >= REKEY_ROOM:
+        write_rekey(b)
     if c.pending & CONN_PENDING_MAX_DATA and room(b) >= FRAME_ROOM:
         write_number(b, FRAME_MAX_DATA, c.data_allowed)
         b.sent.flags |= SENT_MAX_DATA
@@ -220,6 +227,15 @@ cdef bint note(Builder *b, uint8_t kind, uint64_t path, uint64_t number) noexcep
     record.offset = number
     b.is_eliciting = True
     return True
+
+
+cdef void write_rekey(Builder *b) noexcept nogil:
+    """Our message of an agreement on fresh keys, if it still means something."""
+    b.c.pending &= ~CONN_PENDING_REKEY
+    if rekey_has_message(&b.c.rekey):
+        b.at = rekey_write(&b.c.rekey, b.at)
+        b.sent.flags |= SENT_REKEY
+        b.is_eliciting = True
 
 
 cdef void write_datagrams(Builder *b) noexcept nogil:

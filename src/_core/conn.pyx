@@ -17,6 +17,7 @@ from interpeer._core.links cimport link_init, link_last, unlink
 from interpeer._core.loss cimport recovery_free
 from interpeer._core.path cimport Path, path_free, path_is_live
 from interpeer._core.protection cimport recv_keys_init, recv_keys_wipe, send_keys_init, send_keys_wipe
+from interpeer._core.rekey cimport rekey_free, rekey_init
 from interpeer._core.slab cimport MAX_UDP_PAYLOAD, pool_give, pool_take
 from interpeer._core.stream cimport (
     PENDING_ANNOUNCE, PENDING_MAX_DATA, RECV_OPEN, RECV_SIZE_KNOWN, SEND_FINISHING, SEND_OPEN, STREAM_EVENT_ACKED,
@@ -157,6 +158,7 @@ cdef void conn_free(Conn *c) noexcept nogil:
     messages_free(&c.messages_in)
     send_keys_wipe(&c.send)
     recv_keys_wipe(&c.recv)
+    rekey_free(&c.rekey)
     unlink(&c.ready)
     unlink(&c.eventful)
     unlink(&c.member)
@@ -169,7 +171,8 @@ cdef int conn_start(Conn *c, int suite, const uint8_t *send_secret, const uint8_
     """Take keys and the peer's parameters; the path is set. Return 0, or -1 when the keys cannot be made."""
     cdef Context *x = c.context
     c.suite = suite
-    if send_keys_init(&c.send, suite, send_secret) != 0 or recv_keys_init(&c.recv, suite, recv_secret) != 0:
+    if send_keys_init(&c.send, suite, send_secret) != 0 or recv_keys_init(&c.recv, suite, recv_secret) != 0 \
+            or rekey_init(&c.rekey, c.is_initiator, send_secret, recv_secret, x.limits.rekey_ns, now_ns) != 0:
         return -1
     c.data_limit = peer.max_data
     c.first_stream_limit = peer.max_stream_data

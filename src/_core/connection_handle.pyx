@@ -59,6 +59,8 @@ cdef struct Figures:                # what stats() tells
     uint64_t ecn_ce
     uint64_t key_epoch
     uint64_t peer_key_epoch
+    uint64_t rekeys
+    uint64_t key_age_ns
     uint64_t data_sent
     uint64_t data_limit
     uint64_t data_received
@@ -67,6 +69,12 @@ cdef struct Figures:                # what stats() tells
     uint64_t datagrams_queued
     uint64_t datagrams_waiting
     uint64_t datagrams_dropped
+
+
+cdef uint64_t age_ns(const Conn *c) noexcept nogil:
+    """Return how old the keys were that the last packet was under: the time since they were agreed."""
+    cdef uint64_t last = c.last_received_ns if c.last_received_ns > c.last_sent_ns else c.last_sent_ns
+    return last - c.rekey.fresh_ns if last > c.rekey.fresh_ns else 0
 
 
 cdef object MADE_HERE = object()    # nobody else has it: a handle of nothing would be read all the same
@@ -220,6 +228,8 @@ cdef class ConnectionHandle:
         figures.ecn_ce = p.ecn_ce
         figures.key_epoch = c.send.epoch
         figures.peer_key_epoch = c.recv.epoch
+        figures.rekeys = c.rekey.count
+        figures.key_age_ns = age_ns(c)
         figures.data_sent = c.data_sent
         figures.data_limit = c.data_limit
         figures.data_received = c.data_received

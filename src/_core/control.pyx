@@ -75,6 +75,7 @@ def configure(Engine engine not None, bytes seed not None, bytes network not Non
     if node_keys_init(&r.keys, <uint8_t *>PyBytes_AS_STRING(seed), <uint8_t *>PyBytes_AS_STRING(network),
                       <uint8_t>len(network), is_stored) != 0:
         raise RuntimeError("libsodium cannot derive the node's keys")
+    r.context.static_secret, r.context.static_public = r.keys.secret, r.keys.public_key
     for i, name in enumerate(protocols):
         if not 0 < len(name) <= MAX_PROTOCOL_BYTES:
             raise ValueError(f"a protocol's name has between 1 and {MAX_PROTOCOL_BYTES} bytes: {name!r}")

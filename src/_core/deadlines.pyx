@@ -12,6 +12,7 @@ from interpeer._core.conn cimport (
     Conn, conn_close_info, conn_input, conn_wake)
 from interpeer._core.datagram cimport messages_trim
 from interpeer._core.delivery cimport conn_handle_recovery_timeout
+from interpeer._core.keys cimport keys_handle_timeout
 from interpeer._core.loss cimport recovery_deadline, recovery_pto_ns
 from interpeer._core.path cimport PATH_PENDING_PING, SUSPECT_PTOS, Path, path_is_live, path_is_proven
 from interpeer._core.paths cimport paths_deadline_ns, paths_handle_timeout, paths_silent
@@ -81,6 +82,7 @@ cdef uint64_t conn_deadline_ns(const Conn *c) noexcept nogil:
     deadline = earlier(idle_deadline_ns(c), paths_deadline_ns(c))
     for i in range(c.path_count):
         deadline = earlier(deadline, path_deadline_ns(c, c.paths[i]))
+    deadline = earlier(deadline, c.rekey.deadline_ns)
     return earlier(deadline, c.previous_until_ns)
 
 
@@ -103,6 +105,8 @@ cdef void conn_handle_timeout(Conn *c, uint64_t now_ns) noexcept nogil:
     if c.previous_until_ns and c.previous_until_ns <= now_ns:
         recv_keys_forget_previous(&c.recv)
         c.previous_until_ns = 0
+    if c.rekey.deadline_ns and c.rekey.deadline_ns <= now_ns:
+        keys_handle_timeout(c, now_ns)
     paths_handle_timeout(c, now_ns)
     for i in range(c.path_count):
         handle_path_timeout(c, c.paths[i], now_ns)

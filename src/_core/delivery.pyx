@@ -11,12 +11,12 @@ from interpeer._core.cids cimport (
     LOCAL_SENT, LOCAL_UNSENT, REMOTE_FREE, REMOTE_RETIRED, REMOTE_RETIRING, LocalCid, RemoteCid, local_cid_find,
     remote_cids_find)
 from interpeer._core.conn cimport (
-    CONN_OPEN, CONN_PENDING_IDS, CONN_PENDING_MAX_DATA, CONN_PENDING_MAX_STREAMS, CONN_PENDING_PATHS, Conn,
-    conn_find_stream, conn_settle_stream, conn_stream_changed, conn_wake)
+    CONN_OPEN, CONN_PENDING_IDS, CONN_PENDING_MAX_DATA, CONN_PENDING_MAX_STREAMS, CONN_PENDING_PATHS,
+    CONN_PENDING_REKEY, Conn, conn_find_stream, conn_settle_stream, conn_stream_changed, conn_wake)
 from interpeer._core.loss cimport (
     RECORD_MAX_STREAM_DATA, RECORD_NEW_CID, RECORD_PATH_ABANDON, RECORD_PATH_STATUS, RECORD_RESET_STREAM,
-    RECORD_RETIRE_CID, RECORD_STOP_SENDING, RECORD_STREAM, SENT_FIN, SENT_MAX_DATA, SENT_MAX_STREAMS, SENT_STREAM,
-    AckOutcome, FrameRecord, SentPacket, recovery_handle_timeout, recovery_oldest)
+    RECORD_RETIRE_CID, RECORD_STOP_SENDING, RECORD_STREAM, SENT_FIN, SENT_MAX_DATA, SENT_MAX_STREAMS, SENT_REKEY,
+    SENT_STREAM, AckOutcome, FrameRecord, SentPacket, recovery_handle_timeout, recovery_oldest)
 from interpeer._core.path cimport (
     ECN_FAILED, ECN_TESTING, PATH_PENDING_ABANDON, PATH_PENDING_STATUS, Path, path_handle_ack_acked)
 from interpeer._core.slab cimport pool_give
@@ -95,6 +95,8 @@ cdef void requeue(Conn *c, const SentPacket *p) noexcept nogil:
         c.pending |= CONN_PENDING_MAX_DATA
     if p.flags & SENT_MAX_STREAMS:
         c.pending |= CONN_PENDING_MAX_STREAMS
+    if p.flags & SENT_REKEY:
+        c.pending |= CONN_PENDING_REKEY
     conn_wake(c)
 
 

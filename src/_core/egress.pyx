@@ -15,19 +15,20 @@ from interpeer._core.conn cimport (
     CLOSED_LOCALLY, CONN_CLOSING, CONN_DRAINING, CONN_OPEN, CONN_PENDING_CLOSE, CONN_PENDING_MAX_DATA,
     CONN_PENDING_MAX_STREAMS, SCHEDULE_AGGREGATE, SCHEDULE_REDUNDANT, Conn, conn_fail)
 from interpeer._core.context cimport entropy_take
+from interpeer._core.keys cimport keys_drive, keys_may_seal
 from interpeer._core.links cimport is_linked
 from interpeer._core.loss cimport SENT_ELICITING, SentPacket, recovery_add, recovery_pto_ns, recovery_sent, recovery_skip
 from interpeer._core.path cimport (
-    ECN_FAILED, PATH_PENDING_PING, PATH_SUSPECT, PING_EVERY, Path, Validation, path_challenge_is_due, path_is_from,
-    path_is_live, path_is_proven, path_write_ack)
-from interpeer._core.paths cimport TIER_UNUSABLE, paths_is_faster, paths_rotate_cid, paths_tidy, paths_tier
-from interpeer._core.protection cimport protect, send_keys_update
+    ECN_FAILED, PATH_PENDING_PING, PING_EVERY, Path, Validation, path_challenge_is_due, path_is_from, path_is_live,
+    path_is_proven, path_write_ack)
+from interpeer._core.paths cimport TIER_UNUSABLE, paths_is_faster, paths_tidy, paths_tier
+from interpeer._core.protection cimport protect
 from interpeer._core.slab cimport (
     MAX_SEGMENTS, MAX_UDP_PAYLOAD, SEND_BATCH_BYTES, SEND_ENTRIES, SLOT_BYTES, Datagrams, Endpoint, SendBatch)
 from interpeer._core.stream cimport READER_PAUSE_NS
 from interpeer._core.wire cimport (
-    BASE_DATAGRAM_BYTES, CHALLENGE_BYTES, CODE_AEAD_LIMIT, CODE_INTERNAL, CODE_PROTOCOL, FRAME_CLOSE, FRAME_CLOSE_APP,
-    FRAME_PADDING, FRAME_PATH_CHALLENGE, FRAME_PATH_RESPONSE, HEADER_BYTES, write_varint)
+    BASE_DATAGRAM_BYTES, CHALLENGE_BYTES, CODE_INTERNAL, CODE_PROTOCOL, FRAME_CLOSE, FRAME_CLOSE_APP, FRAME_PADDING,
+    FRAME_PATH_CHALLENGE, FRAME_PATH_RESPONSE, HEADER_BYTES, write_varint)
 
 cdef enum:
     CLOSE_PTOS = 3                  # closing lasts so many probe time-outs (RFC 9000, 10.2)
@@ -44,6 +45,7 @@ cdef int conn_transmit(Conn *c, SendBatch *batch, uint64_t now_ns) noexcept nogi
         return transmit_close(c, batch, now_ns)
     if c.path_count > 1:
         paths_tidy(c, now_ns)
+    keys_drive(c, now_ns)
     raise_limits(c, now_ns)
     for i in range(c.path_count):
         if transmit_proof(c, c.paths[i], batch, now_ns) == TRANSMIT_MORE:
@@ -224,7 +226,7 @@ cdef int build_packet(Conn *c, Path *p, SendBatch *batch, uint64_t now_ns, bint 
     """Build, seal and enter one packet. Return 0, or -1 when there was nothing to put in it after all."""
     cdef Builder b
     cdef uint64_t number
-    if may_seal(c) != 0:
+    if keys_may_seal(c) != 0:
         return -1
     if p.recovery.next - p.recovery.base > MAX_UNSETTLED + 4 * p.recovery.eliciting_in_flight:
         conn_fail(c, CODE_PROTOCOL, b"nothing is acknowledged")
@@ -260,6 +262,7 @@ cdef int begin_packet(Builder *b, Conn *c, Path *p, SendBatch *batch, uint64_t n
     b.at = b.start + HEADER_BYTES
     b.end = b.start + most_bytes(p) - c.send.aead.tag_bytes
     b.tail = NULL
+    b.tail_bytes = 0
     b.is_eliciting = False
     b.is_repeatable = True
     b.sent = recovery_add(&p.recovery, now_ns)
@@ -418,46 +421,6 @@ cdef Datagrams *add_entry(SendBatch *batch, void *owner, uint8_t *start, uint32_
     memcpy(d.local, local, sizeof(d.local))
     d.interface = 0                 # the way is the system's choice; a link-local address carries its scope
     return d
-
-
-cdef int may_seal(Conn *c) noexcept nogil:
-    """Use the next key when this one has sealed enough; end the connection when it must not seal any more.
-
-    An update waits until the peer has acknowledged a packet of this epoch on every path that has sent one, so that two never
-    overlap. With it goes another connection id."""
-    cdef Path *p
-    cdef uint32_t i
-    if c.send.sealed < c.context.limits.key_update_packets:
-        return 0
-    if is_epoch_confirmed(c):
-        if send_keys_update(&c.send) != 0:
-            conn_fail(c, CODE_INTERNAL, b"out of memory")
-            return -1
-        for i in range(c.path_count):
-            p = c.paths[i]
-            p.epoch_first = p.recovery.next
-            p.epoch_confirmed = False
-            paths_rotate_cid(c, p)
-        c.context.counters.key_updates += 1
-        return 0
-    if c.send.sealed >= c.context.limits.key_limit_packets:
-        conn_fail(c, CODE_AEAD_LIMIT, b"the key is used up and its successor is not confirmed")
-        return -1
-    return 0
-
-
-cdef bint is_epoch_confirmed(const Conn *c) noexcept nogil:
-    """Tell whether the peer is known to have the key in use, on every path where it was used."""
-    cdef const Path *p
-    cdef uint32_t i
-    cdef bint is_confirmed = False
-    for i in range(c.path_count):
-        p = c.paths[i]
-        if p.epoch_confirmed:
-            is_confirmed = True
-        elif path_is_live(p) and p.state != PATH_SUSPECT and p.recovery.next > p.epoch_first and path_is_proven(p):
-            return False
-    return is_confirmed
 
 
 cdef void maybe_skip_number(Conn *c, Path *p) noexcept nogil:

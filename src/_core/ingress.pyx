@@ -15,10 +15,12 @@ from interpeer._core.conn cimport (
     conn_stream_was_read, conn_wake)
 from interpeer._core.datagram cimport messages_push_dropping
 from interpeer._core.delivery cimport conn_count_lost
+from interpeer._core.keys cimport keys_handle_frame
 from interpeer._core.loss cimport LOSS_OK, AckOutcome, recovery_handle_ack, recovery_pto_ns
 from interpeer._core.path cimport PATH_SUSPECT, Path, path_handle_ecn, path_handle_number, path_is_live
 from interpeer._core.paths cimport paths_accept, paths_find, paths_follow, paths_give_credit, paths_handle_frame, paths_heard
 from interpeer._core.protection cimport UNPROTECT_FORGED, UNPROTECT_REPLAY, UNPROTECT_SHORT, recv_keys_update, unprotect
+from interpeer._core.rekey cimport rekey_handle_epoch, rekey_note_use
 from interpeer._core.replay cimport replay_accept
 from interpeer._core.slab cimport Datagrams, Endpoint
 from interpeer._core.stream cimport SEND_FINISHING, SEND_OPEN, STREAM_OK, Stream, stream_handle_data, stream_handle_reset
@@ -26,8 +28,9 @@ from interpeer._core.wire cimport (
     CODE_AEAD_LIMIT, CODE_CONNECTION_ID, CODE_FINAL_SIZE, CODE_FLOW_CONTROL, CODE_FRAME_ENCODING, CODE_GAPS,
     CODE_INTERNAL, CODE_PROTOCOL, CODE_STREAM_LIMIT, CODE_STREAM_STATE, FRAME_ACK, FRAME_ACK_ECN, FRAME_CLOSE,
     FRAME_CLOSE_APP, FRAME_DATAGRAM, FRAME_DATAGRAM_LEN, FRAME_IGNORABLE, FRAME_MAX_DATA, FRAME_MAX_STREAMS,
-    FRAME_MAX_STREAM_DATA, FRAME_NEW_CONNECTION_ID, FRAME_PATH_STATUS, FRAME_PING, FRAME_RESET_STREAM,
-    FRAME_STOP_SENDING, FRAME_STREAM, HEADER_BYTES, PARSE_END, PARSE_OK, Frame, Reader, parse_frame)
+    FRAME_MAX_STREAM_DATA, FRAME_NEW_CONNECTION_ID, FRAME_PATH_STATUS, FRAME_PING, FRAME_REKEY, FRAME_REKEY_ANSWER,
+    FRAME_RESET_STREAM, FRAME_STOP_SENDING, FRAME_STREAM, HEADER_BYTES, PARSE_END, PARSE_OK, Frame, Reader,
+    parse_frame)
 
 cdef enum:
     BURST_PACKETS = 3               # a window with less room than this counts as full
@@ -71,6 +74,7 @@ cdef int conn_handle_packet(Conn *c, uint32_t path, uint8_t *packet, uint32_t by
         if recv_keys_update(&c.recv) != 0:
             conn_fail(c, CODE_INTERNAL, b"out of memory")
             return 0
+        rekey_handle_epoch(&c.rekey, c.recv.epoch, now_ns)
         c.previous_until_ns = now_ns + PREVIOUS_KEY_PTOS * recovery_pto_ns(&p.recovery, c.peer_ack_delay_ns)
     conn_wake(c)
     if handle_frames(c, p, packet + HEADER_BYTES, n, from_, now_ns, &eliciting) == COMPLETE and path_is_live(p):
@@ -120,18 +124,23 @@ cdef int handle_frames(Conn *c, Path *p, const uint8_t *payload, Py_ssize_t n, c
     cdef Frame f
     cdef int result
     cdef uint64_t code
+    cdef bint is_use = False
     r.p = payload
     r.end = payload + n
     eliciting[0] = False
     while True:
         result = parse_frame(&r, &f)
         if result == PARSE_END:
+            if is_use:
+                rekey_note_use(&c.rekey, n, now_ns)
             return COMPLETE
         if result != PARSE_OK:
             conn_fail(c, CODE_FRAME_ENCODING, b"a frame cannot be read")
             return FAILED
         if f.type != FRAME_ACK and f.type != FRAME_ACK_ECN:
             eliciting[0] = True
+        # what is neither about packets nor about paths and keys is the application's
+        is_use |= FRAME_RESET_STREAM <= f.type <= FRAME_DATAGRAM_LEN or f.type > FRAME_REKEY_ANSWER
         code = handle_frame(c, p, &f, from_, now_ns)
         if code:
             conn_fail(c, code, reason_of(code))
@@ -189,6 +198,8 @@ cdef uint64_t handle_frame(Conn *c, Path *p, Frame *f, const Datagrams *from_, u
                         f.type == FRAME_CLOSE_APP, f.data, f.bytes)
         conn_input(c, CONN_IN_PEER_CLOSE)
         return 0
+    if f.type == FRAME_REKEY or f.type == FRAME_REKEY_ANSWER:
+        return keys_handle_frame(c, f, now_ns)
     # PING asks for nothing but an acknowledgement, and so does an ignorable frame that we do not know
     return 0 if f.type == FRAME_PING or f.type >= FRAME_IGNORABLE else CODE_FRAME_ENCODING
 

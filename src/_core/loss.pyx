@@ -278,9 +278,11 @@ cdef void recovery_handle_timeout(Recovery *r, uint64_t now_ns, uint64_t max_ack
 
 
 cdef const SentPacket *recovery_oldest(const Recovery *r) noexcept nogil:
-    """Return the oldest packet still outstanding that asks for an acknowledgement, or NULL."""
+    """Return the oldest packet still outstanding that carries something to be repeated, or NULL."""
     cdef uint64_t number
+    cdef const SentPacket *p
     for number in range(r.base, r.next):
-        if packet(r, number).flags & (SENT_OUTSTANDING | SENT_ELICITING) == SENT_OUTSTANDING | SENT_ELICITING:
-            return packet(r, number)
+        p = packet(r, number)
+        if p.flags & SENT_OUTSTANDING and (p.flags & ~<uint32_t>(SENT_OUTSTANDING | SENT_ELICITING) or p.more != NULL):
+            return p
     return NULL

@@ -8,7 +8,7 @@ from interpeer._core.cc cimport (
     CONTROLLER_CUBIC, AckSample, Congestion, cc_handle_ack, cc_handle_congestion, cc_init, cc_pacing_rate, cc_release_ns,
     cc_spend)
 from interpeer._core.loss cimport (
-    LOSS_OK, LOSS_PROTOCOL, SENT_ELICITING, AckOutcome, Recovery, SentPacket, recovery_add, recovery_deadline,
+    LOSS_OK, LOSS_PROTOCOL, SENT_ELICITING, SENT_STREAM, AckOutcome, Recovery, SentPacket, recovery_add, recovery_deadline,
     recovery_free, recovery_handle_ack, recovery_handle_timeout, recovery_init, recovery_oldest, recovery_pto_ns,
     recovery_seed_rtt, recovery_sent, recovery_skip)
 from interpeer._core.path cimport (
@@ -71,7 +71,7 @@ cdef class Recoverer:
         assert p != NULL
         p.bytes = n
         if is_eliciting:
-            p.flags |= SENT_ELICITING
+            p.flags |= SENT_ELICITING | SENT_STREAM
         recovery_sent(&self.recovery, p)
         return self.recovery.next - 1
 
@@ -105,7 +105,7 @@ cdef class Recoverer:
         return recovery_pto_ns(&self.recovery, max_ack_delay_ns)
 
     def oldest_sent_ns(self):
-        """Return when the oldest packet was sent that waits for an acknowledgement, or None."""
+        """Return when the oldest packet was sent that waits for an acknowledgement and carries something, or None."""
         cdef const SentPacket *p = recovery_oldest(&self.recovery)
         return p.sent_ns if p != NULL else None
 

@@ -11,9 +11,9 @@ from interpeer._core.protection cimport (
 from interpeer._core.replay cimport ReplayWindow, replay_init
 from interpeer._core.wire cimport (
     FRAME_ACK, FRAME_ACK_ECN, FRAME_CLOSE, FRAME_CLOSE_APP, FRAME_DATAGRAM, FRAME_DATAGRAM_LEN, FRAME_MAX_DATA,
-    FRAME_MAX_STREAMS, FRAME_MAX_STREAM_DATA, FRAME_PING, FRAME_RESET_STREAM, FRAME_STOP_SENDING, FRAME_STREAM,
-    HEADER_BYTES, PARSE_END, PARSE_OK, Frame, Parameters, Reader, ack_next, parse_frame, parse_parameters,
-    varint_bytes, write_parameters)
+    FRAME_MAX_STREAMS, FRAME_MAX_STREAM_DATA, FRAME_PING, FRAME_REKEY, FRAME_REKEY_ANSWER, FRAME_RESET_STREAM,
+    FRAME_STOP_SENDING, FRAME_STREAM, HEADER_BYTES, PARSE_END, PARSE_OK, Frame, Parameters, Reader, ack_next,
+    parse_frame, parse_parameters, varint_bytes, write_parameters)
 from interpeer._core.wire cimport read_varint as core_read_varint
 from interpeer._core.wire cimport write_varint as core_write_varint
 
@@ -77,6 +77,10 @@ cdef tuple frame_of(Frame *f):
         return "max_stream_data", f.id, f.value
     if f.type == FRAME_MAX_STREAMS:
         return "max_streams", f.value
+    if f.type == FRAME_REKEY:
+        return "rekey", f.value, data_of(f)
+    if f.type == FRAME_REKEY_ANSWER:
+        return "rekey_answer", f.value, data_of(f)
     return "ignorable", f.type, data_of(f)
 
 

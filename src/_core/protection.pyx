@@ -21,6 +21,7 @@ cdef const char *LABEL_KEY = b"interpeer key "
 cdef const char *LABEL_IV = b"interpeer iv  "
 cdef const char *LABEL_MASK = b"interpeer mask"
 cdef const char *LABEL_UPDATE = b"interpeer next"
+cdef const char *LABEL_MIX = b"interpeer mix "
 
 
 cdef int derive(uint8_t *out, size_t n, const uint8_t *secret, const char *label, uint8_t suite) noexcept nogil:
@@ -45,6 +46,17 @@ cdef int ratchet(uint8_t *secret, uint8_t suite) noexcept nogil:
     cdef int result = derive(following, KEY_BYTES, secret, LABEL_UPDATE, suite)
     memcpy(secret, following, KEY_BYTES)
     wipe(following, KEY_BYTES)
+    return result
+
+
+cdef int mix(uint8_t *secret, uint8_t suite, const uint8_t *fresh) noexcept nogil:
+    """Mix a fresh secret in: the result is unknown to whoever lacks either of them."""
+    cdef uint8_t material[33]
+    cdef int result
+    material[0] = suite
+    memcpy(material + 1, fresh, KEY_BYTES)
+    result = blake2b(secret, KEY_BYTES, <const uint8_t *>LABEL_MIX, LABEL_BYTES, material, sizeof(material), secret, KEY_BYTES)
+    wipe(material, sizeof(material))
     return result
 
 
@@ -81,9 +93,15 @@ cdef void recv_keys_wipe(RecvKeys *k) noexcept nogil:
 
 cdef int send_keys_update(SendKeys *k) noexcept nogil:
     """Move to the next epoch. The caller has seen an acknowledgement of this one. Return 0 or -1."""
+    return send_keys_mix(k, NULL)
+
+
+cdef int send_keys_mix(SendKeys *k, const uint8_t *fresh) noexcept nogil:
+    """Move to the next epoch, and mix a secret into it that was agreed since, if there is one. Return 0 or -1."""
     cdef uint8_t suite = k.aead.suite
     aead_free(&k.aead)
-    if ratchet(k.secret, suite) != 0 or aead_of(&k.aead, suite, k.secret) != 0:
+    if ratchet(k.secret, suite) != 0 or (fresh != NULL and mix(k.secret, suite, fresh) != 0) \
+            or aead_of(&k.aead, suite, k.secret) != 0:
         return -1
     k.epoch += 1
     k.sealed = 0
@@ -99,6 +117,15 @@ cdef int recv_keys_update(RecvKeys *k) noexcept nogil:
     memset(&k.following, 0, sizeof(Aead))
     k.epoch += 1
     if ratchet(k.secret, suite) != 0:
+        return -1
+    return aead_of(&k.following, suite, k.secret)
+
+
+cdef int recv_keys_mix(RecvKeys *k, const uint8_t *fresh) noexcept nogil:
+    """Mix a secret into the epoch to come: the peer is not there yet, and goes there with it. Return 0 or -1."""
+    cdef uint8_t suite = k.current.suite
+    aead_free(&k.following)
+    if mix(k.secret, suite, fresh) != 0:
         return -1
     return aead_of(&k.following, suite, k.secret)
 

@@ -100,6 +100,9 @@ cdef int parse_frame(Reader *r, Frame *f) noexcept nogil:
         return read_two(r, &f.path, &f.value)
     if f.type == FRAME_PATH_STATUS:
         return read_three(r, &f.path, &f.id, &f.value)
+    if f.type == FRAME_REKEY or f.type == FRAME_REKEY_ANSWER:
+        f.bytes = REKEY_MESSAGE_BYTES if f.type == FRAME_REKEY else REKEY_ANSWER_MESSAGE_BYTES
+        return PARSE_ERROR if read_varint(r, &f.value) != PARSE_OK else take(r, f.bytes, &f.data)
     if f.type >= FRAME_IGNORABLE:
         return read_bytes(r, f)
     return PARSE_ERROR

@@ -67,6 +67,10 @@ class Stats:
     ecn_ce: int
     key_epoch: int
     peer_key_epoch: int
+    rekeys: int
+    """How often fresh keys were agreed on after the handshake."""
+    key_age_s: float
+    """Between the last agreement and the last packet."""
     data_sent: int
     data_limit: int
     data_received: int
@@ -166,6 +170,7 @@ class Connection:
             min_rtt_s=raw.pop("min_rtt_ns") / 1e9,
             latest_rtt_s=raw.pop("latest_rtt_ns") / 1e9,
             rtt_variance_s=raw.pop("rtt_variance_ns") / 1e9,
+            key_age_s=raw.pop("key_age_ns") / 1e9,
             ecn=("testing", "capable", "failed")[raw.pop("ecn")],
             **raw,
         )

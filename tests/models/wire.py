@@ -115,6 +115,8 @@ def read_frame(text: Text) -> tuple:
         return "datagram", text.rest()
     if kind == 0x17:
         return "datagram", text.take(text.varint())
+    if kind in (0x1E, 0x1F):
+        return "rekey" if kind == 0x1E else "rekey_answer", text.varint(), text.take(96 if kind == 0x1E else 48)
     require(kind >= IGNORABLE)
     return "ignorable", kind, text.take(text.varint())
 
@@ -163,6 +165,8 @@ def write_frame(frame: tuple, *, is_last: bool = False, has_offset: bool = True)
         return varint(0x16) + fields[0] if is_last else varint(0x17) + varint(len(fields[0])) + fields[0]
     if name in ("close", "close_app"):
         return varint(0x06 if name == "close" else 0x07) + varint(fields[0]) + varint(len(fields[1])) + fields[1]
+    if name in ("rekey", "rekey_answer"):
+        return varint(0x1E if name == "rekey" else 0x1F) + varint(fields[0]) + fields[1]
     if name == "ignorable":
         return varint(fields[0]) + varint(len(fields[1])) + fields[1]
     kinds = {"reset_stream": 0x04, "stop_sending": 0x05, "max_data": 0x10, "max_stream_data": 0x11, "max_streams": 0x12}

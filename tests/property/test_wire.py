@@ -34,6 +34,8 @@ frames = st.one_of(
     st.tuples(st.sampled_from(["max_data", "max_streams"]), varints),
     st.tuples(st.just("max_stream_data"), varints, varints),
     st.tuples(st.just("datagram"), texts),
+    st.tuples(st.just("rekey"), varints, st.binary(min_size=96, max_size=96)),
+    st.tuples(st.just("rekey_answer"), varints, st.binary(min_size=48, max_size=48)),
     st.tuples(st.just("ignorable"), st.integers(0x40, 2**62 - 1), texts),
 )
 
@@ -80,7 +82,7 @@ def test_noise_is_read_as_the_twin_reads_it(payload):
     assert probe_wire.parse(payload) == wire.read_frames(payload)
 
 
-@given(st.sampled_from([*range(0x18), 0x40]), st.lists(varints, max_size=8), texts)
+@given(st.sampled_from([*range(0x18), 0x1E, 0x1F, 0x40]), st.lists(varints, max_size=8), texts)
 def test_each_type_with_any_numbers_is_read_as_the_twin_reads_it(kind, numbers, rest):
     payload = b"".join(map(wire.varint, [kind, *numbers])) + rest
     assert probe_wire.parse(payload) == wire.read_frames(payload)

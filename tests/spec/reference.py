@@ -141,10 +141,19 @@ class PacketKeys:
     def derive(self, secret: bytes, label: bytes, size: int = 32) -> bytes:
         return blake(size, label + bytes([self.suite]), secret)
 
-    def of_epoch(self, epoch: int, counter: int, path: int = 0) -> tuple[bytes, bytes]:
-        """Return key and nonce of a packet."""
+    def secret(self, epoch: int) -> bytes:
         while len(self.secrets) <= epoch:
             self.secrets.append(self.derive(self.secrets[-1], b"interpeer next"))
+        return self.secrets[epoch]
+
+    def mix(self, epoch: int, fresh: bytes) -> None:
+        """Mix a secret into an epoch, and so into all that follow (chapter 19)."""
+        mixed = blake(32, b"interpeer mix " + bytes([self.suite]) + fresh, self.secret(epoch))
+        self.secrets[epoch:] = [mixed]
+
+    def of_epoch(self, epoch: int, counter: int, path: int = 0) -> tuple[bytes, bytes]:
+        """Return key and nonce of a packet."""
+        self.secret(epoch)
         key_bytes, nonce_bytes, _ = SUITES[self.suite]
         key = self.derive(self.secrets[epoch], b"interpeer key ")[:key_bytes]
         iv = self.derive(self.secrets[epoch], b"interpeer iv  ")[:nonce_bytes]
@@ -289,11 +298,62 @@ class Handshake:
         return bytes(protocol.cipher_state_encrypt.k), bytes(protocol.cipher_state_decrypt.k)
 
 
+# --- chapter 19: fresh keys ---
+
+
+class Agreements:
+    """One side's view of the agreements on fresh keys in a session."""
+
+    def __init__(self, identity: Identity, peer: bytes, send: PacketKeys, receive: PacketKeys, *, is_initiator: bool) -> None:
+        """Start with the keys of the handshake; `peer` is the X25519 key of the other end."""
+        self.identity, self.peer, self.send, self.receive, self.is_initiator = identity, peer, send, receive, is_initiator
+        first, second = (send, receive) if is_initiator else (receive, send)
+        self.chain = blake(32, b"interpeer root" + second.secrets[0], first.secrets[0])
+        self.noise: NoiseConnection | None = None
+
+    def begin(self, ephemeral: bytes, secret: bytes | None = None) -> NoiseConnection:
+        """Start a handshake; `secret` is another static key than ours."""
+        self.noise = noise = NoiseConnection.from_name(b"Noise_IK_25519_ChaChaPoly_BLAKE2b")
+        noise.set_prologue(blake(32, b"interpeer bind", self.chain))
+        noise.set_keypair_from_private_bytes(Keypair.STATIC, secret or self.identity.secret)
+        noise.set_keypair_from_private_bytes(Keypair.EPHEMERAL, ephemeral)
+        if self.is_initiator:
+            noise.set_as_initiator()
+            noise.set_keypair_from_public_bytes(Keypair.REMOTE_STATIC, self.peer)
+        else:
+            noise.set_as_responder()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            noise.start_handshake()
+        return noise
+
+    def message(self, ephemeral: bytes, secret: bytes | None = None) -> bytes:
+        """Write an initiator's message."""
+        return bytes(self.begin(ephemeral, secret).write_message(b""))
+
+    def answer(self, message: bytes, ephemeral: bytes) -> bytes:
+        """Write a responder's answer."""
+        noise = self.begin(ephemeral)
+        assert bytes(noise.read_message(message)) == b""
+        assert noise.noise_protocol.handshake_state.rs.public_bytes == self.peer
+        return bytes(noise.write_message(b""))
+
+    def finish(self, send_epoch: int, receive_epoch: int) -> None:
+        """After the answer: mix what was agreed into both directions from these epochs on, and into the chain."""
+        assert self.noise is not None
+        protocol = self.noise.noise_protocol
+        ours, theirs = bytes(protocol.cipher_state_encrypt.k), bytes(protocol.cipher_state_decrypt.k)
+        self.send.mix(send_epoch, ours)
+        self.receive.mix(receive_epoch, theirs)
+        self.chain = blake(32, b"interpeer link" + (ours + theirs if self.is_initiator else theirs + ours), self.chain)
+
+
 # --- chapters 5 and 6: resets and frames ---
 
 PING, ACK, ACK_ECN, RESET_STREAM, STOP_SENDING, CLOSE, CLOSE_APP, STREAM = range(1, 9)
 F_MAX_DATA, F_MAX_STREAM_DATA, F_MAX_STREAMS = 0x10, 0x11, 0x12
 DATAGRAM, DATAGRAM_LEN = 0x16, 0x17
+REKEY, REKEY_ANSWER = 0x1E, 0x1F
 FIN, LEN, OFF = 1, 2, 4
 
 
@@ -372,6 +432,14 @@ def close(code: int, reason: bytes = b"", *, app: bool = False) -> bytes:
     return numbers(CLOSE_APP if app else CLOSE, code, len(reason)) + reason
 
 
+def rekey(epoch: int, message: bytes) -> bytes:
+    return numbers(REKEY, epoch) + message
+
+
+def rekey_answer(epoch: int, message: bytes) -> bytes:
+    return numbers(REKEY_ANSWER, epoch) + message
+
+
 def ignorable(kind: int, data: bytes = b"") -> bytes:
     return numbers(kind, len(data)) + data
 
@@ -403,6 +471,8 @@ def read_frame(r: Reader) -> Frame:
         return Frame(kind, r.varint(), value=r.varint(), offset=r.varint())
     if kind in (CLOSE, CLOSE_APP):
         return Frame(kind, value=r.varint(), data=r.take(r.varint()))
+    if kind in (REKEY, REKEY_ANSWER):
+        return Frame(kind, value=r.varint(), data=r.take(96 if kind == REKEY else 48))
     if kind == DATAGRAM:
         return Frame(kind, data=r.take(len(r.data)))
     if kind == DATAGRAM_LEN or kind >= 0x40:
@@ -423,4 +493,4 @@ def read_ack(kind: int, r: Reader) -> Frame:
 # --- chapter 10: errors ---
 
 FRAME_ENCODING, FLOW_CONTROL, STREAM_LIMIT, STREAM_STATE, FINAL_SIZE, PROTOCOL_ERROR, PARAMETER, AEAD_LIMIT, GAPS = range(2, 11)
-REFUSED, UNKNOWN_PROTOCOL, BUSY, NO_SUITE = range(0x10, 0x14)
+REFUSED, UNKNOWN_PROTOCOL, BUSY, NO_SUITE, BAD_IDENTITY = range(0x10, 0x15)

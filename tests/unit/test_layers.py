@@ -13,8 +13,22 @@ CORE = ROOT / "src/_core"
 PYTHON = ROOT / "src/interpeer"
 
 L0 = {"wire", "crypto", "replay", "timers", "slab", "rangeset", "table", "links"}
-L1 = {"noise", "loss", "cc", "stream", "datagram", "path", "buffer", "protection", "cids"}
-L2 = {"handshake", "dial", "answer", "context", "conn", "delivery", "deadlines", "paths", "ingress", "compose", "egress"}
+L1 = {"noise", "loss", "cc", "stream", "datagram", "path", "buffer", "protection", "cids", "fec"}
+L2 = {
+    "handshake",
+    "dial",
+    "answer",
+    "context",
+    "conn",
+    "delivery",
+    "deadlines",
+    "paths",
+    "ingress",
+    "compose",
+    "egress",
+    "rekey",
+    "keys",
+}
 L3 = {"registry", "reception", "engine"}
 DOORS = {"entry", "connection_handle", "path_handle", "stream_handle", "control"}  # what Python holds of an engine
 # Within a layer, where one thing is made of another. Each is a decision: keep them few, and never both ways.
@@ -23,13 +37,14 @@ SIDEWAYS: dict[str, set[str]] = {
     "path": {"cc", "loss"},
     "dial": {"handshake"},
     "answer": {"handshake"},
-    "conn": {"context"},
+    "conn": {"context", "rekey"},
+    "keys": {"conn", "context", "paths", "rekey"},
     "delivery": {"conn"},
     "paths": {"conn", "delivery"},
-    "deadlines": {"conn", "delivery", "paths"},
-    "ingress": {"conn", "delivery", "paths"},
-    "compose": {"conn", "context"},
-    "egress": {"compose", "conn", "context", "paths"},
+    "deadlines": {"conn", "delivery", "keys", "paths"},
+    "ingress": {"conn", "delivery", "keys", "paths", "rekey"},
+    "compose": {"conn", "context", "rekey"},
+    "egress": {"compose", "conn", "context", "keys", "paths"},
     "reception": {"registry"},
     "engine": {"registry", "reception"},
     "connection_handle": {"entry", "stream_handle"},
@@ -53,6 +68,8 @@ ALLOWED: dict[str, set[str]] = {
     "probe_memory": L0 | L1 | L2 | {"probe"},
     "probe_transport": L0 | L1 | L2 | {"probe", "probe_memory"},
     "probe_handshake": L0 | L1 | L2 | {"probe", "probe_wire"},
+    "probe_rekey": L0 | L1 | L2 | {"probe", "probe_wire"},
+    "probe_fec": L0 | L1 | L2 | {"probe"},
     "probe_conn": L0 | L1 | L2 | {"probe", "probe_wire"},
     "probe_loops": L0 | L1 | L2 | {"probe", "engine"},
 }

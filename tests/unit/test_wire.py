@@ -22,6 +22,8 @@ FRAMES = [
     ("max_streams", 1024),
     ("datagram", b""),
     ("datagram", b"x" * 100),
+    ("rekey", 1, bytes(range(96))),
+    ("rekey_answer", 2**62 - 1, bytes(48)),
     ("ignorable", 0x40, b"what a later version says"),
     ("ignorable", 2**62 - 1, b""),
 ]

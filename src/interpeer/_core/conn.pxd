@@ -7,6 +7,7 @@ from interpeer._core.links cimport Link
 from interpeer._core.loss cimport SentPacket
 from interpeer._core.path cimport Path
 from interpeer._core.protection cimport RecvKeys, SendKeys
+from interpeer._core.rekey cimport Rekey
 from interpeer._core.slab cimport Endpoint
 from interpeer._core.stream cimport Stream
 from interpeer._core.table cimport Table
@@ -51,6 +52,7 @@ cdef enum:                          # Conn.pending: control frames to be sent
     CONN_PENDING_CLOSE = 0x08
     CONN_PENDING_IDS = 0x10         # connection ids to be told, or to be given up
     CONN_PENDING_PATHS = 0x20       # something is pending on a path
+    CONN_PENDING_REKEY = 0x40       # our message of an agreement on fresh keys
 
 cdef enum:                          # Conn.events and Conn.wanted
     CONN_EVENT_OPEN = 0x01
@@ -128,6 +130,7 @@ cdef struct Conn:
     uint8_t suite
     SendKeys send
     RecvKeys recv
+    Rekey rekey                     # fresh keys, agreed by time
     uint64_t previous_until_ns      # when the last receiving key is forgotten; 0: there is none
     # paths (docs/spec, chapter 14)
     Path *path                      # the one that is preferred; NULL while dialling

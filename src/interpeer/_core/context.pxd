@@ -28,6 +28,7 @@ cdef struct Limits:                 # settings of a node; times in ns. Defaults 
     uint64_t receive_buffer         # bytes that the smallest of our sockets holds
     uint64_t key_update_packets     # sealed under one key before the next is used
     uint64_t key_limit_packets      # sealed under one key at the most, if the peer never acknowledges
+    uint64_t rekey_ns               # of use, after which fresh keys are agreed; 0: only when the peer asks
     uint64_t forgery_limit          # forged packets before the connection is given up
     uint64_t max_connections
     uint64_t max_half_open
@@ -71,6 +72,8 @@ cdef struct Context:                # what every connection of an engine shares
     Limits limits
     Counters counters
     Entropy entropy
+    const uint8_t *static_secret    # X25519, of the node; not owned. NULL: it has none, and agrees on nothing
+    const uint8_t *static_public
     BlockPools blocks
     Pool streams
     Pool records

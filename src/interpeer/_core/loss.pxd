@@ -16,6 +16,7 @@ cdef enum:                          # SentPacket.flags
     SENT_STREAM = 0x0010            # has a STREAM frame in `stream`, `offset`, `stream_bytes`
     SENT_MAX_DATA = 0x0020          # has such a frame; when lost, the present value is sent
     SENT_MAX_STREAMS = 0x0040
+    SENT_REKEY = 0x0800             # has the message of an agreement on fresh keys
 
 cdef enum:                          # FrameRecord.kind: further frames that matter when a packet is lost
     RECORD_STREAM = 1

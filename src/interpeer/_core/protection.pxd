@@ -31,6 +31,8 @@ cdef void send_keys_wipe(SendKeys *k) noexcept nogil
 cdef void recv_keys_wipe(RecvKeys *k) noexcept nogil
 cdef int send_keys_update(SendKeys *k) noexcept nogil
 cdef int recv_keys_update(RecvKeys *k) noexcept nogil
+cdef int send_keys_mix(SendKeys *k, const uint8_t *fresh) noexcept nogil
+cdef int recv_keys_mix(RecvKeys *k, const uint8_t *fresh) noexcept nogil
 cdef void recv_keys_forget_previous(RecvKeys *k) noexcept nogil
 
 cdef Py_ssize_t protect(SendKeys *k, uint8_t *packet, const uint8_t *payload, size_t payload_bytes, uint64_t cid,

@@ -74,8 +74,12 @@ cdef enum:                          # frames
     FRAME_PATH_STATUS = 0x1D
     CHALLENGE_BYTES = 8             # of a PATH_CHALLENGE and its answer
     RESET_TOKEN_BYTES = 16
+    FRAME_REKEY = 0x1E              # fresh keys: the sender's epoch that uses them first, and a Noise message
+    FRAME_REKEY_ANSWER = 0x1F
     FRAME_IGNORABLE = 0x40          # types from here on carry their length, and unknown ones are skipped
     MAX_ACK_RANGES = 64             # in one ACK frame, ours and theirs
+    REKEY_MESSAGE_BYTES = 96        # of Noise IK's first message without a payload: e 32, s 48, tag 16
+    REKEY_ANSWER_MESSAGE_BYTES = 48     # and of its second: e 32, tag 16
 
 cdef enum:                          # error codes of CLOSE frames, RESET_STREAM uses the application's own
     CODE_NO_ERROR = 0x00
