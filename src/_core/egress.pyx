@@ -43,6 +43,8 @@ cdef int conn_transmit(Conn *c, SendBatch *batch, uint64_t now_ns) noexcept nogi
     cdef uint32_t i
     if c.state == CONN_CLOSING or c.state == CONN_DRAINING:
         return transmit_close(c, batch, now_ns)
+    if c.state != CONN_OPEN:
+        return TRANSMIT_DONE        # it may never have had a path
     if c.path_count > 1:
         paths_tidy(c, now_ns)
     keys_drive(c, now_ns)
