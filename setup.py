@@ -50,6 +50,7 @@ MODULES = (
     "egress",
     "handshake",
     "ingress",
+    "shards",
     "engine",
     "reception",
     "registry",

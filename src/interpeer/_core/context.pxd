@@ -65,6 +65,8 @@ cdef struct Counters:               # since the node was made
     uint64_t packets_lost
     uint64_t paths_opened           # beside those of the handshakes
     uint64_t paths_moved            # times that a peer's packets came from another address
+    uint64_t shard_forwarded        # packets passed on to the shard that they are for
+    uint64_t shard_dropped          # ... and not, for its mailbox was full
     uint64_t no_memory              # times an allocation failed
 
 cdef struct Context:                # what every connection of an engine shares
