@@ -67,6 +67,7 @@ MODULES = (
     "probe_handshake",
     "probe_loops",
     "probe_memory",
+    "probe_shards",
     "probe_transport",
     "probe_wire",
 )

@@ -55,6 +55,7 @@ ALLOWED: dict[str, set[str]] = {
     "probe_transport": L0 | L1 | L2 | {"probe", "probe_memory"},
     "probe_handshake": L0 | L1 | L2 | {"probe", "probe_wire"},
     "probe_conn": L0 | L1 | L2 | {"probe", "probe_wire"},
+    "probe_shards": L0 | L1 | L2 | {"probe", "engine"},
     "probe_loops": L0 | L1 | L2 | {"probe", "engine"},
 }
 # Python: what the files of the top layer, and of interpeer.testing, may take from the core
