@@ -199,8 +199,8 @@ async def _take_one_of_many(server: _Server, connection: Connection) -> None:
     while size := await stream.readinto(buffer):
         counts[number] += size
     if "jain" not in server.figures:
-        server.figures["jain"] = jain(counts)
-    server.figures |= {"bytes": sum(counts), "resident_bytes": resident_bytes(), **server.watch.read()}
+        server.figures |= {"jain": jain(counts), "resident_bytes": resident_bytes()}
+    server.figures |= {"bytes": sum(counts), **server.watch.read()}
     await _confirm(stream, counts[number])
     await connection.wait_closed()
     echoing.cancel()
@@ -345,7 +345,7 @@ async def _send_many(node: Node, address: Address, _control: Control, plan: Plan
                 await connection.recv_datagram()
                 times_ns.append(time.perf_counter_ns() - start_ns)
 
-    pinging = [asyncio.create_task(ping(connections[i :: loads.BUSY_PINGS])) for i in range(loads.BUSY_PINGS)]
+    pinging = [asyncio.create_task(ping(connections[i :: loads.BUSY_PINGS])) for i in range(min(loads.BUSY_PINGS, len(connections)))]
     await asyncio.gather(*(send(stream) for stream in streams))
     used = watch.read()
     for task in pinging:

@@ -78,6 +78,7 @@ cdef struct Context:                # what every connection of an engine shares
     Pool records
     uint8_t *spare_packet           # where a packet is kept that goes on several paths; owned; NULL: none has yet
     Link ready                      # connections that may have something to send
+    uint32_t waiting                # connections with data that may not go yet
     Link eventful                   # connections with events for the application
     bint is_pressed                 # a queue of received datagrams is half full: let the application read first
 
