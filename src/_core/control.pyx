@@ -128,8 +128,8 @@ def shard_for(Engine engine not None, bytes identity not None, bytes protocol no
         return 0
     if len(identity) != 32 or x25519_of_identity(peer_key, <uint8_t *>PyBytes_AS_STRING(identity)) != 0:
         raise ValueError("this peer id is not a usable key: it is not on the curve, or of small order")
-    return shards_note_call(r.shards, peer_key, registry_protocol(r, <uint8_t *>PyBytes_AS_STRING(protocol), <uint32_t>len(protocol)),
-                            now_ns, now_ns + r.context.limits.connect_timeout_ns + HALF_OPEN_NS)
+    index = registry_protocol(r, <uint8_t *>PyBytes_AS_STRING(protocol), <uint32_t>len(protocol))
+    return shards_note_call(r.shards, peer_key, index, now_ns, now_ns + r.context.limits.connect_timeout_ns + HALF_OPEN_NS)
 
 
 def set_receive_buffer(Engine engine not None, uint64_t bytes_held):

@@ -10,7 +10,7 @@ from cpython.pythread cimport (
     PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock, PyThread_release_lock, PyThread_type_lock, WAIT_LOCK)
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memcmp, memcpy, memset
+from libc.string cimport memcmp, memcpy
 
 from interpeer._core.crypto cimport KEY_BYTES
 from interpeer._core.slab cimport Datagrams
@@ -93,7 +93,8 @@ cdef enum:                          # instructions of the classic packet filter 
     RETURN_A = 0x16
 
 
-cdef inline uint32_t step(Step *steps, uint32_t at, uint16_t code, uint32_t value, uint8_t if_true, uint8_t if_false) noexcept nogil:
+cdef inline uint32_t step(Step *steps, uint32_t at, uint16_t code, uint32_t value, uint8_t if_true,
+                          uint8_t if_false) noexcept nogil:
     steps[at].code = code
     steps[at].value = value
     steps[at].if_true = if_true
@@ -205,7 +206,8 @@ cdef inline Meeting *set_of(Shards *s, const uint8_t *peer_key, uint16_t protoco
     return &s.meetings[(hash >> 32) % MEETING_SETS * MEETING_WAYS]
 
 
-cdef inline bint is_meeting(const Meeting *m, int kind, const uint8_t *peer_key, uint16_t protocol, uint64_t now_ns) noexcept nogil:
+cdef inline bint is_meeting(const Meeting *m, int kind, const uint8_t *peer_key, uint16_t protocol,
+                            uint64_t now_ns) noexcept nogil:
     return (m.kind == kind and m.protocol == protocol and now_ns < m.until_ns
             and memcmp(m.peer_key, peer_key, KEY_BYTES) == 0)
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import functools
 import os
 import socket
 import threading
 from abc import ABC, abstractmethod
-import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, final
 

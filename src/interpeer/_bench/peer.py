@@ -345,7 +345,8 @@ async def _send_many(node: Node, address: Address, _control: Control, plan: Plan
                 await connection.recv_datagram()
                 times_ns.append(time.perf_counter_ns() - start_ns)
 
-    pinging = [asyncio.create_task(ping(connections[i :: loads.BUSY_PINGS])) for i in range(min(loads.BUSY_PINGS, len(connections)))]
+    parts = [connections[i :: loads.BUSY_PINGS] for i in range(min(loads.BUSY_PINGS, len(connections)))]
+    pinging = [asyncio.create_task(ping(part)) for part in parts]
     await asyncio.gather(*(send(stream) for stream in streams))
     used = watch.read()
     for task in pinging:
