@@ -201,6 +201,9 @@ def socket_words() -> int:
 class PumpDriver(Driver):
     """What the loop's and the thread's driver share: the pump and its sockets."""
 
+    _families: set[bool]
+    """Whether IPv6, of the sockets that there are."""
+
     def __init__(
         self, core: engine.Engine, config: Config, on_events: EventsCallback, loop: asyncio.AbstractEventLoop, with_timer: bool
     ) -> None:

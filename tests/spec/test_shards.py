@@ -5,7 +5,7 @@ import random
 import pytest
 
 from interpeer._core import control
-from tests.unit.test_shards import INIT, MS, OPEN, S, Net, Side, heard, say, shard_of, to_any, to_wrong
+from tests.unit.test_shards import INIT, MS, OPEN, Net, S, Side, heard, say, shard_of, to_any, to_wrong
 
 
 @pytest.mark.spec("PK-42")
@@ -59,7 +59,7 @@ def test_a_reset_finds_its_connection_in_any_shard(seed):
 @pytest.mark.parametrize("late", ["node", "peer"])
 @pytest.mark.parametrize("keys", [(1, 2), (2, 1)])
 def test_calls_that_cross_are_one_session_in_any_shards(offset_ms, late, keys):
-    for others in range(4):     # connections that there are, so that calls begin in each of the shards
+    for others in range(4):  # connections that there are, so that calls begin in each of the shards
         node, peer = Side(keys[0], 1, 4), Side(keys[1], 2, 1)
         net = Net(node, peer, delay_ns=20 * MS)
         for i in range(others):

@@ -20,7 +20,7 @@ PARTS = {
     "handshakes": ("handshakes", "handshakes-in-a-row"),
     "idle": ("idle",),
 }
-"""What every library is measured under; interpeer itself also under "soak"."""
+"""What every library is measured under; interpeer itself also under "many" and "soak"."""
 
 MESSAGE_BYTES = 64
 BATCH_MESSAGES = 1024

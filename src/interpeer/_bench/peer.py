@@ -1,7 +1,7 @@
 """The loads over interpeer itself, by its public API alone.
 
-`serve` and `dial` are the ends of every part of `loads.PARTS`, and of "soak"; `run_once` runs one part between two processes.
-Bulk goes through one stream, messages and pings are datagrams.
+`serve` and `dial` are the ends of every part of `loads.PARTS`, of "many" and of "soak"; `run_once` runs one part between two
+processes. Bulk goes through one stream, messages and pings are datagrams.
 """
 
 from __future__ import annotations
@@ -320,7 +320,8 @@ async def _idle_client(node: Node, address: Address, control: Control, plan: Pla
 
 
 async def _send_many(node: Node, address: Address, _control: Control, plan: Plan) -> Facts:
-    connections, gate = [], asyncio.Semaphore(loads.IDLE_IN_FLIGHT)
+    connections: list[Connection] = []
+    gate = asyncio.Semaphore(loads.IDLE_IN_FLIGHT)
 
     async def open_one() -> None:
         async with gate:
@@ -328,7 +329,8 @@ async def _send_many(node: Node, address: Address, _control: Control, plan: Plan
 
     await asyncio.gather(*(open_one() for _ in range(plan.busy_connections)))
     streams = [await connection.open_stream() for connection in connections]
-    data, times_ns = bytes(loads.BUSY_PIECE_BYTES), []
+    data = bytes(loads.BUSY_PIECE_BYTES)
+    times_ns: list[int] = []
     watch, deadline = Stopwatch(), time.perf_counter() + plan.seconds
 
     async def send(stream: Stream) -> None:
