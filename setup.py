@@ -53,6 +53,7 @@ MODULES = (
     "handshake",
     "ingress",
     "keys",
+    "shards",
     "engine",
     "reception",
     "registry",
@@ -71,6 +72,7 @@ MODULES = (
     "probe_loops",
     "probe_memory",
     "probe_rekey",
+    "probe_shards",
     "probe_transport",
     "probe_wire",
 )

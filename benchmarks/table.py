@@ -23,7 +23,9 @@ from interpeer._bench.table import preferred_cipher, tls_bulk, tls_tuned_bulk
 from interpeer._run import loop_factory
 
 IDLE_TIMEOUT_S = 600.0
+BUSY_BUFFER_BYTES = 1 << 17  # of each of many busy streams: what a program does that has many
 SPIN_S = 0.001
+FEW_BUSY = 100  # connections that are busy where one core is compared with two
 PINGS, SPINNING_PINGS = 4000, 400  # where others want the processors, a round trip that spins takes milliseconds
 
 OnRun = Callable[[str, int, int], None]
@@ -90,6 +92,13 @@ ROWS = (
         rival=("handshakes", "handshakes_in_a_row_per_s")),
     Row("idle", "KB per idle connection: calling end", "idle.kb_client", ".1f", at_most=10, rival=("idle", "kb_client")),
     Row("idle", "... called end", "idle.kb_server", ".1f", at_most=10, rival=("idle", "kb_server")),
+    Row("many", "1,000 busy connections, Gbit/s together", "many.gbit", beside="bulk.gbit"),
+    Row("many", "... CPU seconds per GB, both ends", "many.cpu_s_per_gb", beside="bulk.cpu_s_per_gb"),
+    Row("many", "... how evenly they share it (Jain's index)", "many.jain", at_least=0.9),
+    Row("many", "... round trip of a datagram on them, p99, ms", "many.ping_p99_ms", ".0f"),
+    Row("shards", "100 busy connections, 2 shards at each end, Gbit/s", "shards.gbit", beside="one-shard.gbit"),
+    Row("shards", "... handshakes per second, 16 at once", "shards-handshakes.handshakes_per_s", ",.0f",
+        beside="handshakes.handshakes_per_s"),
     Row("soak", "growth of memory from 1 GB to 20 GB of a stream", "soak.resident_growth", ".1%", at_most=0.05),
 )  # fmt: skip
 NAMES = tuple(dict.fromkeys(row.name for row in ROWS))
@@ -103,12 +112,13 @@ class Scale:
     seconds: float
     connections: int
     moved_bytes: int
+    busy_connections: int
 
     @classmethod
     def of(cls, *, is_quick: bool, rounds: int | None) -> Scale:
         if is_quick:
-            return cls(rounds or 3, 0.5, 1000, 1 << 16)
-        return cls(rounds or 5, 2.0, 10_000, 1 << 20)
+            return cls(rounds or 3, 0.5, 1000, 1 << 16, 200)
+        return cls(rounds or 5, 2.0, 10_000, 1 << 20, 1000)
 
 
 def own_loads(scale: Scale) -> list[Load]:
@@ -127,6 +137,7 @@ def own_loads(scale: Scale) -> list[Load]:
     def raw_ping(*, spin: bool) -> Facts:
         return {"p50_us": _limit.ping("none", count=SPINNING_PINGS if spin else PINGS, spin=spin).p50_us}
 
+    small = {"send_buffer_bytes": BUSY_BUFFER_BYTES, "max_send_buffer_bytes": BUSY_BUFFER_BYTES}
     loads = [
         Load("limit", limit),
         ours("bulk", "bulk"),
@@ -143,6 +154,10 @@ def own_loads(scale: Scale) -> list[Load]:
         Load("raw-ping-spin", lambda: raw_ping(spin=True)),
         ours("handshakes", "handshakes"),
         ours("handshakes-in-a-row", "handshakes-in-a-row"),
+        ours("many", "many", plan={"busy_connections": scale.busy_connections}, **small),
+        ours("one-shard", "many", plan={"busy_connections": FEW_BUSY}, pump="thread", **small),
+        ours("shards", "many", plan={"busy_connections": FEW_BUSY}, shards=2, **small),
+        ours("shards-handshakes", "handshakes", shards=2),
     ]
     if RESIDENT.exists():
         size = {"connections": scale.connections, "moved_bytes": scale.moved_bytes}

@@ -42,6 +42,7 @@ cdef int half_input(HalfOpen *h, int event) noexcept nogil:
 cdef void answering_init(Answering *a, uint32_t capacity, uint64_t secret) noexcept nogil:
     memset(a, 0, sizeof(Answering))
     a.capacity = capacity
+    a.shares = 1
     table_init(&a.by_mac1, secret)
     table_init(&a.by_cid, 0)
 
@@ -60,7 +61,7 @@ cdef void answering_free(Answering *a) noexcept nogil:
 
 cdef bint answering_is_loaded(const Answering *a) noexcept nogil:
     """Tell whether so many inits wait for confirmation that strangers must show a cookie first."""
-    return a.count >= LOAD_HALF_OPEN or a.count >= (a.capacity + 1) // 2
+    return a.count >= LOAD_HALF_OPEN // a.shares or a.count >= (a.capacity + 1) // 2
 
 
 cdef bint answering_admits(Answering *a, const NodeKeys *k, const Endpoint *source, uint64_t now_ns) noexcept nogil:
@@ -68,6 +69,7 @@ cdef bint answering_admits(Answering *a, const NodeKeys *k, const Endpoint *sour
     cdef uint8_t prefix[16]
     cdef uint64_t hash
     cdef Bucket *b
+    cdef double most = <double>GATE_BURST / a.shares
     memset(prefix, 0, sizeof(prefix))
     memcpy(prefix, source.address, 15 if endpoint_is_ipv4(source) else 8)
     hash = header_mask(k.cookie_secret, prefix) | 1
@@ -79,11 +81,11 @@ cdef bint answering_admits(Answering *a, const NodeKeys *k, const Endpoint *sour
     if b.prefix != hash:
         # another prefix had it, which is then forgotten: as likely to help an attacker as to hurt it
         b.prefix = hash
-        b.tokens = GATE_BURST
+        b.tokens = most
     else:
-        b.tokens += <double>(now_ns - b.updated_ns) * GATE_RATE / 1e9
-        if b.tokens > GATE_BURST:
-            b.tokens = GATE_BURST
+        b.tokens += <double>(now_ns - b.updated_ns) * GATE_RATE / a.shares / 1e9
+        if b.tokens > most:
+            b.tokens = most
     b.updated_ns = now_ns
     if b.tokens < 1:
         return False

@@ -139,6 +139,7 @@ cdef void conn_free(Conn *c) noexcept nogil:
     cdef uint32_t i
     cdef LocalCid *id
     c.state = CONN_CLOSED
+    conn_set_waiting(c, False)
     for i in range(c.path_count):
         path_free(c.paths[i])
         free(c.paths[i])
@@ -164,6 +165,13 @@ cdef void conn_free(Conn *c) noexcept nogil:
     unlink(&c.member)
     free(c.close_reason)
     free(c)
+
+
+cdef void conn_set_waiting(Conn *c, bint is_waiting) noexcept nogil:
+    """Note whether there are data that may not go yet."""
+    if c.is_waiting != is_waiting:
+        c.is_waiting = is_waiting
+        c.context.waiting += 1 if is_waiting else -1
 
 
 cdef int conn_start(Conn *c, int suite, const uint8_t *send_secret, const uint8_t *recv_secret,

@@ -24,6 +24,7 @@ from interpeer._core.engine cimport Engine
 from interpeer._core.entry cimport kick_from_destructor, leave, take_lock, wire_code
 from interpeer._core.path cimport Path
 from interpeer._core.paths cimport OPEN_NO_ID, OPEN_NOT_NOW, paths_may_open
+from interpeer._core.registry cimport registry_leave_backlog
 from interpeer._core.slab cimport Endpoint
 from interpeer._core.stream cimport Stream
 from interpeer._core.stream_handle cimport wrap_stream
@@ -246,9 +247,7 @@ cdef class ConnectionHandle:
     def take(self):
         """Note that the application has taken an incoming connection off the backlog."""
         cdef Conn *c = self.enter()
-        if c.in_backlog:
-            c.in_backlog = False
-            self.engine.registry.backlog -= 1
+        registry_leave_backlog(&self.engine.registry, c)
         leave(self.engine)
 
     def want(self, int events):

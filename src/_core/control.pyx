@@ -11,7 +11,7 @@ from cpython.weakref cimport PyWeakref_NewRef
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
-from interpeer._core.answer cimport answering_init
+from interpeer._core.answer cimport HALF_OPEN_NS, answering_init
 from interpeer._core.cc cimport CONTROLLER_CUBIC
 from interpeer._core.context cimport ENTROPY_BYTES, Counters, entropy_add
 from interpeer._core.crypto cimport KEY_BYTES, SUITES, blake2b, suite_is_available, wipe, x25519_of_identity
@@ -23,7 +23,8 @@ from interpeer._core.entry cimport begin_alone, end_alone, kick, take_lock
 from interpeer._core.handshake cimport MAX_NETWORK_BYTES, node_keys_init
 from interpeer._core.reception cimport reception_decide
 from interpeer._core.registry cimport (
-    ALLOW_ANYBODY, ALLOW_ASK, ALLOW_LISTED, MAX_PROTOCOLS, Registry, registry_allow)
+    ALLOW_ANYBODY, ALLOW_ASK, ALLOW_LISTED, MAX_PROTOCOLS, Registry, registry_allow, registry_protocol)
+from interpeer._core.shards cimport MAX_SHARDS, Shards, shards_new, shards_note_call
 from interpeer._core.slab cimport (
     MAX_UDP_PAYLOAD, RECV_SLOTS, Datagrams, Endpoint, RecvBatch, SendBatch, recv_batch_free, recv_batch_init,
     send_batch_clear, send_batch_free, send_batch_init)
@@ -32,6 +33,7 @@ from interpeer._core.wire cimport MAX_PROTOCOL_BYTES, read_u64
 
 ASK, CONNECTION, INCOMING, STREAM = EVENT_ASK, EVENT_CONNECTION, EVENT_INCOMING, EVENT_STREAM
 ENTROPY = ENTROPY_BYTES
+MOST_SHARDS = MAX_SHARDS
 SUITE_NAMES = {1: "chacha20-poly1305", 2: "aes-256-gcm", 3: "aegis-128l", 4: "aegis-256"}
 
 cdef enum:
@@ -98,6 +100,37 @@ def configure(Engine engine not None, bytes seed not None, bytes network not Non
     table_init(&r.by_token, read_u64(secret))
     answering_init(&r.answering, r.context.limits.max_half_open, read_u64(secret))
     wipe(secret, KEY_BYTES)
+
+
+def share(list engines not None):
+    """Make engines that are configured alike, and not used yet, the shards of one node, in this order."""
+    cdef Engine engine = engines[0]
+    cdef Shards *shards
+    cdef uint32_t count = <uint32_t>len(engines), i
+    cdef uint64_t secret = engine.registry.by_token.multiplier
+    if not 1 < count <= MAX_SHARDS:
+        raise ValueError(f"a node has up to {MAX_SHARDS} shards, not {count}")
+    shards = shards_new(count, secret)
+    if shards == NULL:
+        raise MemoryError
+    for i in range(count):
+        engine = engines[i]
+        engine.registry.shards = shards
+        engine.registry.shard = i
+        answering_init(&engine.registry.answering, max(1, engine.registry.context.limits.max_half_open // count), secret)
+        engine.registry.answering.shares = count
+
+
+def shard_for(Engine engine not None, bytes identity not None, bytes protocol not None, uint64_t now_ns):
+    """Return the number of the shard that is to call a peer, of those that `engine` is one of, and note that it will."""
+    cdef uint8_t peer_key[32]
+    cdef Registry *r = &engine.registry
+    if r.shards == NULL:
+        return 0
+    if len(identity) != 32 or x25519_of_identity(peer_key, <uint8_t *>PyBytes_AS_STRING(identity)) != 0:
+        raise ValueError("this peer id is not a usable key: it is not on the curve, or of small order")
+    index = registry_protocol(r, <uint8_t *>PyBytes_AS_STRING(protocol), <uint32_t>len(protocol))
+    return shards_note_call(r.shards, peer_key, index, now_ns, now_ns + r.context.limits.connect_timeout_ns + HALF_OPEN_NS)
 
 
 def set_receive_buffer(Engine engine not None, uint64_t bytes_held):
@@ -354,6 +387,8 @@ cdef class Exchange:
 
     def handle_timeout(self, uint64_t now_ns):
         take_lock(self.engine)
+        if self.engine.has_mail():
+            self.engine.handle_mail(now_ns)
         self.engine.handle_timeout(now_ns)
         self.engine.unlock()
 

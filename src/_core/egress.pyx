@@ -9,11 +9,12 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport malloc
 from libc.string cimport memcpy, memset
 
-from interpeer._core.cc cimport cc_release_ns, cc_spend
+from interpeer._core.cc cimport PACING_QUANTUM_NS, cc_release_ns, cc_spend
 from interpeer._core.compose cimport Builder, compose_ack, compose_copy, compose_frames, compose_ping, compose_proof
 from interpeer._core.conn cimport (
     CLOSED_LOCALLY, CONN_CLOSING, CONN_DRAINING, CONN_OPEN, CONN_PENDING_CLOSE, CONN_PENDING_MAX_DATA,
-    CONN_PENDING_MAX_STREAMS, SCHEDULE_AGGREGATE, SCHEDULE_REDUNDANT, Conn, conn_fail)
+    CONN_PENDING_MAX_STREAMS, SCHEDULE_AGGREGATE, SCHEDULE_REDUNDANT, Conn, conn_fail,
+    conn_set_waiting)
 from interpeer._core.context cimport entropy_take
 from interpeer._core.keys cimport keys_drive, keys_may_seal
 from interpeer._core.links cimport is_linked
@@ -34,14 +35,18 @@ cdef enum:
     CLOSE_PTOS = 3                  # closing lasts so many probe time-outs (RFC 9000, 10.2)
     FIRST_PACKET_BYTES = 400        # an initiator's first packets are padded to this: it pays for several PINGs
     MAX_UNSETTLED = 65536           # packets remembered beside what is in flight: acknowledgements between unanswered PINGs
+    RUN_GAP_NS = 100000             # between runs of packets of two connections that have more to send, at the least,
+    RUNS_PER_RTT = 4                # ... but so many runs in a round trip each
     CLOSE_ROOM = 17                 # a CLOSE frame without its reason: a type and two varints
 
 
 cdef int conn_transmit(Conn *c, SendBatch *batch, uint64_t now_ns) noexcept nogil:
     """Build as many packets as may be sent now and as fit in the batch."""
     cdef Path *p
+    cdef Path *taken = NULL         # by the last packet with data
     cdef uint32_t i
     if c.state == CONN_CLOSING or c.state == CONN_DRAINING:
+        conn_set_waiting(c, False)
         return transmit_close(c, batch, now_ns)
     if c.state != CONN_OPEN:
         return TRANSMIT_DONE        # it may never have had a path
@@ -52,14 +57,18 @@ cdef int conn_transmit(Conn *c, SendBatch *batch, uint64_t now_ns) noexcept nogi
     for i in range(c.path_count):
         if transmit_proof(c, c.paths[i], batch, now_ns) == TRANSMIT_MORE:
             return TRANSMIT_MORE
+    conn_set_waiting(c, False)
     while c.state == CONN_OPEN and has_data(c):
         p = choose_path(c, now_ns)
         if p == NULL:
+            conn_set_waiting(c, True)
+            end_run(c, taken, now_ns)
             break
         if is_full(batch, p):
             return TRANSMIT_MORE
         if build_packet(c, p, batch, now_ns, True) != 0:
             break
+        taken = p
     for i in range(c.path_count):
         p = c.paths[i]
         while c.state == CONN_OPEN and p.ack_now and path_is_proven(p):
@@ -138,6 +147,22 @@ cdef void build_lone(Conn *c, Path *p, SendBatch *batch, uint8_t type, const uin
     batch.run = 0
 
 
+cdef void end_run(Conn *c, Path *p, uint64_t now_ns) noexcept nogil:
+    """Where many connections have data that may not go yet, let a while pass until this one's go on: those who send a packet
+    for each acknowledgement, in turns, would have a message for the kernel, and an acknowledgement, for every packet."""
+    cdef uint64_t pause_ns, most_ns
+    if p == NULL:
+        return
+    pause_ns = c.context.waiting * <uint64_t>RUN_GAP_NS
+    most_ns = p.recovery.rtt.smoothed_ns // RUNS_PER_RTT
+    if pause_ns > most_ns:
+        pause_ns = most_ns
+    if pause_ns > PACING_QUANTUM_NS:
+        p.next_run_ns = now_ns + pause_ns
+        if p.paced_until_ns < p.next_run_ns:
+            p.paced_until_ns = p.next_run_ns
+
+
 cdef Path *choose_path(Conn *c, uint64_t now_ns) noexcept nogil:
     """Return the path that the next packet takes; NULL: none may send now."""
     cdef Path *p
@@ -192,6 +217,9 @@ cdef bint is_released(Conn *c, Path *p, uint64_t now_ns) noexcept nogil:
     p.paced_until_ns = 0
     if p.pto_probes or p.pending & PATH_PENDING_PING:
         return True
+    if now_ns < p.next_run_ns:
+        p.paced_until_ns = p.next_run_ns
+        return False
     if p.recovery.bytes_in_flight + p.packet_bytes > p.cc.window or queued_bytes(p) > c.peer_receive_buffer:
         return False
     p.paced_until_ns = cc_release_ns(&p.cc, now_ns, p.recovery.rtt.smoothed_ns)

@@ -31,7 +31,9 @@ from interpeer._core.reception cimport (
     reception_handle_dial_timeout, reception_handle_first_packet, reception_handle_message, reception_handle_stray,
     reception_transmit_dial)
 from interpeer._core.registry cimport (
-    MAX_REPLIES, Registry, Reply, registry_free, registry_init, registry_protocol, registry_retire, registry_tend_ids)
+    MAX_REPLIES, Registry, Reply, registry_count_connection, registry_free, registry_init, registry_pass,
+    registry_protocol, registry_retire, registry_tend_ids)
+from interpeer._core.shards cimport Mail, mail_bytes, shard_of, shards_collect, shards_have_mail, shards_leave
 from interpeer._core.slab cimport SEND_BATCH_BYTES, SEND_ENTRIES, Datagrams, Endpoint, RecvBatch, SendBatch
 from interpeer._core.stream cimport Stream
 from interpeer._core.table cimport table_find
@@ -77,6 +79,8 @@ cdef class Engine:
         # every handle holds the engine, so there is none left; a forked child frees its own copy and tells nobody
         self.take_back()
         registry_free(&self.registry)
+        if self.registry.shards != NULL:
+            shards_leave(self.registry.shards)
         if self.mutex != NULL:
             PyThread_free_lock(<PyThread_type_lock>self.mutex)
 
@@ -117,18 +121,65 @@ cdef class Engine:
 
     cdef void handle_batch(self, RecvBatch *batch, uint64_t now_ns) noexcept nogil:
         """Take a batch of datagrams; each message may be several packets glued together by GRO."""
-        cdef uint32_t i, at, n
-        cdef Datagrams *d
+        cdef uint32_t i
         self.now_ns = now_ns
         for i in range(batch.count):
-            d = &batch.slots[i]
-            at = 0
-            while True:
-                n = d.segment if d.segment and d.segment < d.bytes - at else d.bytes - at
-                self.handle_datagram(d.data + at, n, d, now_ns)
-                at += n
-                if at >= d.bytes:
-                    break
+            if self.registry.shards == NULL:
+                self.handle_run(&batch.slots[i], 0, batch.slots[i].bytes, now_ns)
+            else:
+                self.sort_message(&batch.slots[i], now_ns)
+
+    cdef void handle_run(self, const Datagrams *d, uint32_t at, uint32_t end, uint64_t now_ns) noexcept nogil:
+        """Take the packets of a message that lie from `at` to `end`."""
+        cdef uint32_t n
+        while True:
+            n = d.segment if d.segment and d.segment < end - at else end - at
+            self.handle_datagram(d.data + at, n, d, now_ns)
+            at += n
+            if at >= end:
+                break
+
+    cdef void sort_message(self, const Datagrams *d, uint64_t now_ns) noexcept nogil:
+        """Take what is this shard's of a message, and pass the rest on, run by run: GRO glues by address alone."""
+        cdef Registry *r = &self.registry
+        cdef uint32_t start = 0, end, owner, segment = d.segment if d.segment else d.bytes
+        if d.bytes == 0:
+            self.handle_run(d, 0, 0, now_ns)
+        while start < d.bytes:
+            end = start
+            owner = shard_of(d.data + start, min(segment, d.bytes - start), r.shards.count)
+            while end < d.bytes and shard_of(d.data + end, min(segment, d.bytes - end), r.shards.count) == owner:
+                end += segment
+            end = min(end, d.bytes)
+            if owner == r.shard:
+                self.handle_run(d, start, end, now_ns)
+            else:
+                registry_pass(r, owner, d, d.data + start, end - start, segment, 0)
+            start = end
+
+    cdef bint has_mail(self) noexcept nogil:
+        """Tell whether another shard has passed something on; without the lock."""
+        return self.registry.shards != NULL and shards_have_mail(self.registry.shards, self.registry.shard)
+
+    cdef void handle_mail(self, uint64_t now_ns) noexcept nogil:
+        """Take what other shards have passed on."""
+        cdef Registry *r = &self.registry
+        cdef uint8_t *mail
+        cdef Mail *m
+        cdef uint32_t at = 0, used = shards_collect(r.shards, r.shard, &mail)
+        self.now_ns = now_ns
+        while at < used:
+            m = <Mail *>(mail + at)
+            r.seen = m.seen
+            self.handle_run(&m.datagrams, 0, m.datagrams.bytes, now_ns)
+            at += mail_bytes(m.datagrams.bytes)
+        r.seen = 0
+
+    cdef uint32_t take_posted(self) noexcept nogil:
+        """Return the shards that have mail of ours since the last call and are to be woken, a bit each."""
+        cdef uint32_t posted = self.registry.posted
+        self.registry.posted = 0
+        return posted
 
     cdef void handle_datagram(self, uint8_t *p, uint32_t n, const Datagrams *from_, uint64_t now_ns) noexcept nogil:
         """Tell what a datagram is: STUN, a packet with a connection id, or a handshake message with a mac."""
@@ -334,7 +385,7 @@ cdef class Engine:
         d.protocol_bytes = protocol_bytes
         for i in range(count):
             dial_add_candidate(d, &candidates[i])
-        r.connections += 1
+        registry_count_connection(r, 1)
         link_last(&r.dialing, &c.member)
         conn_wake(c)
         return handle

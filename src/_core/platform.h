@@ -13,6 +13,7 @@ static inline int atomic_replace_pointer(void **at, void *expected, void *value)
 }
 static inline void *atomic_load_pointer(void **at) { return _InterlockedCompareExchangePointer(at, NULL, NULL); }
 static inline void atomic_add_long(long *at, long value) { _InterlockedExchangeAdd(at, value); }
+static inline long atomic_sum_long(long *at, long value) { return _InterlockedExchangeAdd(at, value) + value; }
 static inline long atomic_load_long(long *at) { return _InterlockedExchangeAdd(at, 0); }
 static inline long atomic_swap_long(long *at, long value) { return _InterlockedExchange(at, value); }
 #else
@@ -23,6 +24,7 @@ static inline int atomic_replace_pointer(void **at, void *expected, void *value)
 }
 static inline void *atomic_load_pointer(void **at) { return __atomic_load_n(at, __ATOMIC_ACQUIRE); }
 static inline void atomic_add_long(long *at, long value) { __atomic_fetch_add(at, value, __ATOMIC_ACQ_REL); }
+static inline long atomic_sum_long(long *at, long value) { return __atomic_add_fetch(at, value, __ATOMIC_ACQ_REL); }
 static inline long atomic_load_long(long *at) { return __atomic_load_n(at, __ATOMIC_ACQUIRE); }
 static inline long atomic_swap_long(long *at, long value) { return __atomic_exchange_n(at, value, __ATOMIC_ACQ_REL); }
 #endif

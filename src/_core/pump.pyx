@@ -5,6 +5,7 @@ descriptor becomes readable, or on a thread of its own (`run`), where busy Pytho
 """
 
 cimport cython
+from libc.errno cimport ENOPROTOOPT
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from interpeer._core.context cimport ENTROPY_BYTES, Entropy, entropy_add
@@ -12,10 +13,11 @@ from interpeer._core.control cimport read_endpoint
 from interpeer._core.crypto cimport random_bytes, wipe
 from interpeer._core.engine cimport Engine
 from interpeer._core.entry cimport begin_alone, end_alone
+from interpeer._core.shards cimport MAX_SHARDS, STEERING_STEPS, Step, steering_program
 from interpeer._core.slab cimport (
     Endpoint, endpoint_is_ipv4, recv_batch_free, recv_batch_init, send_batch_clear, send_batch_free, send_batch_init)
 from interpeer._core.udp cimport (
-    UDP_WOULD_BLOCK, udp_clock_ns, udp_close, udp_local, udp_open, udp_recv, udp_send)
+    UDP_WOULD_BLOCK, udp_adopt, udp_clock_ns, udp_close, udp_join, udp_local, udp_open, udp_recv, udp_send, udp_steer)
 from interpeer._core.udp import words_of
 
 cdef extern from "platform.h" nogil:
@@ -27,7 +29,7 @@ cdef extern from "pump_sys.h" nogil:
     int pump_timer_set(int fd, uint64_t at_ns)
     void pump_timer_clear(int fd)
     void pump_timer_close(int fd)
-    uint32_t pump_wait(const int64_t *fds, int count, uint32_t writing, int64_t timeout_ns)
+    uint32_t pump_wait(const int64_t *fds, int count, uint32_t reading, uint32_t writing, int64_t timeout_ns)
     void pump_signal(int64_t fd)
     void pump_drain(int64_t fd)
 
@@ -49,6 +51,7 @@ cdef class Pump:
     def __cinit__(self, Engine engine not None, *, uint64_t spin_ns=0, bint with_timer=True):
         self.engine = engine
         self.count = 0
+        self.reading = 0
         self.is_blocked = False
         self.blocked = 0
         self.armed_ns = 0
@@ -83,8 +86,39 @@ cdef class Pump:
         if result < 0:
             raise OSError(-result, "cannot listen there")
         udp_local(&self.sockets[self.count], &at)
+        self.reading |= <uint32_t>1 << self.count
         self.count += 1
         return at.port
+
+    def join(self, Pump first not None, uint32_t disabled):
+        """Open sockets at the addresses of another pump's, so that each gets a part of what comes. Raises OSError.
+
+        Where the system cannot do that, the other's sockets serve this one to send, and it receives by mail alone."""
+        cdef int i, result
+        for i in range(first.count):
+            result = udp_join(&self.sockets[i], &first.sockets[i], disabled)
+            if result == 0:
+                self.reading |= <uint32_t>1 << i
+            elif result != -ENOPROTOOPT:
+                raise OSError(-result, "cannot listen beside another shard")
+            else:
+                result = udp_adopt(&self.sockets[i], first.sockets[i].fd, disabled)
+                if result < 0:
+                    raise OSError(-result, "cannot send by another shard's socket")
+            self.count = i + 1
+
+    def steer(self, uint32_t shards, uint32_t disabled):
+        """Let the system steer to the sockets of each shard what is the shard's; if it cannot, they pass it on themselves."""
+        cdef Step steps[STEERING_STEPS]
+        cdef uint32_t n = steering_program(steps, shards)
+        cdef int i
+        for i in range(self.count):
+            udp_steer(&self.sockets[i], steps, n, disabled)
+
+    def know_shards(self, list descriptors not None):
+        """Take the descriptors that wake the pump of each shard, by a byte. Not while `run` runs."""
+        for i, descriptor in enumerate(descriptors[:MAX_SHARDS]):
+            self.wakes[i] = descriptor
 
     def close(self):
         """Close sockets and timer; in a forked child nothing, since they belong to the parent."""
@@ -101,6 +135,7 @@ cdef class Pump:
         for i in range(self.count):
             udp_close(&self.sockets[i])
         self.count = 0
+        self.reading = 0
 
     def descriptors(self):
         """Return the sockets' descriptors, in the order in which they were opened."""
@@ -169,7 +204,7 @@ cdef class Pump:
             elif self.spin_ns == 0 or now_ns - active_ns > self.spin_ns or self.engine.has_events() or self.is_blocked:
                 break
             else:
-                readable = (1 << self.count) - 1
+                readable = self.reading
         if self.engine.has_events():
             result |= TURN_EVENTS
         if self.is_blocked:
@@ -196,7 +231,10 @@ cdef class Pump:
 
         After a packet alone there is seldom another, and the descriptor would tell; in a bulk transfer there is."""
         cdef int i, n
-        cdef uint32_t more = 0
+        cdef uint32_t posted, more = 0
+        if self.engine.has_mail():
+            self.deliver(now_ns)
+        readable &= self.reading
         for i in range(self.count):
             if not readable >> i & 1:
                 continue
@@ -205,10 +243,28 @@ cdef class Pump:
                 continue
             self.engine.lock()
             self.engine.handle_batch(&self.received, now_ns)
+            posted = self.engine.take_posted()
             self.engine.unlock()
+            if posted:
+                self.wake_others(posted)
             if n > 1 or self.received.slots[0].bytes > LONE_PACKET_BYTES:
                 more |= 1 << i
         return more
+
+    cdef void deliver(self, uint64_t now_ns) noexcept nogil:
+        """Take what other shards have passed on, some of which may go further."""
+        cdef uint32_t posted
+        self.engine.lock()
+        self.engine.handle_mail(now_ns)
+        posted = self.engine.take_posted()
+        self.engine.unlock()
+        self.wake_others(posted)
+
+    cdef void wake_others(self, uint32_t posted) noexcept nogil:
+        cdef int i
+        for i in range(MAX_SHARDS):
+            if posted >> i & 1:
+                pump_signal(self.wakes[i])
 
     cdef void transmit(self, uint64_t now_ns) noexcept nogil:
         """Do what is due, and send until there is nothing more or a socket is full."""
@@ -290,7 +346,7 @@ cdef class Pump:
                     timeout_ns = 0
                 elif self.deadline_ns:
                     timeout_ns = <int64_t>(self.deadline_ns - now) if self.deadline_ns > now else 0
-                ready = pump_wait(fds, n + 1, 2 << self.blocked if self.is_blocked else 0, timeout_ns)
+                ready = pump_wait(fds, n + 1, 1 | self.reading << 1, 2 << self.blocked if self.is_blocked else 0, timeout_ns)
                 if ready & 1:
                     pump_drain(wake_fd)
                 result = self.turn_nogil((ready >> 1) & ((1 << n) - 1))

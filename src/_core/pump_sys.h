@@ -48,15 +48,15 @@ static inline void pump_timer_clear(int fd) { (void)fd; }
 static inline void pump_timer_close(int fd) { (void)fd; }
 #endif
 
-/* Bit i of the result: fds[i] can be read. Bit i + 16: fds[i] can be written to, asked for by bit i of `writing`. */
-static inline uint32_t pump_wait(const int64_t *fds, int count, uint32_t writing, int64_t timeout_ns)
+/* Bit i of the result: fds[i] can be read, asked for by bit i of `reading`. Bit i + 16: it can be written to, by `writing`. */
+static inline uint32_t pump_wait(const int64_t *fds, int count, uint32_t reading, uint32_t writing, int64_t timeout_ns)
 {
     pump_pollfd p[8];
     uint32_t ready = 0;
     int i, n;
     for (i = 0; i < count; i++) {
         p[i].fd = (pump_fd)fds[i];
-        p[i].events = (short)(POLLIN | (writing >> i & 1 ? POLLOUT : 0));
+        p[i].events = (short)((reading >> i & 1 ? POLLIN : 0) | (writing >> i & 1 ? POLLOUT : 0));
         p[i].revents = 0;
     }
 #if defined(__linux__)

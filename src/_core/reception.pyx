@@ -35,8 +35,10 @@ from interpeer._core.path cimport path_is_from, path_start_validation
 from interpeer._core.paths cimport paths_give_credit
 from interpeer._core.registry cimport (
     ALLOW_ASK, ALLOW_LISTED, MAX_ASKS, NO_PROTOCOL, Registry, Reply, rate_allows, rate_has, registry_add,
-    registry_allows, registry_is_reset_of, registry_list_first_cid, registry_new_cid, registry_parameters,
-    registry_protocol, registry_remove, registry_reply, registry_start_path)
+    registry_allows, registry_count_connection, registry_has_room, registry_is_reset_of, registry_list_first_cid,
+    registry_new_cid, registry_parameters, registry_pass, registry_protocol, registry_remove, registry_reply,
+    registry_start_path, registry_take_place)
+from interpeer._core.shards cimport shards_note_answer
 from interpeer._core.slab cimport SEND_BATCH_BYTES, SEND_ENTRIES, Datagrams, Endpoint, SendBatch
 from interpeer._core.table cimport table_find
 from interpeer._core.wire cimport (
@@ -46,6 +48,7 @@ from interpeer._core.wire cimport (
 
 cdef enum:
     WASTED_PER_SECOND = 100         # inits that come to nothing; when more do, strangers need a cookie
+    STRAYS_PER_SECOND = 10000       # packets of unknown connections passed on to the next shard
     LEAST_VERSIONED_BYTES = 64      # an init of another version: room for its macs, and no smaller than our reply
 
 
@@ -90,7 +93,7 @@ cdef void handle_other_version(Registry *r, const uint8_t *p, uint32_t n, const 
     if n < LEAST_VERSIONED_BYTES or not init_has_mac1(&r.keys, p, n):
         r.context.counters.dropped_mac += 1
         return
-    if not rate_allows(&r.versions, VERSIONS_PER_SECOND, now_ns) \
+    if not rate_allows(&r.versions, share_of(r, VERSIONS_PER_SECOND), now_ns) \
             or entropy_take(&r.context.entropy, nonce, XNONCE_BYTES) != 0:
         r.context.counters.dropped_limited += 1
         return
@@ -116,19 +119,38 @@ cdef void handle_init(Registry *r, const uint8_t *p, uint32_t n, const Datagrams
     if h != NULL:
         repeat_response(r, h, from_, now_ns)
         return
-    if (answering_is_loaded(&r.answering) or not rate_has(&r.wasted, WASTED_PER_SECOND, now_ns)) \
-            and not admit_under_load(r, p, from_, now_ns):
+    if (answering_is_loaded(&r.answering) or not rate_has(&r.wasted, share_of(r, WASTED_PER_SECOND), now_ns)) \
+            and not r.seen and not admit_under_load(r, p, from_, now_ns):
         return
     result = read_init(&r.keys, p, &init)
     if result == HANDSHAKE_OPEN:
         r.context.counters.dropped_handshake += 1
     elif result == HANDSHAKE_IDENTITY:
         r.context.counters.dropped_identity += 1
-    else:
+    elif r.shards == NULL or not is_expected_elsewhere(r, &init, result, p, from_, now_ns):
         consider(r, &init, result, from_, mac1, now_ns)
     wipe(&init, sizeof(InitMessage))
     if half_open_find_init(&r.answering, mac1) == NULL:
-        rate_allows(&r.wasted, WASTED_PER_SECOND, now_ns)
+        rate_allows(&r.wasted, share_of(r, WASTED_PER_SECOND), now_ns)
+
+
+cdef inline double share_of(const Registry *r, double per_second) noexcept nogil:
+    """Return this shard's share of what the node may do in a second."""
+    return per_second if r.shards == NULL else per_second / r.shards.count
+
+
+cdef bint is_expected_elsewhere(Registry *r, const InitMessage *init, int result, const uint8_t *p,
+                                const Datagrams *from_, uint64_t now_ns) noexcept nogil:
+    """Pass the init of a peer on that another shard is calling, so that the two calls become one session (glare)."""
+    cdef uint16_t protocol = NO_PROTOCOL
+    cdef uint32_t seen = r.seen | <uint32_t>1 << r.shard
+    cdef int to
+    if result == HANDSHAKE_OK:
+        protocol = registry_protocol(r, init.parameters.protocol, init.parameters.protocol_bytes)
+    if protocol == NO_PROTOCOL or find_glare(r, init.noise.remote_static, protocol, now_ns) != NULL:
+        return False
+    to = shards_note_answer(r.shards, r.shard, init.noise.remote_static, protocol, seen, now_ns, now_ns + HALF_OPEN_NS)
+    return to >= 0 and registry_pass(r, to, from_, <uint8_t *>p, INIT_BYTES, INIT_BYTES, seen)
 
 
 cdef bint admit_under_load(Registry *r, const uint8_t *init, const Datagrams *from_, uint64_t now_ns) noexcept nogil:
@@ -177,7 +199,7 @@ cdef void consider(Registry *r, InitMessage *init, int result, const Datagrams *
     if own == NULL and not is_listed(r, init.identity):
         refuse(r, init, from_, CODE_REFUSED, NULL, 0)
         return
-    if own == NULL and not has_room(r):
+    if own == NULL and not registry_has_room(r):
         refuse(r, init, from_, CODE_BUSY, NULL, 0)
         return
     if choose_suite(r, theirs) == 0:
@@ -209,11 +231,6 @@ cdef void consider(Registry *r, InitMessage *init, int result, const Datagrams *
 
 cdef bint is_listed(const Registry *r, const uint8_t *identity) noexcept nogil:
     return r.policy != ALLOW_LISTED or registry_allows(r, identity)
-
-
-cdef bint has_room(const Registry *r) noexcept nogil:
-    """Tell whether another connection may come in."""
-    return not r.is_closed and r.backlog < r.max_backlog and r.connections < r.context.limits.max_connections
 
 
 cdef uint8_t choose_suite(const Registry *r, const Parameters *theirs) noexcept nogil:
@@ -318,7 +335,6 @@ cdef Conn *reception_handle_first_packet(Registry *r, HalfOpen *h, uint8_t *p, u
     """The packet that may confirm an answered init: if it is authentic, there is a connection. Return it, or NULL."""
     cdef Conn *c = conn_new(&r.context)
     cdef Conn *own = <Conn *>h.glare
-    cdef bint has_place = has_room(r)   # which it had at its init, as had others that have come meanwhile
     cdef bint is_welcome = not h.was_unasked or (r.policy != ALLOW_ASK and is_listed(r, h.identity))
     cdef Parameters theirs
     if c == NULL:
@@ -338,10 +354,10 @@ cdef Conn *reception_handle_first_packet(Registry *r, HalfOpen *h, uint8_t *p, u
     if not h.was_repeated:
         recovery_seed_rtt(&c.path.recovery, now_ns - h.answered_ns)
     conn_input(c, CONN_IN_ANSWERED)
-    r.connections += 1              # before the packet is read: what it says may close it again
+    registry_count_connection(r, 1)     # before the packet is read: what it says may close it again
     if conn_handle_packet(c, 0, p, n, from_, now_ns) != 0 or registry_add(r, c) != 0:
         registry_remove(r, c)
-        r.connections -= 1
+        registry_count_connection(r, -1)
         conn_free(c)
         return NULL
     r.context.counters.connections_accepted += 1
@@ -350,11 +366,10 @@ cdef Conn *reception_handle_first_packet(Registry *r, HalfOpen *h, uint8_t *p, u
         take_over(r, own, c)
     elif not is_welcome:
         turn_away(c, CODE_REFUSED)
-    elif not has_place:
+    elif not registry_take_place(r):    # there was one at its init, but others have come meanwhile
         turn_away(c, CODE_BUSY)
     else:
         c.in_backlog = True
-        r.backlog += 1
     return c
 
 
@@ -587,9 +602,12 @@ cdef void reception_handle_stray(Registry *r, const uint8_t *p, uint32_t n, cons
         conn_close_info(c, CLOSED_BY_RESET, 0, False, NULL, 0)
         conn_input(c, CONN_IN_RESET)
         return
+    if r.shards != NULL and may_be_elsewhere(r, p, n, from_, now_ns):
+        return
     r.context.counters.dropped_unknown += 1
     # shorter than its cause, so that two nodes that have both forgotten do not answer each other for ever
-    if n == RESET_BYTES or not r.keys.has_reset_key or not rate_allows(&r.resets, RESETS_PER_SECOND, now_ns):
+    if n == RESET_BYTES or not r.keys.has_reset_key \
+            or not rate_allows(&r.resets, share_of(r, RESETS_PER_SECOND), now_ns):
         return
     reply = registry_reply(r, from_)
     if reply == NULL or entropy_take(&r.context.entropy, reply.data, RESET_BYTES) != 0:
@@ -598,3 +616,13 @@ cdef void reception_handle_stray(Registry *r, const uint8_t *p, uint32_t n, cons
     reset_token_of(&r.keys, read_u64(p), reply.data + RESET_BYTES - MAC_BYTES)
     reply.bytes = RESET_BYTES
     r.context.counters.resets_sent += 1
+
+
+cdef bint may_be_elsewhere(Registry *r, const uint8_t *p, uint32_t n, const Datagrams *from_, uint64_t now_ns) noexcept nogil:
+    """Pass a stray packet on, from shard to shard: a reset has no connection id of ours, and its token says whose it is.
+
+    The last shard answers it, if anybody does; so does this one when more come than resets ever should."""
+    cdef uint32_t seen = r.seen | <uint32_t>1 << r.shard, to = (r.shard + 1) % r.shards.count
+    if seen >> to & 1 or not rate_allows(&r.strays, STRAYS_PER_SECOND, now_ns):
+        return False
+    return registry_pass(r, to, from_, <uint8_t *>p, n, n, seen)

@@ -14,10 +14,16 @@ from interpeer._core.handshake cimport NodeKeys, reset_token_of
 from interpeer._core.links cimport first_link, link_init, link_last, unlink
 from interpeer._core.path cimport path_is_live
 from interpeer._core.paths cimport paths_add, paths_find, paths_live
+from interpeer._core.shards cimport POST_FIRST, POST_FULL, shards_connections, shards_post
 from interpeer._core.slab cimport Datagrams, Endpoint
 from interpeer._core.table cimport table_find, table_free, table_init, table_put, table_remove
 from interpeer._core.timers cimport timer_set, timers_free, timers_init
 from interpeer._core.wire cimport CID_FLAG, MAX_UDP_PAYLOAD_ACCEPTED, Parameters, read_u64
+
+cdef extern from "platform.h" nogil:
+    void atomic_add_long(long *at, long value)
+    long atomic_load_long(long *at)
+    long atomic_sum_long(long *at, long value)
 
 cdef enum:
     IDS_OF_A_PATH = 2               # one in use and a spare one
@@ -58,7 +64,7 @@ cdef void free_conn(Registry *r, Conn *c) noexcept nogil:
     if c.handle != NULL:
         c.handle.conn = NULL
     dial_free(<Dial *>c.dial)
-    r.connections -= 1
+    registry_count_connection(r, -1)
     conn_free(c)
 
 
@@ -67,11 +73,11 @@ cdef void free_conn(Registry *r, Conn *c) noexcept nogil:
 cdef bint registry_new_cid(Registry *r, uint64_t *cid) noexcept nogil:
     """Draw a connection id that is not in use; False when there are no random bytes left.
 
-    The first byte has its top bit set and otherwise repeats the second, XOR the shard, of which there is one."""
+    The first byte has its top bit set and otherwise repeats the second, XOR the shard."""
     cdef uint8_t bytes[8]
     if entropy_take(&r.context.entropy, bytes, sizeof(bytes)) != 0:
         return False
-    bytes[0] = CID_FLAG | (bytes[1] & 0x7F)
+    bytes[0] = CID_FLAG | ((bytes[1] ^ r.shard) & 0x7F)
     cid[0] = read_u64(bytes)
     return table_find(&r.by_cid, cid[0]) == NULL
 
@@ -106,9 +112,7 @@ cdef void registry_remove(Registry *r, Conn *c) noexcept nogil:
     """Let nothing find it any more."""
     cdef LocalCid *id
     cdef uint32_t i
-    if c.in_backlog:
-        c.in_backlog = False
-        r.backlog -= 1
+    registry_leave_backlog(r, c)
     for i in range(c.remote_cids.capacity):
         unwatch(r, c, &c.remote_cids.entries[i])
     if c.local_cids == NULL:
@@ -237,6 +241,65 @@ cdef void registry_retire(Registry *r, Conn *c) noexcept nogil:
     registry_remove(r, c)
     if c.handle == NULL:
         free_conn(r, c)
+
+
+# --- how many there may be, in all shards together ---
+
+cdef void registry_count_connection(Registry *r, int change) noexcept nogil:
+    """Count a connection that begins (1) or is freed (-1)."""
+    r.connections += change
+    if r.shards != NULL:
+        atomic_add_long(&r.shards.connections[r.shard], change)
+
+
+cdef bint registry_has_room(Registry *r) noexcept nogil:
+    """Tell whether another connection may come in, as things are."""
+    cdef long connections = r.connections, backlog = r.backlog
+    if r.shards != NULL:
+        connections = shards_connections(r.shards)
+        backlog = atomic_load_long(&r.shards.backlog)
+    return not r.is_closed and backlog < r.max_backlog and connections < <long>r.context.limits.max_connections
+
+
+cdef bint registry_take_place(Registry *r) noexcept nogil:
+    """Take a place in the backlog for a connection that is counted already, if there is one and it is not one too many.
+
+    What another shard counts meanwhile can make both of them too many, but not let both in."""
+    cdef long connections = r.connections, backlog = <long>r.backlog + 1
+    cdef bint has_place
+    if r.shards != NULL:
+        backlog = atomic_sum_long(&r.shards.backlog, 1)
+        connections = shards_connections(r.shards)
+    has_place = not r.is_closed and backlog <= r.max_backlog and connections <= <long>r.context.limits.max_connections
+    if has_place:
+        r.backlog += 1
+    elif r.shards != NULL:
+        atomic_add_long(&r.shards.backlog, -1)
+    return has_place
+
+
+cdef void registry_leave_backlog(Registry *r, Conn *c) noexcept nogil:
+    """The application has taken a connection, or it has ended; harmless on one that is not in the backlog."""
+    if not c.in_backlog:
+        return
+    c.in_backlog = False
+    r.backlog -= 1
+    if r.shards != NULL:
+        atomic_add_long(&r.shards.backlog, -1)
+
+
+cdef bint registry_pass(Registry *r, uint32_t to, const Datagrams *from_, uint8_t *data, uint32_t bytes,
+                        uint32_t segment, uint32_t seen) noexcept nogil:
+    """Pass packets of one message on to another shard. Return whether it will get them."""
+    cdef int result = shards_post(r.shards, to, from_, data, bytes, segment, seen)
+    cdef uint32_t packets = (bytes + segment - 1) // segment
+    if result == POST_FULL:
+        r.context.counters.shard_dropped += packets
+        return False
+    r.context.counters.shard_forwarded += packets
+    if result == POST_FIRST:
+        r.posted |= <uint32_t>1 << to
+    return True
 
 
 cdef void registry_parameters(Registry *r, Parameters *out, uint64_t cid) noexcept nogil:

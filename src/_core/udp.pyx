@@ -15,7 +15,7 @@ segment by segment, and the destination is remembered.
 
 from libc.errno cimport (
     EACCES, EADDRNOTAVAIL, EAFNOSUPPORT, EAGAIN, EBADF, ECONNREFUSED, ECONNRESET, EFAULT, EHOSTDOWN, EHOSTUNREACH, EINTR,
-    EINVAL, EIO, EMSGSIZE, ENETDOWN, ENETUNREACH, ENOBUFS, ENOMEM, ENOTSOCK, EPERM)
+    EINVAL, EIO, EMSGSIZE, ENETDOWN, ENETUNREACH, ENOBUFS, ENOMEM, ENOPROTOOPT, ENOTSOCK, EPERM)
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp, memcpy, memset
@@ -47,6 +47,8 @@ cdef extern from "udp_sys.h":
     int sys_bind(int64_t fd, bint is_ipv6, const uint8_t *address, uint16_t port, uint32_t scope) noexcept nogil
     int sys_local(int64_t fd, uint8_t *address, uint16_t *port, uint32_t *scope) noexcept nogil
     void sys_close(int64_t fd) noexcept nogil
+    int sys_share(int64_t fd) noexcept nogil
+    int sys_steer(int64_t fd, const void *steps, uint32_t count) noexcept nogil
     int sys_forbid_fragments(int64_t fd, bint is_ipv6) noexcept nogil
     void sys_ignore_icmp(int64_t fd) noexcept nogil
     int sys_enable_control(int64_t fd, SysSlots *slots) noexcept nogil
@@ -81,6 +83,8 @@ WORDS = {
     "pktinfo": UDP_CAN_PKTINFO,
     "bigbuf": UDP_CAN_BIG_BUFFERS,
     "recvmsg": UDP_CAN_CONTROL,
+    "reuseport": UDP_CAN_REUSEPORT,
+    "steering": UDP_CAN_STEERING,
 }
 
 
@@ -119,6 +123,46 @@ cdef int udp_open(Udp *udp, const Endpoint *at, uint32_t disabled) noexcept nogi
     result = sys_bind(fd, is_ipv6, at.address, at.port, at.scope)
     if result < 0:
         udp_close(udp)
+    return result
+
+
+cdef int udp_join(Udp *udp, const Udp *first, uint32_t disabled) noexcept nogil:
+    """Open another socket at the address of one that is open: each gets a part of what comes. Return 0 or a negative errno;
+    ENOPROTOOPT: not on this system, or disabled.
+
+    The first socket was bound alone, so that nobody else's address is taken; the others join it."""
+    cdef Endpoint at
+    cdef int64_t fd
+    cdef int result = begin(udp)
+    if result == 0:
+        result = -ENOPROTOOPT if disabled & UDP_CAN_REUSEPORT else udp_local(first, &at)
+    if result == 0:
+        result = sys_share(first.fd)
+    if result < 0:
+        udp_close(udp)
+        return result
+    fd = sys_socket(first.is_ipv6)
+    if fd < 0:
+        udp_close(udp)
+        return <int>fd
+    configure(udp, fd, first.is_ipv6, disabled)
+    udp.owns_fd = True
+    result = sys_share(fd)
+    if result == 0:
+        result = sys_bind(fd, first.is_ipv6, at.address, at.port, at.scope)
+    if result < 0:
+        udp_close(udp)
+        return result
+    udp.can |= UDP_CAN_REUSEPORT
+    return 0
+
+
+cdef int udp_steer(Udp *udp, const void *steps, uint32_t count, uint32_t disabled) noexcept nogil:
+    """Let a program choose among the sockets at this one's address, which are numbered as they were bound. Return 0 or a
+    negative errno."""
+    cdef int result = -ENOPROTOOPT if disabled & UDP_CAN_STEERING else sys_steer(udp.fd, steps, count)
+    if result == 0:
+        udp.can |= UDP_CAN_STEERING
     return result
 
 

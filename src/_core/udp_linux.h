@@ -1,6 +1,7 @@
 /* What Linux has beyond POSIX: several messages in one call, segmentation offload, buffers past the limit for root.
  * Included by udp_sys.h before udp_posix.h, which uses the names defined here. */
 #include <errno.h>
+#include <linux/filter.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
 
@@ -55,6 +56,22 @@ static inline int sys_forbid_fragments(int64_t fd, int is_ipv6) {
     int name = is_ipv6 ? IPV6_MTU_DISCOVER : IP_MTU_DISCOVER;
     int how = is_ipv6 ? IPV6_PMTUDISC_PROBE : IP_PMTUDISC_PROBE;
     return setsockopt((int)fd, level, name, &how, sizeof how) < 0 ? -errno : 0;
+}
+
+/* Linux spreads what comes to one address over all sockets there; elsewhere the last one bound, or the first, gets it all. */
+static inline int sys_share(int64_t fd) {
+    int on = 1;
+    return setsockopt((int)fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on) < 0 ? -errno : 0;
+}
+
+static inline int sys_steer(int64_t fd, const void *steps, uint32_t count) {
+#ifdef SO_ATTACH_REUSEPORT_CBPF
+    struct sock_fprog program = {.len = (unsigned short)count, .filter = (struct sock_filter *)steps};
+    return setsockopt((int)fd, SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, &program, sizeof program) < 0 ? -errno : 0;
+#else
+    (void)fd; (void)steps; (void)count;
+    return -ENOPROTOOPT;
+#endif
 }
 
 /* The kernel cuts the plain request down to rmem_max or wmem_max in silence, and tells twice what it gave. */

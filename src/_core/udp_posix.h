@@ -23,6 +23,8 @@ typedef struct {
 static inline int sys_has_mmsg(void) { return -ENOSYS; }
 static inline int sys_has_gso(int64_t fd) { (void)fd; return -ENOPROTOOPT; }
 static inline int sys_enable_gro(int64_t fd) { (void)fd; return -ENOPROTOOPT; }
+static inline int sys_share(int64_t fd) { (void)fd; return -ENOPROTOOPT; }
+static inline int sys_steer(int64_t fd, const void *steps, uint32_t count) { (void)fd; (void)steps; (void)count; return -ENOPROTOOPT; }
 static inline int sys_sendmmsg(int fd, SysHeader *h, unsigned n) { (void)fd; (void)h; (void)n; return -ENOSYS; }
 static inline int sys_recvmmsg(int fd, SysHeader *h, unsigned n) { (void)fd; (void)h; (void)n; return -ENOSYS; }
 

@@ -4,6 +4,7 @@
  *   sys_socket                 a socket that neither blocks nor is inherited; an IPv6 one speaks IPv6 alone
  *   sys_bind, sys_local        give it an address; ask for it and its family (4 or 6)
  *   sys_close
+ *   sys_share, sys_steer       before the bind: share the address with others that do; let a filter program choose among those
  *   sys_ignore_icmp            let no ICMP fail later calls
  *   sys_forbid_fragments, sys_enable_{control,ecn,pktinfo,gro}, sys_has_{gso,mmsg}   0: granted
  *   sys_enlarge                ask for a buffer, and tell the bytes that were given

@@ -118,6 +118,10 @@ static inline int sys_local(int64_t fd, uint8_t address[16], uint16_t *port, uin
 
 static inline void sys_close(int64_t fd) { closesocket((SOCKET)fd); }
 
+/* Several sockets at one address do not share what comes here. */
+static inline int sys_share(int64_t fd) { (void)fd; return -ENOPROTOOPT; }
+static inline int sys_steer(int64_t fd, const void *steps, uint32_t count) { (void)fd; (void)steps; (void)count; return -ENOPROTOOPT; }
+
 static inline int sys_forbid_fragments(int64_t fd, int is_ipv6) {
     return is_ipv6 ? sys_set(fd, IPPROTO_IPV6, IPV6_DONTFRAG, 1) : sys_set(fd, IPPROTO_IP, IP_DONTFRAGMENT, 1);
 }

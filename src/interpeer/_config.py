@@ -101,6 +101,10 @@ class Config:
     scheduler: str = "lowest-rtt"
     """Which path a packet takes where there are several: "lowest-rtt", "aggregate" or "redundant"; see
     `Connection.scheduler`."""
+    shards: int = 1
+    """On how many cores the protocol runs: so many engines, each on a thread and, on Linux, with a socket of its own at the
+    same address; connections are spread over them. More than one implies `pump="thread"`. One is enough for one connection, which
+    never uses more, and costs least; 0: one for each core that this process may use, up to 32."""
     spin_s: float = 0.0
     """How long to poll for the next packet before sleeping: lower latency for a busy core."""
 
@@ -121,7 +125,7 @@ class Config:
 
     def core_limits(self) -> dict[str, int]:
         """Return the core's Limits: sizes in bytes, times in nanoseconds."""
-        on_thread = self.pump == "thread"
+        on_thread = self.pump == "thread" or self.shards != 1
         send_buffer_bytes = self.send_buffer_bytes or (64 * MIB if on_thread else 1 * MIB)
         max_stream_window_bytes = self.max_stream_window_bytes or (64 * MIB if on_thread else 16 * MIB)
         max_connection_window_bytes = self.max_connection_window_bytes or (128 * MIB if on_thread else 32 * MIB)
@@ -161,6 +165,7 @@ _MAY_BE_ZERO = {
     "max_ack_delay_s",
     "max_datagram_bytes",
     "datagram_queue_bytes",
+    "shards",
     "skip_every",
     "rekey_s",
     "spin_s",
@@ -171,6 +176,7 @@ _MOST = {
     "max_ack_delay_s": 16.384,  # what peers accept
     "spin_s": 1.0,  # in which the loop does nothing else
     "max_streams": 1 << 20,
+    "shards": 32,
     "backlog": 1 << 31,
     "max_connections": 1 << 24,
     "max_half_open": 1 << 20,

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import functools
 import os
 import socket
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, final
 
 from interpeer import _host
@@ -21,6 +22,7 @@ from interpeer._config import Config
 from interpeer._core import control, engine, pump, udp
 
 EventsCallback = Callable[[list[tuple[Any, ...]]], None]
+CoreEventsCallback = Callable[[engine.Engine, list[tuple[Any, ...]]], None]
 PORT_TRIES = 16
 """How often another port is tried when the one that the first family got is taken in the second."""
 
@@ -61,25 +63,45 @@ class Driver(ABC):
         """Return what the sockets count."""
 
 
-def make_driver(core: engine.Engine, config: Config, on_events: EventsCallback, loop: asyncio.AbstractEventLoop) -> Driver:
-    """Choose the driver for a configuration and a loop; `reader` in INTERPEER_DISABLE forces the one without add_reader.
+def make_driver(
+    cores: Sequence[engine.Engine], config: Config, on_core_events: CoreEventsCallback, loop: asyncio.AbstractEventLoop
+) -> Driver:
+    """Choose the driver for a configuration, a loop, and as many engines as `shard_count` says.
 
     On a simulated host it is the host's choice."""
+    on_events = functools.partial(on_core_events, cores[0])
     host = _host.current.get()
     if host is not None:
-        return host.make_driver(core, config, on_events, loop)
-    words = {word.strip() for word in disabled_words().split(",")}
-    if "reader" in words or not _can_watch_sockets(loop):
+        return host.make_driver(cores[0], config, on_events, loop)
+    if not _can_watch_sockets(loop):
         from interpeer._portable import PortableDriver
 
-        return PortableDriver(core, on_events, loop)
+        return PortableDriver(cores[0], on_events, loop)
+    if len(cores) > 1:
+        from interpeer._shards import ShardsDriver
+
+        return ShardsDriver(cores, config, on_core_events, loop)
     if config.pump == "thread" or os.environ.get("INTERPEER_PUMP") == "thread":
-        return ThreadDriver(core, config, on_events, loop)
-    return LoopDriver(core, config, on_events, loop)
+        return ThreadDriver(cores[0], config, on_events, loop)
+    return LoopDriver(cores[0], config, on_events, loop)
+
+
+def shard_count(config: Config, loop: asyncio.AbstractEventLoop) -> int:
+    """Return how many engines a node has: one where no threads drive them, on simulated hosts and portable loops."""
+    count = int(os.environ.get("INTERPEER_SHARDS", config.shards))
+    if count == 1 or _host.current.get() is not None or not _can_watch_sockets(loop):
+        return 1
+    return min(count or _usable_processors(), control.MOST_SHARDS)
+
+
+def _usable_processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _can_watch_sockets(loop: asyncio.AbstractEventLoop) -> bool:
-    """Tell whether the loop has add_reader: Windows' Proactor loop raises instead."""
+    """Tell whether the loop has add_reader: Windows' Proactor loop raises instead. `reader` in INTERPEER_DISABLE denies it."""
+    if "reader" in {word.strip() for word in disabled_words().split(",")}:
+        return False
     left, right = socket.socketpair()
     try:
         loop.add_reader(left.fileno(), bool)
@@ -170,8 +192,17 @@ def _own_hosts(wildcard: str) -> list[str]:
 # --- drivers over the pump ---
 
 
+def socket_words() -> int:
+    """Return what the environment switches off, of what sockets can do. Raises ValueError for a word that names nothing."""
+    words = (word.strip() for word in disabled_words().split(","))
+    return udp.parse_disabled(",".join(word for word in words if word not in ("reader", "timer", "ipv6")))
+
+
 class PumpDriver(Driver):
     """What the loop's and the thread's driver share: the pump and its sockets."""
+
+    _families: set[bool]
+    """Whether IPv6, of the sockets that there are."""
 
     def __init__(
         self, core: engine.Engine, config: Config, on_events: EventsCallback, loop: asyncio.AbstractEventLoop, with_timer: bool
@@ -185,8 +216,12 @@ class PumpDriver(Driver):
         self.endpoints = ()
 
     async def open(self, listen: Iterable[str]) -> None:
-        words = ",".join(word for word in disabled_words().split(",") if word.strip() not in ("reader", "timer", "ipv6"))
-        disabled = udp.parse_disabled(words)
+        self.bind(listen)
+        self.start()
+
+    def bind(self, listen: Iterable[str]) -> None:
+        """Open the sockets. Raises OSError or ValueError."""
+        disabled = socket_words()
         without_ipv6 = "ipv6" in disabled_words().split(",")
 
         def bind(endpoint: CoreEndpoint) -> int:
@@ -197,6 +232,9 @@ class PumpDriver(Driver):
         bound = bind_all(tuple(listen), bind, self._pump.close_sockets)
         self.endpoints = reachable_endpoints(bound)
         self._families = {":" in host for host, _ in bound}
+
+    def start(self) -> None:
+        """Begin to take turns."""
         # the kernel counts its own overhead, too: what is told to peers is half
         control.set_receive_buffer(self._core, min(s["receive_buffer_bytes"] for s in self._pump.capabilities()) // 2)
         self._is_open = True
@@ -355,15 +393,37 @@ class ThreadDriver(PumpDriver):
         self.kick()
 
     def close(self) -> None:
-        if self._is_open:
-            self._is_open = False
-            self._core.on_kick = None
-            self._pump.stop()
-            self._wake.send(b"k")
-            self._thread.join()
-            self._pump.turn(0)  # what was said last still goes out
-            if not self._loop.is_closed():
-                self._loop.remove_reader(self._notified.fileno())
+        self.stop()
         self._pump.close()
         for end in (self._wake, self._waken, self._notify, self._notified):
             end.close()
+
+    def stop(self) -> None:
+        """End the thread. Harmless on one that has ended."""
+        if not self._is_open:
+            return
+        self._is_open = False
+        self._core.on_kick = None
+        self._pump.stop()
+        self._wake.send(b"k")
+        self._thread.join()
+        self._pump.turn(0)  # what was said last still goes out
+        if not self._loop.is_closed():
+            self._loop.remove_reader(self._notified.fileno())
+
+    # --- as one of a node's shards ---
+
+    @property
+    def wake_descriptor(self) -> int:
+        """What another shard's thread writes a byte to when it has passed something on."""
+        return self._wake.fileno()
+
+    def join(self, first: ThreadDriver, disabled: int) -> None:
+        """Bind where another shard has, or send by its sockets. Raises OSError."""
+        self._families = first._families
+        self._pump.join(first._pump, disabled)
+
+    def know_shards(self, shards: Sequence[ThreadDriver], disabled: int) -> None:
+        """Learn how to wake the others, and see that the system steers to each what is its own. Before `start`."""
+        self._pump.know_shards([shard.wake_descriptor for shard in shards])
+        self._pump.steer(len(shards), disabled)

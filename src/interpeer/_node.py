@@ -18,8 +18,8 @@ from interpeer import _host, errors
 from interpeer._address import Address, Endpoint
 from interpeer._config import Config, Give
 from interpeer._connection import Connection
-from interpeer._core import connection_handle, control, engine, path_handle
-from interpeer._driver import Driver, make_driver
+from interpeer._core import connection_handle, control, engine, path_handle, pump
+from interpeer._driver import Driver, make_driver, shard_count
 from interpeer._events import ConnectFailed, Event, EventsDropped, PathChanged, PeerConnected, PeerDisconnected
 from interpeer._identity import Identity, PeerId
 from interpeer._path import KINDS, REASONS
@@ -137,7 +137,7 @@ class Node:
         self._backlog: collections.deque[Connection] = collections.deque()
         self._events: collections.deque[Event] = collections.deque()
         self._events_dropped = 0
-        self._engine = engine.Engine()
+        self._engines = [engine.Engine()]
         self._driver: Driver
         self._loop: asyncio.AbstractEventLoop
         self._waiters: Waiters
@@ -174,7 +174,10 @@ class Node:
     def counters(self) -> dict[str, int]:
         """Return how often what has happened: packets, drops by cause, handshakes, resets, and system calls by fallback."""
         self._check_opened()
-        return {**control.counters(self._engine), **self._driver.counters()}
+        total = collections.Counter[str]()
+        for core in self._engines:
+            total.update(control.counters(core))
+        return {**total, **self._driver.counters()}
 
     _is_open = False  # also of one that could not be made
 
@@ -196,18 +199,22 @@ class Node:
             state = stack.enter_context(StateDirectory(self._state_path)) if self._state_path is not None else None
             with _host.on(self._host):
                 self._identity = _identity(self._identity_given, state)
-                self._configure()
-                self._driver = make_driver(self._engine, self._config, self._on_core_events, self._loop)
+                self._engines += [engine.Engine() for _ in range(shard_count(self._config, self._loop) - 1)]
+                for core in self._engines:
+                    self._configure(core)
+                if len(self._engines) > 1:
+                    control.share(self._engines)
+                self._driver = make_driver(self._engines, self._config, self._on_core_events, self._loop)
             stack.callback(self._driver.close)
             await self._driver.open(self._listen)
             self._resources = stack.pop_all()
         self._is_open = self._was_opened = True
         return self
 
-    def _configure(self) -> None:
+    def _configure(self, core: engine.Engine) -> None:
         config = self._config
         control.configure(
-            self._engine,
+            core,
             self._identity.seed,
             (self._network or "").encode(),
             self._identity.is_stored,
@@ -217,9 +224,9 @@ class Node:
             config.core_limits(),
         )
         if callable(self._allow):
-            control.allow_asking(self._engine)
+            control.allow_asking(core)
         elif self._allow is not None:
-            control.allow_listed(self._engine, [bytes(peer) for peer in self._allow])
+            control.allow_listed(core, [bytes(peer) for peer in self._allow])
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await self.close()
@@ -235,9 +242,11 @@ class Node:
         if has_loop:
             self._waiters.check_loop()
         else:
-            self._engine.on_kick = None  # nobody is there to take a turn
+            for core in self._engines:
+                core.on_kick = None  # nobody is there to take a turn
         self._is_open = False
-        control.refuse_all(self._engine)
+        for core in self._engines:
+            control.refuse_all(core)
         try:
             closing = [connection.close() for connection in self._connections.values()]
             await asyncio.gather(*closing, return_exceptions=True)
@@ -284,7 +293,8 @@ class Node:
         usable = [endpoint.to_core() for endpoint in endpoints if self._driver.can_reach(endpoint)]
         if not usable:
             raise errors.Unreachable(f"cannot reach {peer_id}: no address to call", _why_no_address(endpoints))
-        handle = control.connect(self._engine, bytes(peer_id), usable, name.encode())
+        shard = control.shard_for(self._engines[0], bytes(peer_id), name.encode(), pump.now_ns())
+        handle = control.connect(self._engines[shard], bytes(peer_id), usable, name.encode())
         connection = Connection(self, handle, name)
         self._connections[handle] = connection
         try:
@@ -351,7 +361,7 @@ class Node:
 
     # --- what the core tells ---
 
-    def _on_core_events(self, events: list[tuple[Any, ...]]) -> None:
+    def _on_core_events(self, core: engine.Engine, events: list[tuple[Any, ...]]) -> None:
         for event in events:
             kind = event[0]
             if kind == control.STREAM:
@@ -362,7 +372,7 @@ class Node:
             elif kind == control.INCOMING:
                 self._on_incoming(event[1], event[2])
             else:
-                self._on_ask(event[1], PeerId._of_proved(event[2]))
+                self._on_ask(core, event[1], PeerId._of_proved(event[2]))
 
     def _on_connection_events(self, handle: connection_handle.ConnectionHandle, events: int) -> None:
         connection: Connection | None = handle.owner
@@ -402,7 +412,7 @@ class Node:
             self._tell(PathChanged(connection.peer_id, path, KINDS[kind], REASONS[reason], str(Endpoint.from_core(remote))))
         self._events_dropped += dropped
 
-    def _on_ask(self, ask: int, peer_id: PeerId) -> None:
+    def _on_ask(self, core: engine.Engine, ask: int, peer_id: PeerId) -> None:
         answer: object = None
         try:
             assert callable(self._allow)
@@ -413,7 +423,7 @@ class Node:
                 raise TypeError(f"a bool was expected, not {type(answer).__name__}")
         except Exception:
             logger.exception("allow(%s) failed; the peer is not let in", peer_id)
-        control.decide(self._engine, ask, answer is True)
+        control.decide(core, ask, answer is True)
 
 
 def _check_kind(name: str, value: object, kind: type | UnionType) -> None:

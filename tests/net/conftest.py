@@ -22,7 +22,7 @@ import pytest
 import interpeer
 from interpeer._core import engine
 
-DRIVERS = ["asyncio", "uvloop", "thread", "portable"]
+DRIVERS = ["asyncio", "uvloop", "thread", "shards", "portable"]
 TIMEOUT_S = 30
 
 
@@ -40,6 +40,8 @@ def driver(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
     name: str = request.param
     if name == "thread":
         monkeypatch.setenv("INTERPEER_PUMP", "thread")
+    if name == "shards":
+        monkeypatch.setenv("INTERPEER_SHARDS", "2")
     if name == "portable":
         monkeypatch.setenv("INTERPEER_DISABLE", "reader")
     return name

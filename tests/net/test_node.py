@@ -471,8 +471,8 @@ def test_a_forked_child_sends_nothing_and_calls_nobody(run, pair):
         """Do what the loop and the application of a child might do; return what was told."""
         told = []
         where = [endpoint.to_core() for endpoint in p.b.address.endpoints]
-        connect = functools.partial(control.connect, p.a._engine, bytes(p.b.id), where, b"interpeer/1")
-        for call in (p.a.counters, connect, lambda: control.events(p.a._engine)):
+        connect = functools.partial(control.connect, p.a._engines[0], bytes(p.b.id), where, b"interpeer/1")
+        for call in (p.a.counters, connect, lambda: control.events(p.a._engines[0])):
             try:
                 call()
             except interpeer.ForkedError:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 pytest.importorskip("resource", reason="the loads are measured on POSIX systems")
 
 from interpeer._bench import loads
-from interpeer._bench.figures import FIGURES, LoadBroken, figures, median_of
+from interpeer._bench.figures import FIGURES, LoadBroken, figures, jain, median_of
 
 
 def test_bulk_counts_bits_of_the_clients_clock_and_processor_of_both_ends() -> None:
@@ -38,6 +38,7 @@ def test_idle_memory_is_told_for_each_end_in_kilobytes() -> None:
         ("bulk", {"bytes": 2, "seconds": 1.0, "cpu_s": 1.0}, {"bytes": 1, "cpu_s": 1.0}),
         ("handshakes", {"handshakes": 2, "seconds": 1.0}, {"handshakes": 1}),
         ("soak", {"bytes": 2}, {"bytes": 1}),
+        ("many", {"bytes": 2, "seconds": 1.0, "cpu_s": 1.0}, {"bytes": 1, "cpu_s": 1.0}),
         ("idle", {"connections": 2, "used_bytes": 1, "fresh_bytes": 1}, {"connections": 1}),
     ],
 )
@@ -46,8 +47,13 @@ def test_run_whose_ends_disagree_counts_for_nothing(part: str, client: dict, ser
         figures(part, client, server)
 
 
+def test_shares_that_are_equal_are_fair_and_one_that_has_all_is_not() -> None:
+    assert jain([7, 7, 7, 7]) == 1.0 and jain([0, 0, 28, 0]) == 0.25 and jain([1, 3]) == pytest.approx(0.8)
+    assert jain([0, 0]) == 0.0
+
+
 def test_every_part_of_every_load_has_figures() -> None:
-    assert {part for parts in loads.PARTS.values() for part in parts} | {"soak"} == set(FIGURES)
+    assert {part for parts in loads.PARTS.values() for part in parts} | {"soak", "many"} == set(FIGURES)
 
 
 def test_memory_is_compared_at_both_ends_and_the_worse_counts() -> None:

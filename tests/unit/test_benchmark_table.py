@@ -73,7 +73,7 @@ def test_rivals_that_are_not_installed_are_named_with_the_reason(monkeypatch):
 
 
 def test_one_command_measures_and_prints_one_object(monkeypatch, capsys):
-    monkeypatch.setattr(table.Scale, "of", lambda **_: table.Scale(1, 0.05, 20, 1 << 14))
+    monkeypatch.setattr(table.Scale, "of", lambda **_: table.Scale(1, 0.05, 20, 1 << 14, 10))
     monkeypatch.setattr(table, "PINGS", 50)
     monkeypatch.setattr(table, "SPINNING_PINGS", 5)
     assert command.main(["--only", "ping", "--no-rivals", "--json"]) == 0

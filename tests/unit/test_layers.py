@@ -28,6 +28,7 @@ L2 = {
     "egress",
     "rekey",
     "keys",
+    "shards",
 }
 L3 = {"registry", "reception", "engine"}
 DOORS = {"entry", "connection_handle", "path_handle", "stream_handle", "control"}  # what Python holds of an engine
@@ -61,7 +62,7 @@ ALLOWED: dict[str, set[str]] = {
     **{name: L0 | L1 | L2 | L3 | SIDEWAYS.get(name, set()) for name in DOORS},
     "udp": {"slab"},
     "udpsocket": {"udp", "slab"},
-    "pump": L0 | {"engine", "entry", "udp", "context", "control"},
+    "pump": L0 | {"engine", "entry", "udp", "context", "control", "shards"},
     "limit": {"udp", "crypto", "slab"},
     "probe": L0 | L1 | L2,
     "probe_wire": L0 | L1 | L2 | {"probe"},
@@ -71,6 +72,7 @@ ALLOWED: dict[str, set[str]] = {
     "probe_rekey": L0 | L1 | L2 | {"probe", "probe_wire"},
     "probe_fec": L0 | L1 | L2 | {"probe"},
     "probe_conn": L0 | L1 | L2 | {"probe", "probe_wire"},
+    "probe_shards": L0 | L1 | L2 | {"probe", "engine"},
     "probe_loops": L0 | L1 | L2 | {"probe", "engine"},
 }
 # Python: what the files of the top layer, and of interpeer.testing, may take from the core

@@ -66,6 +66,27 @@ def _idle(client: Facts, server: Facts) -> Facts:
     }
 
 
+def _many(client: Facts, server: Facts) -> Facts:
+    if client["bytes"] != server["bytes"]:
+        raise LoadBroken(f"the client sent {client['bytes']} bytes and the server received {server['bytes']}")
+    gigabytes = server["bytes"] / 1e9
+    return {
+        "gbit": 8 * gigabytes / client["seconds"],
+        "cpu_s_per_gb": (client["cpu_s"] + server["cpu_s"]) / gigabytes,
+        "jain": server["jain"],
+        "ping_p50_ms": client["p50_us"] / 1e3,
+        "ping_p99_ms": client["p99_us"] / 1e3,
+        "resident_mb": [end["resident_bytes"] / 1e6 for end in (client, server)],
+        "connections": client["connections"],
+    }
+
+
+def jain(shares: list[int]) -> float:
+    """Return Jain's index of fairness: 1 where all have the same, 1/n where one has everything."""
+    squares = sum(share * share for share in shares)
+    return sum(shares) ** 2 / (len(shares) * squares) if squares else 0.0
+
+
 def _soak(client: Facts, server: Facts) -> Facts:
     if client["bytes"] != server["bytes"]:
         raise LoadBroken(f"the client sent {client['bytes']} bytes and the server received {server['bytes']}")
@@ -84,6 +105,7 @@ FIGURES = {
     "handshakes": _handshakes,
     "handshakes-in-a-row": _handshakes_in_a_row,
     "idle": _idle,
+    "many": _many,
     "soak": _soak,
 }
 

@@ -1,7 +1,7 @@
 """The loads over interpeer itself, by its public API alone.
 
-`serve` and `dial` are the ends of every part of `loads.PARTS`, and of "soak"; `run_once` runs one part between two processes.
-Bulk goes through one stream, messages and pings are datagrams.
+`serve` and `dial` are the ends of every part of `loads.PARTS`, of "many" and of "soak"; `run_once` runs one part between two
+processes. Bulk goes through one stream, messages and pings are datagrams.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, final
 from interpeer import Address, Config, Connection, Node, Stream
 from interpeer._bench import loads
 from interpeer._bench.end import Control, Facts, Stopwatch, resident_bytes, run
-from interpeer._bench.figures import figures
+from interpeer._bench.figures import figures, jain
 from interpeer._bench.process import run_pair
 from interpeer.errors import NetworkError
 
@@ -41,6 +41,8 @@ class Plan:
     busy: str = ""
     """Where busy Python threads compute beside it: "client", "server", or "both", half of them at each."""
     connections: int = loads.IDLE_CONNECTIONS
+    busy_connections: int = loads.BUSY_CONNECTIONS
+    """How many "many" keeps busy."""
     moved_bytes: int = loads.IDLE_BYTES
     """What "idle" moves on each of its connections."""
     early_bytes: int = 10**9
@@ -114,6 +116,8 @@ class _Server:
     def __init__(self, node: Node, plan: Plan) -> None:
         self.figures: Facts = {"handshakes": 0}
         self.memory = loads.IdleServer(plan.connections)
+        self.counts: list[int] = []  # bytes of each connection of "many"
+        self.watch = Stopwatch()
         self.plan = plan
         self._node = node
         self._tasks: set[asyncio.Task[None]] = set()
@@ -181,6 +185,25 @@ async def _idle(server: _Server, connection: Connection) -> None:
         pass
     server.memory.moved()
     await _confirm(stream, server.plan.moved_bytes)
+
+
+async def _take_one_of_many(server: _Server, connection: Connection) -> None:
+    """Read, answer pings, and note what each connection had when the first one ended."""
+    echoing = asyncio.create_task(_echo(server, connection))
+    stream = await connection.accept_stream()
+    buffer, counts = bytearray(loads.BUSY_PIECE_BYTES), server.counts
+    number = len(counts)
+    counts.append(0)
+    if number == 0:
+        server.watch = Stopwatch()
+    while size := await stream.readinto(buffer):
+        counts[number] += size
+    if "jain" not in server.figures:
+        server.figures |= {"jain": jain(counts), "resident_bytes": resident_bytes()}
+    server.figures |= {"bytes": sum(counts), **server.watch.read()}
+    await _confirm(stream, counts[number])
+    await connection.wait_closed()
+    echoing.cancel()
 
 
 async def _take_soak(server: _Server, connection: Connection) -> None:
@@ -296,6 +319,49 @@ async def _idle_client(node: Node, address: Address, control: Control, plan: Pla
     await loads.idle_client(control, open_one, move, plan.connections)
 
 
+async def _send_many(node: Node, address: Address, _control: Control, plan: Plan) -> Facts:
+    connections: list[Connection] = []
+    gate = asyncio.Semaphore(loads.IDLE_IN_FLIGHT)
+
+    async def open_one() -> None:
+        async with gate:
+            connections.append(await node.connect(address))
+
+    await asyncio.gather(*(open_one() for _ in range(plan.busy_connections)))
+    streams = [await connection.open_stream() for connection in connections]
+    data = bytes(loads.BUSY_PIECE_BYTES)
+    times_ns: list[int] = []
+    watch, deadline = Stopwatch(), time.perf_counter() + plan.seconds
+
+    async def send(stream: Stream) -> None:
+        while time.perf_counter() < deadline:
+            await stream.write(data)
+        await stream.finish()
+        await _confirmed(stream)
+
+    async def ping(some: list[Connection]) -> None:
+        while True:
+            for connection in some:
+                start_ns = time.perf_counter_ns()
+                connection.send_datagram(HELLO)
+                await connection.recv_datagram()
+                times_ns.append(time.perf_counter_ns() - start_ns)
+
+    parts = [connections[i :: loads.BUSY_PINGS] for i in range(min(loads.BUSY_PINGS, len(connections)))]
+    pinging = [asyncio.create_task(ping(part)) for part in parts]
+    await asyncio.gather(*(send(stream) for stream in streams))
+    used = watch.read()
+    for task in pinging:
+        task.cancel()
+    return {
+        "connections": len(connections),
+        "bytes": sum(stream.bytes_accepted for stream in streams),
+        "resident_bytes": resident_bytes(),
+        **loads.round_trips(times_ns),
+        **used,
+    }
+
+
 async def _send_soak(node: Node, address: Address, _control: Control, plan: Plan) -> Facts:
     connection = await node.connect(address)
     stream = await connection.open_stream()
@@ -318,6 +384,7 @@ SERVERS: dict[str, Callable[[_Server, Connection], Coroutine[Any, Any, None]]] =
     "handshakes": _greet,
     "handshakes-in-a-row": _greet,
     "idle": _idle,
+    "many": _take_one_of_many,
     "soak": _take_soak,
 }
 CLIENTS: dict[str, Callable[[Node, Address, Control, Plan], Coroutine[Any, Any, Facts | None]]] = {
@@ -328,5 +395,6 @@ CLIENTS: dict[str, Callable[[Node, Address, Control, Plan], Coroutine[Any, Any, 
     "handshakes": _handshakes,
     "handshakes-in-a-row": _handshakes_in_a_row,
     "idle": _idle_client,
+    "many": _send_many,
     "soak": _send_soak,
 }

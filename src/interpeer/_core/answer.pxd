@@ -70,6 +70,7 @@ cdef struct Bucket:
 cdef struct Answering:              # the responder's side of an engine
     HalfOpen *entries               # `capacity` of them, allocated at the first init; owned
     uint32_t capacity
+    uint32_t shares                 # shards of the node: what it admits under load is shared out
     uint32_t oldest                 # entries are used in turn
     uint32_t count
     uint32_t next_id

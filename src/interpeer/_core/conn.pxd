@@ -144,6 +144,7 @@ cdef struct Conn:
     RemoteCids remote_cids
     bint ids_changed                # the engine is to issue ids, or to watch for other tokens
     PathEvents *path_events         # owned; NULL: there have been none
+    bint is_waiting                 # there are data that may not go yet: counted in the context
     # streams
     Table streams                   # by id + 1
     Stream *last_stream             # found by the last look-up
@@ -193,6 +194,7 @@ cdef struct Conn:
     uint32_t close_reason_bytes
 
 cdef Conn *conn_new(Context *x) noexcept nogil
+cdef void conn_set_waiting(Conn *c, bint is_waiting) noexcept nogil
 cdef void conn_free(Conn *c) noexcept nogil
 cdef int conn_input(Conn *c, int event) noexcept nogil
 cdef int conn_start(Conn *c, int suite, const uint8_t *send_secret, const uint8_t *recv_secret,

@@ -66,6 +66,8 @@ cdef struct Counters:               # since the node was made
     uint64_t packets_lost
     uint64_t paths_opened           # beside those of the handshakes
     uint64_t paths_moved            # times that a peer's packets came from another address
+    uint64_t shard_forwarded        # packets passed on to the shard that they are for
+    uint64_t shard_dropped          # ... and not, for its mailbox was full
     uint64_t no_memory              # times an allocation failed
 
 cdef struct Context:                # what every connection of an engine shares
@@ -79,6 +81,7 @@ cdef struct Context:                # what every connection of an engine shares
     Pool records
     uint8_t *spare_packet           # where a packet is kept that goes on several paths; owned; NULL: none has yet
     Link ready                      # connections that may have something to send
+    uint32_t waiting                # connections with data that may not go yet
     Link eventful                   # connections with events for the application
     bint is_pressed                 # a queue of received datagrams is half full: let the application read first
 

@@ -42,6 +42,9 @@ cdef class Engine:
     cdef bint is_forked(self) noexcept nogil
 
     cdef void handle_batch(self, RecvBatch *batch, uint64_t now_ns) noexcept nogil
+    cdef bint has_mail(self) noexcept nogil
+    cdef void handle_mail(self, uint64_t now_ns) noexcept nogil
+    cdef uint32_t take_posted(self) noexcept nogil
     cdef void handle_timeout(self, uint64_t now_ns) noexcept nogil
     cdef bint poll_transmit(self, SendBatch *batch, uint64_t now_ns) noexcept nogil
     cdef uint64_t poll_timeout(self) noexcept nogil
@@ -54,6 +57,8 @@ cdef class Engine:
     cdef void let_go_of_handle(self, Handle *handle) noexcept nogil
     cdef void let_go_of_stream(self, Stream *s) noexcept nogil
 
+    cdef void handle_run(self, const Datagrams *d, uint32_t at, uint32_t end, uint64_t now_ns) noexcept nogil
+    cdef void sort_message(self, const Datagrams *d, uint64_t now_ns) noexcept nogil
     cdef void handle_datagram(self, uint8_t *p, uint32_t n, const Datagrams *from_, uint64_t now_ns) noexcept nogil
     cdef bint transmit_replies(self, SendBatch *batch) noexcept nogil
     cdef void settle(self, Conn *c) noexcept nogil

@@ -81,6 +81,7 @@ cdef struct Path:                   # one pair of addresses, and everything that
     uint32_t packet_bytes           # of the largest packet to be sent on it
     uint64_t pto_probes             # packets that may be sent whatever the window says
     uint64_t paced_until_ns         # 0: pacing does not hold anything back
+    uint64_t next_run_ns            # data wait until then, where many connections do; in the past otherwise
     uint64_t last_sent_ns
     uint64_t last_received_ns
     uint64_t until_ns               # ABANDONED: when it is forgotten

@@ -20,6 +20,8 @@ cdef class Pump:
     cdef readonly Engine engine
     cdef Udp sockets[2]
     cdef int count
+    cdef uint32_t reading           # sockets that it receives from, a bit each; it sends by all
+    cdef int64_t wakes[32]          # what wakes the pumps of a node's shards; set before the threads run
     cdef RecvBatch received
     cdef SendBatch batch
     cdef bint is_blocked            # a socket is full; what it did not take waits in `batch`
@@ -35,6 +37,8 @@ cdef class Pump:
 
     cdef void add_entropy(self) noexcept nogil
     cdef int turn_nogil(self, uint32_t readable) noexcept nogil
+    cdef void deliver(self, uint64_t now_ns) noexcept nogil
+    cdef void wake_others(self, uint32_t posted) noexcept nogil
     cdef int receive(self, uint32_t readable, uint64_t now_ns) noexcept nogil
     cdef void transmit(self, uint64_t now_ns) noexcept nogil
     cdef bint send_batch(self) noexcept nogil

@@ -5,6 +5,7 @@ from interpeer._core.conn cimport Conn, Handle
 from interpeer._core.context cimport Context
 from interpeer._core.handshake cimport NodeKeys
 from interpeer._core.links cimport Link
+from interpeer._core.shards cimport Shards
 from interpeer._core.slab cimport Datagrams, Endpoint
 from interpeer._core.table cimport Table
 from interpeer._core.timers cimport Timers
@@ -66,6 +67,11 @@ cdef struct Registry:               # everything an engine holds
     Rate resets
     Rate versions
     Rate wasted                     # inits that were read and came to nothing
+    Rate strays                     # packets of unknown connections that another shard may know
+    Shards *shards                  # shared with the other engines of the node; NULL: there are none
+    uint32_t shard                  # the number of this one
+    uint32_t seen                   # shards that have looked at the datagram under way, a bit each; 0: it came by itself
+    uint32_t posted                 # shards to be woken for mail, a bit each
 
 cdef void registry_init(Registry *r) noexcept nogil
 cdef void registry_free(Registry *r) noexcept nogil
@@ -76,6 +82,12 @@ cdef bint registry_is_reset_of(const Conn *c, const uint8_t *token) noexcept nog
 cdef int registry_add(Registry *r, Conn *c) noexcept nogil
 cdef void registry_remove(Registry *r, Conn *c) noexcept nogil
 cdef void registry_retire(Registry *r, Conn *c) noexcept nogil
+cdef void registry_count_connection(Registry *r, int change) noexcept nogil
+cdef bint registry_has_room(Registry *r) noexcept nogil
+cdef bint registry_take_place(Registry *r) noexcept nogil
+cdef void registry_leave_backlog(Registry *r, Conn *c) noexcept nogil
+cdef bint registry_pass(Registry *r, uint32_t to, const Datagrams *from_, uint8_t *data, uint32_t bytes,
+                        uint32_t segment, uint32_t seen) noexcept nogil
 cdef int registry_start_path(Registry *r, Conn *c, const Endpoint *remote, const uint8_t *local,
                              uint64_t local_cid, uint64_t remote_cid) noexcept nogil
 cdef void registry_parameters(Registry *r, Parameters *out, uint64_t cid) noexcept nogil

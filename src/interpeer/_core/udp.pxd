@@ -11,6 +11,8 @@ cdef enum:                          # what a socket can do: granted by the syste
     UDP_CAN_BIG_BUFFERS = 32        # both buffers are as large as asked
     UDP_CAN_CONTROL = 64            # control messages at all; without them none of the above but big buffers
     UDP_CAN_FORBID_FRAGMENTS = 128
+    UDP_CAN_REUSEPORT = 256         # several sockets at one address, each of which gets a part of what comes
+    UDP_CAN_STEERING = 512          # ... the part that a program of ours says
     UDP_BUFFER_BYTES = 8388608      # asked for each direction: 2 ms at 32 Gbit/s, the longest pause of a reader on a busy core
     UDP_REFUSERS = 16               # destinations remembered as refusing GSO; the oldest is forgotten first
 
@@ -64,6 +66,8 @@ cdef struct Udp:
     UdpCounters counters
 
 cdef int udp_open(Udp *udp, const Endpoint *at, uint32_t disabled) noexcept nogil
+cdef int udp_join(Udp *udp, const Udp *first, uint32_t disabled) noexcept nogil
+cdef int udp_steer(Udp *udp, const void *steps, uint32_t count, uint32_t disabled) noexcept nogil
 cdef int udp_adopt(Udp *udp, int64_t fd, uint32_t disabled) noexcept nogil
 cdef void udp_close(Udp *udp) noexcept nogil
 cdef int udp_local(const Udp *udp, Endpoint *at) noexcept nogil
