@@ -34,12 +34,13 @@ def any_link(chance):
 
 @pytest.mark.row("C7", "R5")
 @pytest.mark.parametrize("number", range(100))
-def test_two_megabytes_both_ways_through_any_two_links_with_frequent_key_updates(sim, number):
+def test_two_megabytes_both_ways_through_any_two_links_with_frequent_changes_of_key(sim, number):
     chance = random.Random(f"{sim.seed} {number}")
     links = any_link(chance), any_link(chance)
 
     async def main():
-        async with sim.pair(links[0], back=links[1], key_update_packets=50, connect_timeout_s=60) as pair:
+        keys = {"key_update_packets": 50, "rekey_s": 2}
+        async with sim.pair(links[0], back=links[1], **keys, connect_timeout_s=60) as pair:
             here, there = await pair.connect()
             await asyncio.gather(sim.transfer(pair, 2 * MB, ends=(here, there)), sim.transfer(pair, 2 * MB, ends=(there, here)))
 

@@ -166,6 +166,30 @@ def ack_all(peer):
     return ack_of(peer.received)
 
 
+@pytest.mark.row("P10")
+def test_no_number_is_used_twice_across_agreements_and_key_updates():
+    peer, numbers = Peer(Node(key_update_packets=5)).call(), []
+    peer.exchange()
+    view = agreements(peer, is_initiator=True)
+    for epoch in range(4):
+        for i in range(8):
+            peer.handle.send_datagram(b"%d" % i)
+            numbers += [packet.counter for packet in peer.packets()]
+            peer.send(ack_all(peer), epoch=epoch)
+        numbers += [packet.counter for packet in peer.packets(peer.node.wait(2 * SECOND))]
+        peer.send(ref.rekey(epoch + 1, view.message(E)), epoch=epoch)
+        (packet,) = peer.packets()
+        (answer,) = [frame for frame in ref.read_frames(packet.payload) if frame.kind == ref.REKEY_ANSWER]
+        assert answer.value == packet.epoch + 1
+        view.noise.read_message(answer.data)
+        view.finish(epoch + 1, answer.value)
+        peer.send(ack_all(peer), epoch=epoch)
+        peer.send(ref.ping(), epoch=epoch + 1)
+        numbers += [packet.counter, *(packet.counter for packet in peer.packets())]
+    assert rekeys(peer) == 4 and peer.receive_keys.epoch >= 8, "with updates between"
+    assert numbers == sorted(set(numbers))
+
+
 @pytest.mark.spec("KU-7")
 def test_a_message_of_another_session_is_not_accepted():
     (_, elsewhere), (peer, view) = asking(), asking()
@@ -223,6 +247,7 @@ def test_an_initiator_leaves_its_epoch_only_when_that_is_acknowledged():
     assert {packet.epoch for packet in peer.packets()} == {2}
 
 
+@pytest.mark.row("P12")
 @pytest.mark.spec("KU-11")
 def test_a_responder_does_not_go_first():
     peer, view = asking()
@@ -318,7 +343,7 @@ def test_a_message_that_noise_does_not_accept_ends_the_connection():
         peer.send(ref.rekey(1, bytes(message)))
         assert peer.closed_with() == PROTOCOL_ERROR
     for bad in (bytes(48), b"\x01" * 48):
-        peer, view, frame = asked()
+        peer, _, _ = asked()
         peer.send(ref.rekey_answer(1, bad))
         assert peer.closed_with() == PROTOCOL_ERROR
     peer, view = asking()

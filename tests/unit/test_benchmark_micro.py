@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 
-PARTS = {"test_ciphers.py", "test_engine.py", "test_structures.py"}
+PARTS = {"test_ciphers.py", "test_engine.py", "test_fec.py", "test_structures.py"}
 
 
 def test_every_micro_benchmark_does_its_work(root):
@@ -19,6 +19,7 @@ def test_every_micro_benchmark_does_its_work(root):
         "test_seal",
         "test_open",
         "test_parse_frames",
+        "test_make_a_repair",
         "test_move_a_timer",
         "test_send_datagrams",
         "test_recv_datagrams",

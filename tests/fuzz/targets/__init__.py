@@ -18,6 +18,8 @@ TARGETS = {
     "packets": "sealed payloads and raw packets to an open connection, which answers in between",
     "connections": "frames of a peer and calls of an application, mixed, on a production engine",
     "acks": "acknowledgements of what was sent and of what never was; the ranges that are acknowledged",
+    "repairs": "forward error correction: repairs that are right, delayed, lost, repeated or made up",
+    "agreements": "fresh keys: messages that are lost, repeated, delayed or damaged, among key updates",
     "addresses": "ids, addresses, tickets, endpoints and what is typed for them",
     "keyfiles": "key files",
     "arrays": "numpy arrays from a stream",

@@ -106,6 +106,7 @@ def say_frame(talk: Talk, source: Source) -> None:
     frames = (
         ("reset_stream", stream, source.byte(), value), ("stop_sending", stream, value), ("max_data", value),
         ("max_stream_data", stream, value), ("max_streams", value), ("datagram", bytes(value % 1300)),
+        ("rekey", value & 3, bytes([stream]) * 96), ("rekey_answer", value & 3, bytes([stream]) * 48),
     )  # fmt: skip
     talk.send(wire.write_frame(frames[source.byte(len(frames))]))
 
