@@ -10,10 +10,12 @@ from interpeer._core.protection cimport (
     send_keys_wipe, unprotect)
 from interpeer._core.replay cimport ReplayWindow, replay_init
 from interpeer._core.wire cimport (
-    FRAME_ACK, FRAME_ACK_ECN, FRAME_CLOSE, FRAME_CLOSE_APP, FRAME_DATAGRAM, FRAME_DATAGRAM_LEN, FRAME_MAX_DATA,
-    FRAME_MAX_STREAMS, FRAME_MAX_STREAM_DATA, FRAME_PING, FRAME_REKEY, FRAME_REKEY_ANSWER, FRAME_RESET_STREAM,
-    FRAME_STOP_SENDING, FRAME_STREAM, HEADER_BYTES, PARSE_END, PARSE_OK, Frame, Parameters, Reader, ack_next,
-    parse_frame, parse_parameters, varint_bytes, write_parameters)
+    CHALLENGE_BYTES, CID_BYTES, FRAME_ACK, FRAME_ACK_ECN, FRAME_CLOSE, FRAME_CLOSE_APP, FRAME_DATAGRAM,
+    FRAME_DATAGRAM_LEN, FRAME_MAX_DATA, FRAME_MAX_STREAMS, FRAME_MAX_STREAM_DATA, FRAME_NEW_CONNECTION_ID,
+    FRAME_PATH_ABANDON, FRAME_PATH_CHALLENGE, FRAME_PATH_RESPONSE, FRAME_PATH_STATUS, FRAME_PING, FRAME_REKEY,
+    FRAME_REKEY_ANSWER, FRAME_RESET_STREAM, FRAME_RETIRE_CONNECTION_ID, FRAME_STOP_SENDING, FRAME_STREAM, HEADER_BYTES,
+    PARSE_END, PARSE_OK, RESET_TOKEN_BYTES, Frame, Parameters, Reader, ack_next, parse_frame, parse_parameters,
+    varint_bytes, write_parameters)
 from interpeer._core.wire cimport read_varint as core_read_varint
 from interpeer._core.wire cimport write_varint as core_write_varint
 
@@ -81,6 +83,23 @@ cdef tuple frame_of(Frame *f):
         return "rekey", f.value, data_of(f)
     if f.type == FRAME_REKEY_ANSWER:
         return "rekey_answer", f.value, data_of(f)
+    return path_frame_of(f)
+
+
+cdef tuple path_frame_of(Frame *f):
+    if f.type == FRAME_NEW_CONNECTION_ID:
+        token = <bytes>(f.data + CID_BYTES)[:RESET_TOKEN_BYTES]
+        return "new_connection_id", f.path, f.id, <bytes>f.data[:CID_BYTES], token
+    if f.type == FRAME_RETIRE_CONNECTION_ID:
+        return "retire_connection_id", f.path, f.id
+    if f.type == FRAME_PATH_CHALLENGE:
+        return "path_challenge", <bytes>f.data[:CHALLENGE_BYTES]
+    if f.type == FRAME_PATH_RESPONSE:
+        return "path_response", <bytes>f.data[:CHALLENGE_BYTES]
+    if f.type == FRAME_PATH_ABANDON:
+        return "path_abandon", f.path, f.value
+    if f.type == FRAME_PATH_STATUS:
+        return "path_status", f.path, f.id, f.value
     return "ignorable", f.type, data_of(f)
 
 

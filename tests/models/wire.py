@@ -24,7 +24,18 @@ NUMBERS = {
     8: "max_ack_delay_us",
     9: "max_udp_payload",
     13: "receive_buffer",
+    14: "max_paths",
 }
+PATH_FRAMES = {
+    0x18: ("new_connection_id", 2, 24),
+    0x19: ("retire_connection_id", 2, 0),
+    0x1A: ("path_challenge", 0, 8),
+    0x1B: ("path_response", 0, 8),
+    0x1C: ("path_abandon", 2, 0),
+    0x1D: ("path_status", 3, 0),
+}
+"""Frames about paths, by type: name, how many varints, and how many bytes of fixed size behind them."""
+PATH_FRAME_TYPES = {name: kind for kind, (name, _, _) in PATH_FRAMES.items()}
 EMPTY = {
     "suites": b"",
     "protocol": b"",
@@ -115,10 +126,20 @@ def read_frame(text: Text) -> tuple:
         return "datagram", text.rest()
     if kind == 0x17:
         return "datagram", text.take(text.varint())
+    if kind in PATH_FRAMES:
+        name, numbers, size = PATH_FRAMES[kind]
+        return (name, *(text.varint() for _ in range(numbers)), *split(name, text.take(size)))
     if kind in (0x1E, 0x1F):
         return "rekey" if kind == 0x1E else "rekey_answer", text.varint(), text.take(96 if kind == 0x1E else 48)
     require(kind >= IGNORABLE)
     return "ignorable", kind, text.take(text.varint())
+
+
+def split(name: str, data: bytes) -> tuple[bytes, ...]:
+    """Return the fields of fixed size at the end of a frame about paths."""
+    if name == "new_connection_id":
+        return data[:8], data[8:]
+    return (data,) if data else ()
 
 
 def read_stream(text: Text, kind: int) -> tuple:
@@ -169,6 +190,8 @@ def write_frame(frame: tuple, *, is_last: bool = False, has_offset: bool = True)
         return varint(0x1E if name == "rekey" else 0x1F) + varint(fields[0]) + fields[1]
     if name == "ignorable":
         return varint(fields[0]) + varint(len(fields[1])) + fields[1]
+    if name in PATH_FRAME_TYPES:
+        return varint(PATH_FRAME_TYPES[name]) + b"".join(f if isinstance(f, bytes) else varint(f) for f in fields)
     kinds = {"reset_stream": 0x04, "stop_sending": 0x05, "max_data": 0x10, "max_stream_data": 0x11, "max_streams": 0x12}
     return b"".join(map(varint, (kinds[name], *fields)))
 
@@ -190,7 +213,7 @@ def read_parameters(content: bytes) -> dict | None:
     try:
         while text.left:
             kind, value = text.varint(), Text(text.take(text.varint()))
-            if kind == 0 or kind > 0x0D:
+            if kind == 0 or kind > 0x0E:
                 continue
             require(kind not in seen)
             seen.add(kind)

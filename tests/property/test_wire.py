@@ -8,6 +8,7 @@ from tests.models import wire
 
 varints = st.one_of(st.integers(0, 70), st.integers(0, 2**62 - 1), st.sampled_from([2**14, 2**30, 2**62 - 1]))
 texts = st.binary(max_size=80)
+eight = st.binary(min_size=8, max_size=8)
 
 
 @st.composite
@@ -34,6 +35,10 @@ frames = st.one_of(
     st.tuples(st.sampled_from(["max_data", "max_streams"]), varints),
     st.tuples(st.just("max_stream_data"), varints, varints),
     st.tuples(st.just("datagram"), texts),
+    st.tuples(st.just("new_connection_id"), varints, varints, eight, st.binary(min_size=16, max_size=16)),
+    st.tuples(st.sampled_from(["retire_connection_id", "path_abandon"]), varints, varints),
+    st.tuples(st.sampled_from(["path_challenge", "path_response"]), eight),
+    st.tuples(st.just("path_status"), varints, varints, varints),
     st.tuples(st.just("rekey"), varints, st.binary(min_size=96, max_size=96)),
     st.tuples(st.just("rekey_answer"), varints, st.binary(min_size=48, max_size=48)),
     st.tuples(st.just("ignorable"), st.integers(0x40, 2**62 - 1), texts),

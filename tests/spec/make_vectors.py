@@ -41,6 +41,7 @@ confirms, a stream with data, the acknowledgement of both, and, after a change o
 LIMITS = {
     "connection_window": 1 << 20, "stream_window": 1 << 19, "max_streams": 1024, "max_datagram": 65_000,
     "idle_timeout_ns": 30 * SECOND, "max_ack_delay_ns": 5 * MS, "receive_buffer": 1 << 18,
+    "max_paths": 1,
 }  # fmt: skip
 """What the parameters tell; fixed, so that another default does not make other vectors."""
 

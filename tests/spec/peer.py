@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -146,11 +147,27 @@ class Peer:
         self.random = random.Random(seed)
         self.cid = b"\x80" + self.random.randbytes(7)
         self.remote_cid = b""
-        self.counter = 0
-        self.received: set[int] = set()
+        self.counters: Counter[int] = Counter()
+        self.received_on: defaultdict[int, set[int]] = defaultdict(set)
+        self.own_cids = {self.cid: 0}  # the path of each id that the node may use
+        self.path_cids: dict[int, dict[int, bytes]] = {}  # of each path the node's ids by number
         self.remote_parameters: dict[int, bytes] = {}
         self.handle: ConnectionHandle
         self.stream: StreamHandle | None = None  # one that a test keeps open
+
+    @property
+    def counter(self) -> int:
+        """The counter of the next packet on path 0."""
+        return self.counters[0]
+
+    @counter.setter
+    def counter(self, value: int) -> None:
+        self.counters[0] = value
+
+    @property
+    def received(self) -> set[int]:
+        """The counters of the node's packets on path 0."""
+        return self.received_on[0]
 
     # --- handshake ---
 
@@ -247,19 +264,34 @@ class Peer:
 
     # --- packets ---
 
-    def packet(self, *frames: bytes, counter: int | None = None, epoch: int = 0, flags: int = 0) -> bytes:
+    def packet(
+        self, *frames: bytes, counter: int | None = None, epoch: int = 0, flags: int = 0, path: int = 0, cid: bytes | None = None
+    ) -> bytes:
         if counter is None:
-            counter, self.counter = self.counter, self.counter + 1
-        return self.send_keys.seal(b"".join(frames), self.remote_cid, counter, epoch=epoch, flags=flags)
+            counter = self.counters[path]
+            self.counters[path] += 1
+        if cid is None:
+            cid = self.remote_cid if path == 0 else self.path_cids[path][max(self.path_cids[path])]
+        return self.send_keys.seal(b"".join(frames), cid, counter, epoch=epoch, flags=flags, path=path)
 
-    def send(self, *frames: bytes, source: Endpoint | None = None, ecn: int = 0, **where: int) -> None:
+    def send(self, *frames: bytes, source: Endpoint | None = None, ecn: int = 0, **where: Any) -> None:
         self.node.hear(self.packet(*frames, **where), source=source or self.at, ecn=ecn)
 
     def open(self, data: bytes) -> Opened:
-        assert data[:8] == self.cid
-        opened = self.receive_keys.open(data)
-        self.received.add(opened.counter)
+        """Open a packet, and learn the connection ids that it tells."""
+        path = self.own_cids[data[:8]]
+        opened = self.receive_keys.open(data, path)
+        self.received_on[path].add(opened.counter)
+        for frame in ref.read_frames(opened.payload):
+            if frame.kind == ref.NEW_CONNECTION_ID:
+                self.path_cids.setdefault(frame.path, {})[frame.id] = frame.data[:8]
         return opened
+
+    def new_cid(self, path: int, sequence: int, token: bytes = bytes(16)) -> bytes:
+        """Make an id of ours for a path; return the frame that tells it."""
+        cid = b"\x80" + self.random.randbytes(7)
+        self.own_cids[cid] = path
+        return ref.new_connection_id(path, sequence, cid, token)
 
     def packets(self, said: list[Sent] | None = None) -> list[Opened]:
         """Open what the node says now, or what it has said, to this peer."""
@@ -274,8 +306,12 @@ class Peer:
         return [frame for frame in self.frames(said) if frame.kind not in (ref.ACK, ref.ACK_ECN, ref.PING)]
 
     def acknowledge(self, *numbers: int, delay_us: int = 0, ecn: tuple[int, int, int] | None = None) -> None:
-        """Acknowledge these packets, or every one that was opened."""
+        """Acknowledge these packets of path 0, or every one that was opened."""
         self.send(ack_of(numbers or self.received, delay_us=delay_us, ecn=ecn))
+
+    def acknowledge_all(self, **where: Any) -> None:
+        """Acknowledge every packet that was opened on any path."""
+        self.send(*(ack_of(numbers, path=path) for path, numbers in self.received_on.items() if numbers), **where)
 
     def exchange(self, ns: int = 20 * SECOND) -> list[Frame]:
         """Acknowledge a round trip later whatever the node says, until it is quiet; return its frames."""
@@ -296,7 +332,7 @@ class Peer:
         return frame.value
 
 
-def ack_of(numbers: Any, *, delay_us: int = 0, ecn: tuple[int, int, int] | None = None) -> bytes:
+def ack_of(numbers: Any, *, delay_us: int = 0, ecn: tuple[int, int, int] | None = None, path: int = 0) -> bytes:
     """Write an ACK frame for a set of packet numbers; the newest 64 ranges of them."""
     ranges: list[list[int]] = []
     for n in sorted(numbers, reverse=True):
@@ -306,7 +342,7 @@ def ack_of(numbers: Any, *, delay_us: int = 0, ecn: tuple[int, int, int] | None 
             ranges.append([n, n])
     ranges = ranges[:64]
     gaps = [(above[0] - low_high[1] - 2, low_high[1] - low_high[0]) for above, low_high in itertools.pairwise(ranges)]
-    return ref.ack(ranges[0][1], ranges[0][1] - ranges[0][0], *gaps, delay_us=delay_us, ecn=ecn)
+    return ref.ack(ranges[0][1], ranges[0][1] - ranges[0][0], *gaps, delay_us=delay_us, ecn=ecn, path=path)
 
 
 # --- parts of a handshake ---

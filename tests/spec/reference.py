@@ -129,6 +129,7 @@ class Opened:
     flags: int
     epoch: int
     payload: bytes
+    path: int = 0
 
 
 class PacketKeys:
@@ -160,31 +161,31 @@ class PacketKeys:
         place = (path << 64 | counter).to_bytes(nonce_bytes, "big")
         return key, bytes(a ^ b for a, b in zip(iv, place, strict=True))
 
-    def seal(self, payload: bytes, cid: bytes, counter: int, *, epoch: int = 0, flags: int = 0) -> bytes:
+    def seal(self, payload: bytes, cid: bytes, counter: int, *, epoch: int = 0, flags: int = 0, path: int = 0) -> bytes:
         header = cid + (flags | epoch & 3).to_bytes(1, "big") + counter.to_bytes(7, "big")
-        sealed = seal(self.suite, *self.of_epoch(epoch, counter), payload, header)
+        sealed = seal(self.suite, *self.of_epoch(epoch, counter, path), payload, header)
         return cid + self.masked(header[8:], sealed) + sealed
 
     def masked(self, word: bytes, sealed: bytes) -> bytes:
         return bytes(a ^ b for a, b in zip(word, siphash(self.mask_key, sealed[:16]), strict=True))
 
-    def open(self, packet: bytes) -> Opened:
+    def open(self, packet: bytes, path: int = 0) -> Opened:
         """Open a packet of this epoch, the next, or the one before."""
         sealed = packet[16:]
         header = packet[:8] + self.masked(packet[8:16], sealed)
         counter = int.from_bytes(header[9:], "big")
         for epoch in (self.epoch, self.epoch + 1, self.epoch - 1):
             if epoch >= 0 and epoch & 3 == header[8] & 3:
-                payload = unseal(self.suite, *self.of_epoch(epoch, counter), sealed, header)
+                payload = unseal(self.suite, *self.of_epoch(epoch, counter, path), sealed, header)
                 self.epoch = max(self.epoch, epoch)
-                return Opened(counter, header[8], epoch, payload)
+                return Opened(counter, header[8], epoch, payload, path)
         raise ValueError(f"an epoch that ends with {header[8] & 3} cannot be now")
 
 
 # --- chapter 4: handshake ---
 
 PADDING, SUITE_LIST, PROTOCOL, MAX_DATA, MAX_STREAM_DATA, MAX_STREAMS, MAX_DATAGRAM, IDLE_TIMEOUT = range(8)
-MAX_ACK_DELAY, MAX_UDP_PAYLOAD, RESET_TOKEN, REFUSAL, CONNECTION_ID, RECEIVE_BUFFER = range(8, 14)
+MAX_ACK_DELAY, MAX_UDP_PAYLOAD, RESET_TOKEN, REFUSAL, CONNECTION_ID, RECEIVE_BUFFER, MAX_PATHS = range(8, 15)
 
 
 def varint(value: int, size: int | None = None) -> bytes:
@@ -353,6 +354,7 @@ class Agreements:
 PING, ACK, ACK_ECN, RESET_STREAM, STOP_SENDING, CLOSE, CLOSE_APP, STREAM = range(1, 9)
 F_MAX_DATA, F_MAX_STREAM_DATA, F_MAX_STREAMS = 0x10, 0x11, 0x12
 DATAGRAM, DATAGRAM_LEN = 0x16, 0x17
+NEW_CONNECTION_ID, RETIRE_CONNECTION_ID, PATH_CHALLENGE, PATH_RESPONSE, PATH_ABANDON, PATH_STATUS = range(0x18, 0x1E)
 REKEY, REKEY_ANSWER = 0x1E, 0x1F
 FIN, LEN, OFF = 1, 2, 4
 
@@ -364,7 +366,7 @@ def reset_token(seed: bytes, cid: bytes) -> bytes:
 
 @dataclass(frozen=True)
 class Frame:
-    """A frame that was read; what its type does not have is 0 or empty."""
+    """A frame that was read; what its type does not have is 0 or empty. `id` is a sequence number in frames about paths."""
 
     type: int
     id: int = 0
@@ -432,6 +434,30 @@ def close(code: int, reason: bytes = b"", *, app: bool = False) -> bytes:
     return numbers(CLOSE_APP if app else CLOSE, code, len(reason)) + reason
 
 
+def new_connection_id(path: int, sequence: int, cid: bytes, token: bytes = bytes(16)) -> bytes:
+    return numbers(NEW_CONNECTION_ID, path, sequence) + cid + token
+
+
+def retire_connection_id(path: int, sequence: int) -> bytes:
+    return numbers(RETIRE_CONNECTION_ID, path, sequence)
+
+
+def path_challenge(data: bytes) -> bytes:
+    return numbers(PATH_CHALLENGE) + data
+
+
+def path_response(data: bytes) -> bytes:
+    return numbers(PATH_RESPONSE) + data
+
+
+def path_abandon(path: int, code: int = 0) -> bytes:
+    return numbers(PATH_ABANDON, path, code)
+
+
+def path_status(path: int, sequence: int, status: int) -> bytes:
+    return numbers(PATH_STATUS, path, sequence, status)
+
+
 def rekey(epoch: int, message: bytes) -> bytes:
     return numbers(REKEY, epoch) + message
 
@@ -475,6 +501,16 @@ def read_frame(r: Reader) -> Frame:
         return Frame(kind, value=r.varint(), data=r.take(96 if kind == REKEY else 48))
     if kind == DATAGRAM:
         return Frame(kind, data=r.take(len(r.data)))
+    if kind == NEW_CONNECTION_ID:
+        return Frame(kind, path=r.varint(), id=r.varint(), data=r.take(24))
+    if kind in (PATH_CHALLENGE, PATH_RESPONSE):
+        return Frame(kind, data=r.take(8))
+    if kind == RETIRE_CONNECTION_ID:
+        return Frame(kind, path=r.varint(), id=r.varint())
+    if kind == PATH_ABANDON:
+        return Frame(kind, path=r.varint(), value=r.varint())
+    if kind == PATH_STATUS:
+        return Frame(kind, path=r.varint(), id=r.varint(), value=r.varint())
     if kind == DATAGRAM_LEN or kind >= 0x40:
         return Frame(kind, data=r.take(r.varint()))
     raise ValueError(f"unknown frame {kind:#x}")
@@ -493,4 +529,5 @@ def read_ack(kind: int, r: Reader) -> Frame:
 # --- chapter 10: errors ---
 
 FRAME_ENCODING, FLOW_CONTROL, STREAM_LIMIT, STREAM_STATE, FINAL_SIZE, PROTOCOL_ERROR, PARAMETER, AEAD_LIMIT, GAPS = range(2, 11)
+CONNECTION_ID_ERROR = 0x0B
 REFUSED, UNKNOWN_PROTOCOL, BUSY, NO_SUITE, BAD_IDENTITY = range(0x10, 0x15)

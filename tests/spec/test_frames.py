@@ -95,7 +95,7 @@ def test_a_size_beyond_the_packet_ends_the_connection(kind):
 
 @pytest.mark.spec("FR-6")
 @pytest.mark.row("P8")
-@pytest.mark.parametrize("kind", [0x13, 0x14, 0x15, *range(0x18, 0x1E), *range(0x20, 0x40)])
+@pytest.mark.parametrize("kind", [0x13, 0x14, 0x15, *range(0x20, 0x40)])
 def test_an_unknown_frame_ends_the_connection(kind):
     peer = connected()
     peer.send(ref.ping(), bytes([kind, 0, 0, 0]))
@@ -131,7 +131,7 @@ def test_padding_has_no_effect(amount):
     peer.send(bytes(amount))
     assert peer.node.wait(100 * MS) == []
     changed = {name for name, value in peer.handle.stats().items() if value != before[name]}
-    assert changed == {"packets_received", "bytes_received"}
+    assert changed - {"key_age_ns"} == {"packets_received", "bytes_received"}
     peer.send(bytes(amount), ref.datagram(b"a"), bytes(amount), ref.datagram(b"b"), bytes(amount))
     assert peer.handle.recv_datagrams(9) == [b"a", b"b"]
 
@@ -225,7 +225,8 @@ def test_an_ack_that_comes_again_changes_nothing():
     for frame in (ref.ack(9, 9), ref.ack(3, 3), ref.ack(9, 0, (2, 1)), ref.ack(0, delay_us=HUGE)):
         peer.send(frame)
     after = peer.handle.stats()
-    assert {name for name in after if after[name] != before[name]} == {"packets_received", "bytes_received"}
+    changed = {name for name in after if after[name] != before[name]}
+    assert changed - {"key_age_ns"} == {"packets_received", "bytes_received"}
 
 
 # --- CLOSE ---
@@ -294,7 +295,7 @@ def test_a_stream_frame_may_leave_out_offset_and_size():
 def test_a_packet_full_of_frames_is_answered_once():
     peer = connected()
     peer.send(*[ref.ping()] * 500, *[ref.max_data(1)] * 100, *[ref.datagram(b"")] * 50)
-    assert len(peer.node.wait(SECOND)) == 1 and len(peer.handle.recv_datagrams(100)) == 50
+    assert len(peer.node.wait(50 * MS)) == 1 and len(peer.handle.recv_datagrams(100)) == 50
 
 
 def test_nothing_wrong_in_a_packet_that_is_not_authentic_ends_a_connection():

@@ -22,6 +22,12 @@ FRAMES = [
     ("max_streams", 1024),
     ("datagram", b""),
     ("datagram", b"x" * 100),
+    ("new_connection_id", 3, 2**30, b"\x80conn-id", bytes(range(16))),
+    ("retire_connection_id", 2**31 - 1, 64),
+    ("path_challenge", b"question"),
+    ("path_response", b"question"),
+    ("path_abandon", 1, 0),
+    ("path_status", 2, 7, 1),
     ("rekey", 1, bytes(range(96))),
     ("rekey_answer", 2**62 - 1, bytes(48)),
     ("ignorable", 0x40, b"what a later version says"),
@@ -98,7 +104,7 @@ def test_frame_cut_anywhere_is_refused_and_those_before_it_stand(frame):
 
 @pytest.mark.row("P8")
 def test_unknown_frame_below_the_ignorable_ones_is_refused():
-    known = {0x00, *range(0x01, 0x13), 0x16, 0x17}
+    known = {0x00, *range(0x01, 0x13), *range(0x16, 0x20)}
     for kind in set(range(wire.IGNORABLE)) - known:
         assert probe_wire.parse(bytes([kind]) + bytes(20)) == ([], False), kind
 
@@ -169,6 +175,7 @@ PARAMETERS = {
     "max_ack_delay_us": 5000,
     "max_udp_payload": 1200,
     "receive_buffer": 2**17,
+    "max_paths": 4,
     "reset_token": bytes(range(16)),
     "connection_id": 1 << 63 | 12345,
 }
@@ -197,7 +204,7 @@ def test_parameters_are_not_written_where_room_might_be_missing():
 @pytest.mark.row("H21")
 def test_unknown_parameters_are_skipped_and_padding_may_be_repeated():
     written = wire.write_parameters(PARAMETERS)
-    extra = wire.parameter(0x0E, b"new") + wire.parameter(2**62 - 1, b"") + wire.parameter(0, bytes(9)) + wire.parameter(0, b"")
+    extra = wire.parameter(0x3F, b"new") + wire.parameter(2**62 - 1, b"") + wire.parameter(0, bytes(9)) + wire.parameter(0, b"")
     assert probe_wire.read_parameters(extra + written + extra) == {**wire.EMPTY, **PARAMETERS}
 
 
@@ -209,11 +216,11 @@ def test_parameters_cut_anywhere_are_refused_or_end_between_two():
         found = probe_wire.read_parameters(written[:n])
         assert found == wire.read_parameters(written[:n])
         whole += found is not None
-    assert whole == 12  # of the twelve parameters none, one, ..., eleven
+    assert whole == 13  # of the thirteen parameters none, one, ..., twelve
 
 
 @pytest.mark.row("H21")
-@pytest.mark.parametrize("kind", range(1, 14))
+@pytest.mark.parametrize("kind", range(1, 15))
 def test_repeated_parameter_is_refused(kind):
     values = {1: b"\1", 2: b"p", 9: wire.varint(1200), 10: bytes(16), 11: b"\1", 12: b"\x80" + bytes(7)}
     one = wire.parameter(kind, values.get(kind, b"\5"))
