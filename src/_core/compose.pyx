@@ -9,8 +9,9 @@ from libc.string cimport memset
 
 from interpeer._core.buffer cimport HEADROOM, send_buffer_own
 from interpeer._core.conn cimport (
-    CONN_EVENT_DATAGRAM_ROOM, CONN_PENDING_MAX_DATA, CONN_PENDING_MAX_STREAMS, CONN_PENDING_PING, Conn, conn_notify)
-from interpeer._core.datagram cimport messages_next_bytes, messages_pop
+    CONN_EVENT_DATAGRAM_ROOM, CONN_PENDING_MAX_DATA, CONN_PENDING_MAX_STREAMS, CONN_PENDING_PING, Conn,
+    conn_max_datagram, conn_notify)
+from interpeer._core.datagram cimport messages_next_bytes, messages_pop, messages_skip
 from interpeer._core.links cimport Link, first_link, is_linked, link_last, unlink
 from interpeer._core.loss cimport (
     RECORD_MAX_STREAM_DATA, RECORD_RESET_STREAM, RECORD_STOP_SENDING, RECORD_STREAM, SENT_FIN, SENT_MAX_DATA,
@@ -115,6 +116,10 @@ cdef void write_datagrams(Builder *b) noexcept nogil:
             b.at = write_varint(b.at, FRAME_DATAGRAM)
         else:
             header = 1 + varint_bytes(n)
+            if n > conn_max_datagram(c):
+                messages_skip(&c.messages_out)      # the path has become narrower since it was queued
+                c.context.counters.datagrams_too_large += 1
+                continue
             if n + header > room(b):
                 break
             b.at = write_varint(write_varint(b.at, FRAME_DATAGRAM_LEN), n)

@@ -14,9 +14,10 @@ from interpeer._core.context cimport Context
 from interpeer._core.datagram cimport messages_free, messages_init
 from interpeer._core.links cimport link_init, link_last, unlink
 from interpeer._core.loss cimport recovery_free
-from interpeer._core.path cimport Path, path_free, path_is_from
+from interpeer._core.path cimport Path, path_follow_mtu, path_free, path_is_from
+from interpeer._core.pmtud cimport PMTUD_BUFFER_PACKETS, pmtud_limit
 from interpeer._core.protection cimport recv_keys_init, recv_keys_wipe, send_keys_init, send_keys_wipe
-from interpeer._core.slab cimport Endpoint, pool_give, pool_take
+from interpeer._core.slab cimport MAX_UDP_PAYLOAD, Endpoint, pool_give, pool_take
 from interpeer._core.stream cimport (
     PENDING_ANNOUNCE, PENDING_MAX_DATA, RECV_OPEN, RECV_SIZE_KNOWN, SEND_FINISHING, SEND_OPEN, STREAM_EVENT_ACKED,
     STREAM_EVENT_READABLE, STREAM_EVENT_WRITABLE, Stream, stream_clear, stream_finish, stream_has_data, stream_init,
@@ -168,8 +169,8 @@ cdef int conn_start(Conn *c, int suite, const uint8_t *send_secret, const uint8_
     c.has_reset_token = peer.has_reset_token
     memcpy(c.reset_token, peer.reset_token, sizeof(c.reset_token))
     c.peer_ack_delay_ns = peer.max_ack_delay_us * 1000
-    if peer.max_udp_payload < c.path.packet_bytes:
-        c.path.packet_bytes = peer.max_udp_payload
+    c.peer_max_udp_payload = peer.max_udp_payload
+    conn_limit_path(c, &c.path)
     c.idle_timeout_ns = x.limits.idle_timeout_ns
     if peer.idle_timeout_ms and (c.idle_timeout_ns == 0 or peer.idle_timeout_ms * 1000000 < c.idle_timeout_ns):
         c.idle_timeout_ns = peer.idle_timeout_ms * 1000000
@@ -179,6 +180,18 @@ cdef int conn_start(Conn *c, int suite, const uint8_t *send_secret, const uint8_
     c.last_received_ns = now_ns
     c.last_sent_ns = now_ns
     return 0
+
+
+cdef void conn_limit_path(const Conn *c, Path *p) noexcept nogil:
+    """Before anything is sent on a path: what the peer takes, and what its socket holds several of, bound its packets."""
+    cdef uint64_t most = min_u64(c.peer_max_udp_payload, MAX_UDP_PAYLOAD)
+    cdef uint64_t ceiling = min_u64(c.context.limits.max_packet_bytes, c.peer_receive_buffer // PMTUD_BUFFER_PACKETS)
+    pmtud_limit(&p.mtu, <uint32_t>most, <uint32_t>ceiling)
+    path_follow_mtu(p)
+
+
+cdef inline uint64_t min_u64(uint64_t a, uint64_t b) noexcept nogil:
+    return a if a < b else b
 
 
 cdef void stop_sending(Conn *c) noexcept nogil:

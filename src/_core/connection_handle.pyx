@@ -23,6 +23,7 @@ from interpeer._core.dial cimport Candidate, Dial
 from interpeer._core.engine cimport Engine
 from interpeer._core.entry cimport kick_from_destructor, leave, take_lock, wire_code
 from interpeer._core.path cimport Path
+from interpeer._core.pmtud cimport pmtud_want
 from interpeer._core.slab cimport Endpoint
 from interpeer._core.stream cimport Stream
 from interpeer._core.stream_handle cimport wrap_stream
@@ -371,6 +372,9 @@ cdef int push(Conn *c, const uint8_t *data, Py_ssize_t n) noexcept:
     if c.state != CONN_OPEN:
         return NOT_OPEN
     if n > conn_max_datagram(c):
+        if <uint64_t>n <= c.max_datagram_peer:
+            pmtud_want(&c.path.mtu)
+            conn_wake(c)
         return TOO_LARGE
     result = messages_push(&c.messages_out, data, <uint32_t>n)
     if result == MESSAGES_OK:

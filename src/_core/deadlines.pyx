@@ -10,7 +10,7 @@ from interpeer._core.conn cimport (
     CLOSED_BY_SILENCE, CONN_CLOSING, CONN_DRAINING, CONN_IN_DRAINED, CONN_IN_SILENCE, CONN_OPEN, CONN_PENDING_PING,
     Conn, conn_close_info, conn_input, conn_wake)
 from interpeer._core.datagram cimport messages_trim
-from interpeer._core.delivery cimport conn_handle_recovery_timeout
+from interpeer._core.delivery cimport conn_handle_probe_timeout, conn_handle_recovery_timeout
 from interpeer._core.loss cimport recovery_deadline, recovery_pto_ns
 from interpeer._core.path cimport Path
 from interpeer._core.protection cimport recv_keys_forget_previous
@@ -53,6 +53,7 @@ cdef uint64_t conn_deadline_ns(const Conn *c) noexcept nogil:
         deadline = earlier(deadline, c.path.ack_deadline_ns)
     if c.pto_probes == 0:
         deadline = earlier(deadline, recovery_deadline(&c.path.recovery, c.peer_ack_delay_ns))
+    deadline = earlier(deadline, c.path.mtu.probe_deadline_ns)
     deadline = earlier(deadline, c.paced_until_ns)
     return earlier(deadline, c.previous_until_ns)
 
@@ -81,6 +82,8 @@ cdef void conn_handle_timeout(Conn *c, uint64_t now_ns) noexcept nogil:
     deadline = recovery_deadline(&p.recovery, c.peer_ack_delay_ns)
     if deadline and deadline <= now_ns:
         conn_handle_recovery_timeout(c, now_ns)
+    if p.mtu.probe_deadline_ns and p.mtu.probe_deadline_ns <= now_ns:
+        conn_handle_probe_timeout(c)
     deadline = keep_alive_ns(c)
     if deadline and deadline <= now_ns:
         c.pending |= CONN_PENDING_PING

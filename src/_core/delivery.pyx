@@ -4,7 +4,7 @@ Loss tells of every packet once. What it carried and still matters is queued aga
 range of a stream that has been acknowledged meanwhile, or a limit that has been raised, is not repeated.
 """
 
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from interpeer._core.cc cimport cc_handle_congestion
 from interpeer._core.conn cimport (
@@ -12,9 +12,13 @@ from interpeer._core.conn cimport (
     conn_stream_changed, conn_wake)
 from interpeer._core.loss cimport (
     RECORD_MAX_STREAM_DATA, RECORD_RESET_STREAM, RECORD_STOP_SENDING, RECORD_STREAM, SENT_FIN, SENT_MAX_DATA,
-    SENT_MAX_STREAMS, SENT_STREAM, AckOutcome, FrameRecord, SentPacket, recovery_handle_timeout, recovery_oldest)
-from interpeer._core.path cimport ECN_FAILED, ECN_TESTING, Path, path_handle_ack_acked
-from interpeer._core.slab cimport pool_give
+    SENT_MAX_STREAMS, SENT_MTU_PROBE, SENT_STREAM, AckOutcome, FrameRecord, SentPacket, recovery_give_up,
+    recovery_handle_timeout, recovery_oldest)
+from interpeer._core.path cimport (
+    ECN_FAILED, ECN_TESTING, Path, path_follow_mtu, path_handle_ack_acked, path_is_from)
+from interpeer._core.pmtud cimport (
+    pmtud_handle_acked, pmtud_handle_lost, pmtud_handle_probe_acked, pmtud_handle_probe_lost, pmtud_handle_refused)
+from interpeer._core.slab cimport Endpoint, pool_give
 from interpeer._core.stream cimport (
     PENDING_MAX_DATA, PENDING_RESET, PENDING_STOP, RECV_OPEN, SEND_IN_RESET_ACKED, SEND_RESETTING, Stream, send_input,
     stream_handle_acked, stream_handle_lost)
@@ -30,6 +34,10 @@ cdef void conn_on_acked(void *owner, uint64_t number, const SentPacket *p) noexc
     cdef FrameRecord *following
     if number >= c.epoch_first:
         c.epoch_confirmed = True
+    if p.flags & SENT_MTU_PROBE:
+        pmtud_handle_probe_acked(&c.path.mtu, number)
+        path_follow_mtu(&c.path)
+    pmtud_handle_acked(&c.path.mtu, number, p.bytes)
     if p.ack_largest:
         path_handle_ack_acked(&c.path, p.ack_largest)
     if p.flags & SENT_STREAM:
@@ -69,6 +77,38 @@ cdef void conn_on_lost(void *owner, uint64_t number, const SentPacket *p) noexce
         following = record.next
         pool_give(&c.context.records, record)
         record = following
+    if p.flags & SENT_MTU_PROBE:
+        pmtud_handle_probe_lost(&c.path.mtu, number)
+    elif c.state == CONN_OPEN and pmtud_handle_lost(&c.path.mtu, number, p.bytes, c.path.recovery.next):
+        fall_back(c)
+
+
+cdef void fall_back(Conn *c) noexcept nogil:
+    """Send packets of the base size, because larger ones do not arrive."""
+    c.context.counters.mtu_black_holes += 1
+    path_follow_mtu(&c.path)
+
+
+cdef void conn_handle_probe_timeout(Conn *c) noexcept nogil:
+    """Nothing sent after the probe of the path MTU was acknowledged either, or nothing was sent."""
+    cdef uint64_t number = c.path.mtu.probe_number
+    recovery_give_up(&c.path.recovery, number)
+    pmtud_handle_probe_lost(&c.path.mtu, number)
+
+
+cdef void conn_handle_refused(Conn *c, const Endpoint *remote, uint32_t bytes) noexcept nogil:
+    """The own interface has refused a packet as too large, and so whatever else of its size is on its way."""
+    cdef Path *p = &c.path
+    cdef uint64_t probe = p.mtu.probe_number
+    cdef bint has_probe = p.mtu.probe_deadline_ns != 0
+    if c.state != CONN_OPEN or not path_is_from(p, remote):
+        return
+    if pmtud_handle_refused(&p.mtu, bytes, p.recovery.next):
+        fall_back(c)
+        send_probes(c)              # their acknowledgement tells what is lost
+    elif has_probe and p.mtu.probe_deadline_ns == 0:
+        recovery_give_up(&p.recovery, probe)
+    conn_wake(c)
 
 
 cdef void requeue(Conn *c, const SentPacket *p) noexcept nogil:
@@ -110,6 +150,11 @@ cdef void requeue_oldest(Conn *c) noexcept nogil:
         requeue(c, p)
 
 
+cdef void send_probes(Conn *c) noexcept nogil:
+    c.pto_probes = PROBES
+    requeue_oldest(c)
+
+
 cdef void conn_count_lost(Conn *c, uint64_t packets) noexcept nogil:
     c.path.packets_lost += packets
     c.context.counters.packets_lost += packets
@@ -123,8 +168,7 @@ cdef void conn_handle_recovery_timeout(Conn *c, uint64_t now_ns) noexcept nogil:
         conn_count_lost(c, outcome.lost_packets)
         cc_handle_congestion(&p.cc, now_ns, outcome.newest_lost_sent_ns, outcome.is_persistent)
         return
-    if p.recovery.loss_time_ns == 0:
-        c.pto_probes = PROBES
-        requeue_oldest(c)
+    if p.recovery.loss_time_ns == 0 and outcome.lost_mtu_probes == 0:
+        send_probes(c)
         if p.ecn_state == ECN_TESTING and p.recovery.pto_count >= ECN_BLACK_HOLE_PTOS:
             p.ecn_state = ECN_FAILED

@@ -16,8 +16,9 @@ from interpeer._core.conn cimport (
 from interpeer._core.context cimport entropy_take
 from interpeer._core.links cimport is_linked
 from interpeer._core.loss cimport (
-    SENT_ELICITING, recovery_add, recovery_pto_ns, recovery_sent, recovery_skip, recovery_start_at)
+    SENT_ELICITING, SENT_MTU_PROBE, recovery_add, recovery_pto_ns, recovery_sent, recovery_skip, recovery_start_at)
 from interpeer._core.path cimport ECN_FAILED, PING_EVERY, Path, path_write_ack
+from interpeer._core.pmtud cimport pmtud_count, pmtud_is_due, pmtud_poll, pmtud_sent
 from interpeer._core.protection cimport protect, send_keys_update
 from interpeer._core.slab cimport MAX_SEGMENTS, MAX_UDP_PAYLOAD, SEND_BATCH_BYTES, SEND_ENTRIES, Datagrams, SendBatch
 from interpeer._core.stream cimport READER_PAUSE_NS
@@ -30,6 +31,8 @@ cdef enum:
     FIRST_PACKET_BYTES = 400        # an initiator's first packets are padded to this: it pays for several PINGs
     MAX_UNSETTLED = 65536           # packets remembered beside what is in flight: acknowledgements between unanswered PINGs
     PING_BYTES = 1
+    PROBE_PTOS = 3                  # a probe of the MTU is given up after so many probe time-outs
+    PROBE_NS = 1000000000           # ... and not before (RFC 8899, 5.1.1: PROBE_TIMER)
     CLOSE_ROOM = 17                 # a CLOSE frame without its reason: a type and two varints
 
 
@@ -42,6 +45,8 @@ cdef int conn_transmit(Conn *c, SendBatch *batch, uint64_t now_ns) noexcept nogi
     if not c.path.is_proven and c.state == CONN_OPEN:
         return transmit_proof(c, batch, now_ns)
     raise_limits(c, now_ns)
+    if c.pto_probes == 0 and pmtud_is_due(&c.path.mtu) and not probe_mtu(c, batch, now_ns):
+        return TRANSMIT_MORE
     while c.state == CONN_OPEN:
         may_send_data = has_data(c) and is_released(c, now_ns)
         if not may_send_data and not c.path.ack_now:
@@ -75,6 +80,41 @@ cdef int transmit_proof(Conn *c, SendBatch *batch, uint64_t now_ns) noexcept nog
     if build_packet(c, batch, now_ns, False) != 0 and c.state == CONN_CLOSING:
         return transmit_close(c, batch, now_ns)
     return TRANSMIT_DONE
+
+
+cdef bint probe_mtu(Conn *c, SendBatch *batch, uint64_t now_ns) noexcept nogil:
+    """Send the probe that the search for the path's MTU wants, if it wants one now. Return False if there is no room for it.
+
+    It is a message of its own and carries nothing, so that nothing else depends on whether it passes. It may exceed the
+    congestion window, of which it is a small part: only as a whole it can go, and data would never leave as much room."""
+    cdef Path *p = &c.path
+    cdef Builder b
+    cdef uint64_t number, wait_ns
+    cdef Py_ssize_t bytes
+    cdef uint32_t size = pmtud_poll(&p.mtu, now_ns, p.cc.window)
+    if size == 0:
+        return True
+    if batch.count == SEND_ENTRIES or batch.used + MAX_UDP_PAYLOAD > SEND_BATCH_BYTES:
+        return False
+    if start_packet(c, &b, p, batch, size, now_ns) != 0:
+        return True
+    number = p.recovery.next - 1
+    compose_ping(&b)
+    memset(b.at, FRAME_PADDING, b.end - b.at)
+    b.at = b.end
+    bytes = seal(&b, number)
+    if bytes < 0:
+        conn_fail(c, CODE_INTERNAL, b"a packet cannot be sealed")
+        return True
+    b.sent.flags |= SENT_MTU_PROBE
+    finish_packet(&b, <uint32_t>bytes)
+    batch.run = 0
+    enter(batch, p, <uint32_t>bytes)
+    batch.run = 0
+    wait_ns = PROBE_PTOS * recovery_pto_ns(&p.recovery, c.peer_ack_delay_ns)
+    pmtud_sent(&p.mtu, number, now_ns + (wait_ns if wait_ns > PROBE_NS else PROBE_NS))
+    c.context.counters.mtu_probes_sent += 1
+    return True
 
 
 cdef bint is_full(const SendBatch *batch, const Path *p) noexcept nogil:
@@ -136,25 +176,9 @@ cdef int build_packet(Conn *c, SendBatch *batch, uint64_t now_ns, bint with_data
     cdef Path *p = &c.path
     cdef Py_ssize_t bytes
     cdef uint64_t number
-    if maybe_update_keys(c) != 0:
+    if start_packet(c, &b, p, batch, most_bytes(c, p), now_ns) != 0:
         return -1
-    if p.recovery.next - p.recovery.base > MAX_UNSETTLED + 4 * p.recovery.eliciting_in_flight:
-        conn_fail(c, CODE_PROTOCOL, b"nothing is acknowledged")
-        return -1
-    maybe_skip_number(c)
-    b.c = c
-    b.path = p
-    b.now_ns = now_ns
-    b.start = batch.buffer + batch.used
-    b.at = b.start + HEADER_BYTES
-    b.end = b.start + most_bytes(p) - c.send.aead.tag_bytes
-    b.tail = NULL
-    b.is_eliciting = False
-    number = p.recovery.next
-    b.sent = recovery_add(&p.recovery, now_ns)
-    if b.sent == NULL:
-        conn_fail(c, CODE_INTERNAL, b"out of memory")
-        return -1
+    number = p.recovery.next - 1
     compose_ack(&b)
     if with_data:
         compose_frames(&b)
@@ -174,9 +198,36 @@ cdef int build_packet(Conn *c, SendBatch *batch, uint64_t now_ns, bint with_data
     return 0
 
 
-cdef inline uint32_t most_bytes(const Path *p) noexcept nogil:
-    """Return how large the next packet may be: to an address that has proved nothing goes no more than came from there."""
-    return p.packet_bytes if p.is_proven or p.credit_bytes > p.packet_bytes else <uint32_t>p.credit_bytes
+cdef int start_packet(Conn *c, Builder *b, Path *p, SendBatch *batch, uint32_t most, uint64_t now_ns) noexcept nogil:
+    """Begin a packet of at most so many bytes, under the next number. Return 0, or -1 when the connection has failed."""
+    if maybe_update_keys(c) != 0:
+        return -1
+    if p.recovery.next - p.recovery.base > MAX_UNSETTLED + 4 * p.recovery.eliciting_in_flight:
+        conn_fail(c, CODE_PROTOCOL, b"nothing is acknowledged")
+        return -1
+    maybe_skip_number(c)
+    b.c = c
+    b.path = p
+    b.now_ns = now_ns
+    b.start = batch.buffer + batch.used
+    b.at = b.start + HEADER_BYTES
+    b.end = b.start + most - c.send.aead.tag_bytes
+    b.tail = NULL
+    b.is_eliciting = False
+    b.sent = recovery_add(&p.recovery, now_ns)
+    if b.sent == NULL:
+        conn_fail(c, CODE_INTERNAL, b"out of memory")
+        return -1
+    return 0
+
+
+cdef inline uint32_t most_bytes(const Conn *c, const Path *p) noexcept nogil:
+    """Return how large the next packet may be: to an address that has proved nothing goes no more than came from there.
+
+    Of the two packets of a probe time-out the second has the base size: if it is the only one of all that arrives, it is
+    their size that keeps the others from arriving."""
+    cdef uint32_t most = p.mtu.base if c.pto_probes == 1 else p.packet_bytes
+    return most if p.is_proven or p.credit_bytes > most else <uint32_t>p.credit_bytes
 
 
 cdef void pad(Builder *b) noexcept nogil:
@@ -212,6 +263,7 @@ cdef void finish_packet(Builder *b, uint32_t bytes) noexcept nogil:
     if b.is_eliciting:
         b.sent.flags |= SENT_ELICITING
         cc_spend(&p.cc, bytes)
+        pmtud_count(&p.mtu, bytes)
         p.bare_acks = 0
         if c.pto_probes:
             c.pto_probes -= 1
@@ -256,6 +308,8 @@ cdef void enter(SendBatch *batch, Path *p, uint32_t bytes) noexcept nogil:
     memcpy(d.local, p.local, sizeof(d.local))
     d.interface = 0                 # the way is the system's choice; a link-local address carries its scope
     d.ecn = ecn
+    d.is_too_big = False
+    d.cid = p.local_cid
 
 
 cdef int maybe_update_keys(Conn *c) noexcept nogil:
@@ -304,7 +358,7 @@ cdef int transmit_close(Conn *c, SendBatch *batch, uint64_t now_ns) noexcept nog
         c.close_deadline_ns = now_ns + CLOSE_PTOS * recovery_pto_ns(&p.recovery, c.peer_ack_delay_ns)
     if not c.pending & CONN_PENDING_CLOSE:
         return TRANSMIT_DONE
-    if most_bytes(p) < HEADER_BYTES + CLOSE_ROOM + c.close_reason_bytes + c.send.aead.tag_bytes:
+    if most_bytes(c, p) < HEADER_BYTES + CLOSE_ROOM + c.close_reason_bytes + c.send.aead.tag_bytes:
         c.pending = 0
         return TRANSMIT_DONE
     if is_full(batch, p):
@@ -316,7 +370,7 @@ cdef int transmit_close(Conn *c, SendBatch *batch, uint64_t now_ns) noexcept nog
     b.start = batch.buffer + batch.used
     b.at = b.start + HEADER_BYTES
     if c.closed_by == CLOSED_LOCALLY:
-        b.end = b.start + most_bytes(p) - c.send.aead.tag_bytes - CLOSE_ROOM - c.close_reason_bytes
+        b.end = b.start + most_bytes(c, p) - c.send.aead.tag_bytes - CLOSE_ROOM - c.close_reason_bytes
         b.at = path_write_ack(p, b.at, b.end, now_ns)
     b.at = write_varint(b.at, FRAME_CLOSE_APP if c.close_is_app else FRAME_CLOSE)
     b.at = write_varint(write_varint(b.at, c.close_code), c.close_reason_bytes)

@@ -7,12 +7,13 @@ and otherwise within the greatest delay that was promised (RFC 9000, 13.2).
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 
-from interpeer._core.cc cimport cc_init
+from interpeer._core.cc cimport cc_init, cc_set_packet_bytes
 from interpeer._core.loss cimport packet_fate, recovery_free, recovery_init
+from interpeer._core.pmtud cimport pmtud_init
 from interpeer._core.rangeset cimport (
     RANGES_FULL, Range, ranges_add, ranges_drop_lowest, ranges_free, ranges_init, ranges_remove)
 from interpeer._core.replay cimport replay_init
-from interpeer._core.slab cimport Endpoint
+from interpeer._core.slab cimport Endpoint, endpoint_is_ipv4
 from interpeer._core.wire cimport FRAME_ACK, FRAME_ACK_ECN, MAX_ACK_RANGES, Frame, write_varint
 
 cdef enum:
@@ -25,6 +26,7 @@ cdef int path_init(Path *p, uint32_t id, const Endpoint *remote, uint32_t packet
     p.id = id
     p.remote = remote[0]
     p.packet_bytes = packet_bytes
+    pmtud_init(&p.mtu, packet_bytes, endpoint_is_ipv4(remote))
     recovery_init(&p.recovery, owner, on_acked, on_lost)
     cc_init(&p.cc, controller, packet_bytes)
     replay_init(&p.window)
@@ -35,6 +37,13 @@ cdef int path_init(Path *p, uint32_t id, const Endpoint *remote, uint32_t packet
 cdef void path_free(Path *p) noexcept nogil:
     recovery_free(&p.recovery)
     ranges_free(&p.received)
+
+
+cdef void path_follow_mtu(Path *p) noexcept nogil:
+    """Send packets as large as the path is known to carry."""
+    if p.packet_bytes != p.mtu.bytes:
+        p.packet_bytes = p.mtu.bytes
+        cc_set_packet_bytes(&p.cc, p.packet_bytes)
 
 
 cdef void path_handle_number(Path *p, uint64_t number, bint eliciting, uint8_t ecn, uint64_t now_ns,

@@ -13,14 +13,14 @@ CORE = ROOT / "src/_core"
 PYTHON = ROOT / "src/interpeer"
 
 L0 = {"wire", "crypto", "replay", "timers", "slab", "rangeset", "table", "links"}
-L1 = {"noise", "loss", "cc", "stream", "datagram", "path", "buffer", "protection"}
+L1 = {"noise", "loss", "cc", "stream", "datagram", "path", "pmtud", "buffer", "protection"}
 L2 = {"handshake", "dial", "answer", "context", "conn", "delivery", "deadlines", "ingress", "compose", "egress"}
 L3 = {"registry", "reception", "engine"}
 DOORS = {"entry", "connection_handle", "stream_handle", "control"}  # what Python holds of an engine
 # Within a layer, where one thing is made of another. Each is a decision: keep them few, and never both ways.
 SIDEWAYS: dict[str, set[str]] = {
     "stream": {"buffer"},
-    "path": {"cc", "loss"},
+    "path": {"cc", "loss", "pmtud"},
     "dial": {"handshake"},
     "answer": {"handshake"},
     "conn": {"context"},
@@ -52,6 +52,7 @@ ALLOWED: dict[str, set[str]] = {
     "probe_transport": L0 | L1 | L2 | {"probe", "probe_memory"},
     "probe_handshake": L0 | L1 | L2 | {"probe", "probe_wire"},
     "probe_conn": L0 | L1 | L2 | {"probe", "probe_wire"},
+    "probe_pmtud": L0 | L1 | L2 | {"probe"},
     "probe_loops": L0 | L1 | L2 | {"probe", "engine"},
 }
 # Python: what the files of the top layer, and of interpeer.testing, may take from the core

@@ -3,6 +3,7 @@ from libc.string cimport memcmp
 
 from interpeer._core.cc cimport Congestion
 from interpeer._core.loss cimport Recovery, packet_fate
+from interpeer._core.pmtud cimport Pmtud
 from interpeer._core.rangeset cimport RangeSet
 from interpeer._core.replay cimport ReplayWindow
 from interpeer._core.slab cimport Endpoint
@@ -25,7 +26,8 @@ cdef struct Path:                   # one pair of addresses, and everything that
     uint64_t credit_bytes           # until then: what has come from there, less what has gone there
     uint64_t local_cid              # on packets we receive
     uint64_t remote_cid             # on packets we send
-    uint32_t packet_bytes           # of the largest packet to be sent on it
+    uint32_t packet_bytes           # of the largest packet to be sent on it; follows `mtu`
+    Pmtud mtu
     Recovery recovery
     Congestion cc
     # receiving
@@ -52,6 +54,7 @@ cdef struct Path:                   # one pair of addresses, and everything that
 cdef int path_init(Path *p, uint32_t id, const Endpoint *remote, uint32_t packet_bytes, int controller, void *owner,
                    packet_fate on_acked, packet_fate on_lost) noexcept nogil
 cdef void path_free(Path *p) noexcept nogil
+cdef void path_follow_mtu(Path *p) noexcept nogil
 cdef void path_handle_number(Path *p, uint64_t number, bint eliciting, uint8_t ecn, uint64_t now_ns,
                              uint64_t max_ack_delay_ns) noexcept nogil
 cdef uint8_t *path_write_ack(Path *p, uint8_t *at, uint8_t *end, uint64_t now_ns) noexcept nogil
