@@ -111,7 +111,6 @@ cdef int pmtud_input(Pmtud *m, int event) noexcept nogil:
         m.is_wanted = False
         m.full_packets = 0
         m.wait_ns = RAISE_NS
-        m.next_ns = 0
     elif action == DO_FALL:
         fall(m)
     return 0
@@ -157,8 +156,11 @@ cdef uint32_t pmtud_poll(Pmtud *m, uint64_t now_ns, uint64_t window) noexcept no
         m.probe_bytes = next_size(m)
         if m.probe_bytes == 0:
             pmtud_input(m, PMTUD_IN_FOUND)
+            m.next_ns = now_ns + m.wait_ns
             return 0
-    return m.probe_bytes if <uint64_t>m.probe_bytes * PMTUD_PROBES_PER_WINDOW <= window else 0
+    if m.probe_bytes > 2 * m.bytes and <uint64_t>m.probe_bytes * PMTUD_PROBES_PER_WINDOW > window:
+        return 0
+    return m.probe_bytes
 
 
 cdef inline bint is_between(const Pmtud *m, uint32_t n) noexcept nogil:

@@ -21,7 +21,7 @@ cdef enum:
     PMTUD_MAX_LOSSES = 3            # packets above the base size lost, and none acknowledged: a black hole
     PMTUD_RESOLUTION = 16           # bytes: a gain smaller than this is not worth another probe
     PMTUD_WORTH_PACKETS = 8         # full ones sent before each search and probe: who sends less gains nothing
-    PMTUD_PROBES_PER_WINDOW = 8     # a probe goes beside the window, and so is a small part of it
+    PMTUD_PROBES_PER_WINDOW = 8     # a probe goes beside the window, and so is small: a part of it, or two packets
     PMTUD_BUFFER_PACKETS = 8        # the peer's receive buffer holds so many of the largest
 
 cdef struct Pmtud:                  # the search for what a path carries; sizes are of UDP payloads
