@@ -16,8 +16,8 @@ from interpeer._core.slab cimport MAX_UDP_PAYLOAD
 cdef enum:
     NOT_ALLOWED = 0xFF
     FIRST_WAIT_NS = 1000000000      # before the search after a second black hole; doubled for each further one
+    RAISE_NS = 600000000000         # PMTU_RAISE_TIMER (RFC 8899, 5.1.1)
     WELL_KNOWN = 3                  # sizes for each family
-cdef uint64_t RAISE_NS = 600000000000       # PMTU_RAISE_TIMER (RFC 8899, 5.1.1)
 
 cdef enum:                          # actions
     DO_NOTHING = 0
