@@ -69,8 +69,10 @@ ROWS = (
     Row("stream", "... times TLS 1.3 over TCP, asyncio's streams", "bulk.gbit", beside="tls.tls_gbit", at_least=3,
         is_compared=True),
     Row("stream", "... times TLS 1.3 over TCP, tuned by hand", "bulk.gbit", beside="tls-tuned.tls_tuned_gbit"),
+    Row("stream", "... packets as large as the path carries, times 1200", "wide.gbit", beside="bulk.gbit"),
     Row("cpu", "CPU seconds per GB, both ends, of the limit", "bulk.cpu_s_per_gb", beside="limit.cpu_s_per_gb", at_most=1.7,
         is_compared=True, rival=("bulk", "cpu_s_per_gb")),
+    Row("cpu", "... packets as large as the path carries, times 1200", "wide.cpu_s_per_gb", beside="bulk.cpu_s_per_gb"),
     Row("busy", "stream beside 2 busy threads at sender, Gbit/s", "busy-client.gbit", beside="thread.gbit", at_least=0.5,
         is_compared=True),
     Row("busy", "... both at the receiver", "busy-server.gbit", beside="thread.gbit", at_least=0.5, is_compared=True),
@@ -141,6 +143,7 @@ def own_loads(scale: Scale) -> list[Load]:
     loads = [
         Load("limit", limit),
         ours("bulk", "bulk"),
+        ours("wide", "bulk", max_packet_bytes=None),
         Load("tls", lambda: tls_bulk(scale.seconds, loop)),
         Load("tls-tuned", lambda: tls_tuned_bulk(scale.seconds, loop)),
         ours("thread", "bulk", pump="thread"),

@@ -35,6 +35,13 @@ cdef void cc_init(Congestion *c, int controller, uint32_t packet_bytes) noexcept
     c.tokens = PACING_BURST_PACKETS * <double>packet_bytes
 
 
+cdef void cc_set_packet_bytes(Congestion *c, uint32_t packet_bytes) noexcept nogil:
+    """The path carries packets of another size. The window stays what it is in bytes, but for its minimum."""
+    c.packet_bytes = packet_bytes
+    if c.window < MINIMUM_WINDOW_PACKETS * <uint64_t>packet_bytes:
+        c.window = MINIMUM_WINDOW_PACKETS * <uint64_t>packet_bytes
+
+
 cdef void cc_handle_ack(Congestion *c, const AckSample *sample) noexcept nogil:
     """Let the window grow, unless it was not used, or what was acknowledged belongs to the last congestion event."""
     if sample.newest_sent_ns <= c.recovery_start_ns:

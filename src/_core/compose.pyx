@@ -12,8 +12,8 @@ from interpeer._core.cids cimport (
     LOCAL_SENT, LOCAL_UNSENT, REMOTE_RETIRED, REMOTE_RETIRING, LocalCid, RemoteCid, remote_cids_in_state)
 from interpeer._core.conn cimport (
     CONN_EVENT_DATAGRAM_ROOM, CONN_PENDING_IDS, CONN_PENDING_MAX_DATA, CONN_PENDING_MAX_STREAMS, CONN_PENDING_PATHS,
-    CONN_PENDING_PING, CONN_PENDING_REKEY, SCHEDULE_REDUNDANT, Conn, conn_notify)
-from interpeer._core.datagram cimport messages_next_bytes, messages_pop
+    CONN_PENDING_PING, CONN_PENDING_REKEY, SCHEDULE_REDUNDANT, Conn, conn_max_datagram, conn_notify)
+from interpeer._core.datagram cimport messages_next_bytes, messages_pop, messages_skip
 from interpeer._core.links cimport Link, first_link, is_linked, link_last, unlink
 from interpeer._core.loss cimport (
     RECORD_MAX_STREAM_DATA, RECORD_NEW_CID, RECORD_PATH_ABANDON, RECORD_PATH_STATUS, RECORD_RESET_STREAM,
@@ -249,6 +249,10 @@ cdef void write_datagrams(Builder *b) noexcept nogil:
             b.at = write_varint(b.at, FRAME_DATAGRAM)
         else:
             header = 1 + varint_bytes(n)
+            if n > conn_max_datagram(c):
+                messages_skip(&c.messages_out)      # the path has become narrower since it was queued
+                c.context.counters.datagrams_too_large += 1
+                continue
             if n + header > room(b):
                 break
             b.at = write_varint(write_varint(b.at, FRAME_DATAGRAM_LEN), n)

@@ -15,7 +15,8 @@ from interpeer._core.context cimport Context
 from interpeer._core.datagram cimport messages_free, messages_init
 from interpeer._core.links cimport link_init, link_last, unlink
 from interpeer._core.loss cimport recovery_free
-from interpeer._core.path cimport Path, path_free, path_is_live
+from interpeer._core.path cimport Path, path_follow_mtu, path_free, path_is_live
+from interpeer._core.pmtud cimport PMTUD_BUFFER_PACKETS, pmtud_limit
 from interpeer._core.protection cimport recv_keys_init, recv_keys_wipe, send_keys_init, send_keys_wipe
 from interpeer._core.rekey cimport rekey_free, rekey_init
 from interpeer._core.slab cimport MAX_UDP_PAYLOAD, pool_give, pool_take
@@ -188,9 +189,8 @@ cdef int conn_start(Conn *c, int suite, const uint8_t *send_secret, const uint8_
     c.max_datagram_peer = peer.max_datagram
     c.peer_receive_buffer = peer.receive_buffer if peer.receive_buffer else DEFAULT_RECEIVE_BUFFER
     c.peer_ack_delay_ns = peer.max_ack_delay_us * 1000
-    c.max_packet_bytes = <uint32_t>(peer.max_udp_payload if peer.max_udp_payload < MAX_UDP_PAYLOAD else MAX_UDP_PAYLOAD)
-    if c.max_packet_bytes < c.path.packet_bytes:
-        c.path.packet_bytes = c.max_packet_bytes
+    c.peer_max_udp_payload = peer.max_udp_payload
+    conn_limit_path(c, c.path)
     c.max_paths = <uint8_t>(x.limits.max_paths if x.limits.max_paths < peer.max_paths else peer.max_paths)
     c.scheduler = x.limits.scheduler
     c.next_path[0] = 2
@@ -208,6 +208,18 @@ cdef int conn_start(Conn *c, int suite, const uint8_t *send_secret, const uint8_
     c.last_received_ns = now_ns
     c.last_sent_ns = now_ns
     return 0
+
+
+cdef void conn_limit_path(const Conn *c, Path *p) noexcept nogil:
+    """Before anything is sent on a path: what the peer takes, and what its socket holds several of, bound its packets."""
+    cdef uint64_t most = min_u64(c.peer_max_udp_payload, MAX_UDP_PAYLOAD)
+    cdef uint64_t ceiling = min_u64(c.context.limits.max_packet_bytes, c.peer_receive_buffer // PMTUD_BUFFER_PACKETS)
+    pmtud_limit(&p.mtu, <uint32_t>most, <uint32_t>ceiling)
+    path_follow_mtu(p)
+
+
+cdef inline uint64_t min_u64(uint64_t a, uint64_t b) noexcept nogil:
+    return a if a < b else b
 
 
 cdef void stop_sending(Conn *c) noexcept nogil:

@@ -14,16 +14,19 @@ from cpython.ref cimport Py_INCREF, Py_XDECREF
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
+from interpeer.errors import DatagramTooLarge
 from interpeer._core.conn cimport (
-    CLOSED_LOCALLY, CONN_EVENT_CLOSED, CONN_EVENT_DATAGRAM, CONN_EVENT_DATAGRAM_ROOM, CONN_EVENT_FLUSHED, CONN_EVENT_IDS,
-    CONN_EVENT_OPEN, CONN_EVENT_PATH, CONN_EVENT_STREAM, CONN_EVENT_STREAM_ROOM, CONN_IN_CLOSE, CONN_OPEN, Conn, Handle,
-    conn_accept_stream, conn_close_info, conn_input, conn_max_datagram, conn_open_stream, conn_wake)
+    CLOSED_LOCALLY, CONN_EVENT_CLOSED, CONN_EVENT_DATAGRAM, CONN_EVENT_DATAGRAM_ROOM, CONN_EVENT_FLUSHED,
+    CONN_EVENT_IDS, CONN_EVENT_OPEN, CONN_EVENT_PATH, CONN_EVENT_STREAM, CONN_EVENT_STREAM_ROOM, CONN_IN_CLOSE,
+    CONN_OPEN, Conn, Handle, conn_accept_stream, conn_close_info, conn_input, conn_max_datagram, conn_open_stream,
+    conn_wake)
 from interpeer._core.datagram cimport MESSAGES_OK, messages_next_bytes, messages_pop, messages_push
 from interpeer._core.dial cimport Candidate, Dial
 from interpeer._core.engine cimport Engine
 from interpeer._core.entry cimport kick_from_destructor, leave, take_lock, wire_code
 from interpeer._core.path cimport Path
-from interpeer._core.paths cimport OPEN_NO_ID, OPEN_NOT_NOW, paths_may_open
+from interpeer._core.paths cimport OPEN_NOT_NOW, OPEN_NO_ID, paths_may_open
+from interpeer._core.pmtud cimport pmtud_want
 from interpeer._core.registry cimport registry_leave_backlog
 from interpeer._core.slab cimport Endpoint
 from interpeer._core.stream cimport Stream
@@ -389,6 +392,9 @@ cdef int push(Conn *c, const uint8_t *data, Py_ssize_t n) noexcept:
     if c.state != CONN_OPEN:
         return NOT_OPEN
     if n > conn_max_datagram(c):
+        if <uint64_t>n <= c.max_datagram_peer:
+            pmtud_want(&c.path.mtu)
+            conn_wake(c)
         return TOO_LARGE
     result = messages_push(&c.messages_out, data, <uint32_t>n)
     if result == MESSAGES_OK:

@@ -94,7 +94,7 @@ cdef int messages_push_dropping(Messages *m, const uint8_t *data, uint32_t n) no
         m.dropped += 1
         return MESSAGES_FULL
     while m.used + LENGTH_BYTES + n > m.limit:
-        skip(m)
+        messages_skip(m)
         m.dropped += 1
     return messages_push(m, data, n)
 
@@ -106,7 +106,8 @@ cdef uint32_t messages_next_bytes(const Messages *m) noexcept nogil:
     return n
 
 
-cdef inline void skip(Messages *m) noexcept nogil:
+cdef void messages_skip(Messages *m) noexcept nogil:
+    """Take the oldest message away. There must be one."""
     cdef uint32_t n = LENGTH_BYTES + messages_next_bytes(m)
     m.head = (m.head + n) & (m.capacity - 1)
     m.used -= n
@@ -116,7 +117,7 @@ cdef inline void skip(Messages *m) noexcept nogil:
 cdef void messages_pop(Messages *m, uint8_t *out) noexcept nogil:
     """Copy the oldest message to `out` and take it away. There must be one."""
     copy_out(m, m.head + LENGTH_BYTES, out, messages_next_bytes(m))
-    skip(m)
+    messages_skip(m)
 
 
 cdef void messages_trim(Messages *m) noexcept nogil:

@@ -11,7 +11,7 @@ from interpeer._core.conn cimport (
     CLOSED_BY_SILENCE, CONN_CLOSING, CONN_DRAINING, CONN_IN_DRAINED, CONN_IN_SILENCE, CONN_OPEN, CONN_PENDING_PATHS,
     Conn, conn_close_info, conn_input, conn_wake)
 from interpeer._core.datagram cimport messages_trim
-from interpeer._core.delivery cimport conn_handle_recovery_timeout
+from interpeer._core.delivery cimport conn_handle_probe_timeout, conn_handle_recovery_timeout
 from interpeer._core.keys cimport keys_handle_timeout
 from interpeer._core.loss cimport recovery_deadline, recovery_pto_ns
 from interpeer._core.path cimport PATH_PENDING_PING, SUSPECT_PTOS, Path, path_is_live, path_is_proven
@@ -68,6 +68,7 @@ cdef uint64_t path_deadline_ns(const Conn *c, const Path *p) noexcept nogil:
         deadline = earlier(deadline, p.ack_deadline_ns)
     if p.pto_probes == 0:
         deadline = earlier(deadline, recovery_deadline(&p.recovery, c.peer_ack_delay_ns))
+    deadline = earlier(deadline, p.mtu.probe_deadline_ns)
     return earlier(deadline, p.paced_until_ns)
 
 
@@ -123,6 +124,8 @@ cdef void handle_path_timeout(Conn *c, Path *p, uint64_t now_ns) noexcept nogil:
             if c.path_count > 1:
                 paths_silent(c, p)
             memset(p.local, 0, sizeof(p.local))     # our address may be what fails: the system knows a better one, or the same
+    if p.mtu.probe_deadline_ns and p.mtu.probe_deadline_ns <= now_ns:
+        conn_handle_probe_timeout(c, p)
     deadline = ping_deadline_ns(c, p)
     if deadline and deadline <= now_ns:
         p.data_ns = 0

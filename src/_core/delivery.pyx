@@ -15,11 +15,15 @@ from interpeer._core.conn cimport (
     CONN_PENDING_REKEY, Conn, conn_find_stream, conn_settle_stream, conn_stream_changed, conn_wake)
 from interpeer._core.loss cimport (
     RECORD_MAX_STREAM_DATA, RECORD_NEW_CID, RECORD_PATH_ABANDON, RECORD_PATH_STATUS, RECORD_RESET_STREAM,
-    RECORD_RETIRE_CID, RECORD_STOP_SENDING, RECORD_STREAM, SENT_FIN, SENT_MAX_DATA, SENT_MAX_STREAMS, SENT_REKEY,
-    SENT_STREAM, AckOutcome, FrameRecord, SentPacket, recovery_handle_timeout, recovery_oldest)
+    RECORD_RETIRE_CID, RECORD_STOP_SENDING, RECORD_STREAM, SENT_FIN, SENT_MAX_DATA, SENT_MAX_STREAMS, SENT_MTU_PROBE,
+    SENT_REKEY, SENT_STREAM, AckOutcome, FrameRecord, SentPacket, recovery_give_up, recovery_handle_timeout,
+    recovery_oldest)
 from interpeer._core.path cimport (
-    ECN_FAILED, ECN_TESTING, PATH_PENDING_ABANDON, PATH_PENDING_STATUS, Path, path_handle_ack_acked)
-from interpeer._core.slab cimport pool_give
+    ECN_FAILED, ECN_TESTING, PATH_PENDING_ABANDON, PATH_PENDING_STATUS, Path, path_follow_mtu, path_handle_ack_acked,
+    path_is_from)
+from interpeer._core.pmtud cimport (
+    pmtud_handle_acked, pmtud_handle_lost, pmtud_handle_probe_acked, pmtud_handle_probe_lost, pmtud_handle_refused)
+from interpeer._core.slab cimport Endpoint, pool_give
 from interpeer._core.stream cimport (
     PENDING_MAX_DATA, PENDING_RESET, PENDING_STOP, RECV_OPEN, SEND_IN_RESET_ACKED, SEND_RESETTING, Stream, send_input,
     stream_handle_acked, stream_handle_lost)
@@ -36,6 +40,10 @@ cdef void conn_on_acked(void *owner, uint64_t number, const SentPacket *p) noexc
     cdef FrameRecord *following
     if number >= path.epoch_first:
         path.epoch_confirmed = True
+    if p.flags & SENT_MTU_PROBE:
+        pmtud_handle_probe_acked(&path.mtu, number)
+        path_follow_mtu(path)
+    pmtud_handle_acked(&path.mtu, number, p.bytes)
     if p.ack_largest:
         path_handle_ack_acked(path, p.ack_largest)
     if p.flags & SENT_STREAM:
@@ -71,7 +79,8 @@ cdef void reset_acked(Conn *c, uint64_t id) noexcept nogil:
 
 
 cdef void conn_on_lost(void *owner, uint64_t number, const SentPacket *p) noexcept nogil:
-    cdef Conn *c = <Conn *>(<Path *>owner).conn
+    cdef Path *path = <Path *>owner
+    cdef Conn *c = <Conn *>path.conn
     cdef FrameRecord *record = p.more
     cdef FrameRecord *following
     requeue(c, p)
@@ -79,6 +88,44 @@ cdef void conn_on_lost(void *owner, uint64_t number, const SentPacket *p) noexce
         following = record.next
         pool_give(&c.context.records, record)
         record = following
+    if p.flags & SENT_MTU_PROBE:
+        pmtud_handle_probe_lost(&path.mtu, number)
+    elif c.state == CONN_OPEN and pmtud_handle_lost(&path.mtu, number, p.bytes, path.recovery.next):
+        fall_back(c, path)
+
+
+cdef void fall_back(Conn *c, Path *p) noexcept nogil:
+    """Send packets of the base size, because larger ones do not arrive."""
+    c.context.counters.mtu_black_holes += 1
+    path_follow_mtu(p)
+
+
+cdef void conn_handle_probe_timeout(Conn *c, Path *p) noexcept nogil:
+    """Nothing sent after the probe of the path MTU was acknowledged either, or nothing was sent."""
+    cdef uint64_t number = p.mtu.probe_number
+    recovery_give_up(&p.recovery, number)
+    pmtud_handle_probe_lost(&p.mtu, number)
+
+
+cdef void conn_handle_refused(Conn *c, const Endpoint *remote, uint32_t bytes) noexcept nogil:
+    """The own interface has refused a packet as too large, and so whatever else of its size is on its way."""
+    cdef uint32_t i
+    if c.state != CONN_OPEN:
+        return
+    for i in range(c.path_count):
+        if path_is_from(c.paths[i], remote):
+            handle_refused_on(c, c.paths[i], bytes)
+    conn_wake(c)
+
+
+cdef void handle_refused_on(Conn *c, Path *p, uint32_t bytes) noexcept nogil:
+    cdef uint64_t probe = p.mtu.probe_number
+    cdef bint has_probe = p.mtu.probe_deadline_ns != 0
+    if pmtud_handle_refused(&p.mtu, bytes, p.recovery.next):
+        fall_back(c, p)
+        send_probes(c, p)           # their acknowledgement tells what is lost
+    elif has_probe and p.mtu.probe_deadline_ns == 0:
+        recovery_give_up(&p.recovery, probe)
 
 
 cdef void requeue(Conn *c, const SentPacket *p) noexcept nogil:
@@ -163,6 +210,11 @@ cdef void requeue_oldest(Conn *c, const Path *path) noexcept nogil:
         requeue(c, p)
 
 
+cdef void send_probes(Conn *c, Path *p) noexcept nogil:
+    p.pto_probes = PROBES
+    requeue_oldest(c, p)
+
+
 cdef void conn_count_lost(Conn *c, Path *p, uint64_t packets) noexcept nogil:
     p.packets_lost += packets
     c.context.counters.packets_lost += packets
@@ -175,8 +227,7 @@ cdef void conn_handle_recovery_timeout(Conn *c, Path *p, uint64_t now_ns) noexce
         conn_count_lost(c, p, outcome.lost_packets)
         cc_handle_congestion(&p.cc, now_ns, outcome.newest_lost_sent_ns, outcome.is_persistent)
         return
-    if p.recovery.loss_time_ns == 0:
-        p.pto_probes = PROBES
-        requeue_oldest(c, p)
+    if p.recovery.loss_time_ns == 0 and outcome.lost_mtu_probes == 0:
+        send_probes(c, p)
         if p.ecn_state == ECN_TESTING and p.recovery.pto_count >= ECN_BLACK_HOLE_PTOS:
             p.ecn_state = ECN_FAILED

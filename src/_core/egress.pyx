@@ -13,16 +13,17 @@ from interpeer._core.cc cimport PACING_QUANTUM_NS, cc_release_ns, cc_spend
 from interpeer._core.compose cimport Builder, compose_ack, compose_copy, compose_frames, compose_ping, compose_proof
 from interpeer._core.conn cimport (
     CLOSED_LOCALLY, CONN_CLOSING, CONN_DRAINING, CONN_OPEN, CONN_PENDING_CLOSE, CONN_PENDING_MAX_DATA,
-    CONN_PENDING_MAX_STREAMS, SCHEDULE_AGGREGATE, SCHEDULE_REDUNDANT, Conn, conn_fail,
-    conn_set_waiting)
+    CONN_PENDING_MAX_STREAMS, SCHEDULE_AGGREGATE, SCHEDULE_REDUNDANT, Conn, conn_fail, conn_set_waiting)
 from interpeer._core.context cimport entropy_take
 from interpeer._core.keys cimport keys_drive, keys_may_seal
 from interpeer._core.links cimport is_linked
-from interpeer._core.loss cimport SENT_ELICITING, SentPacket, recovery_add, recovery_pto_ns, recovery_sent, recovery_skip
+from interpeer._core.loss cimport (
+    SENT_ELICITING, SENT_MTU_PROBE, SentPacket, recovery_add, recovery_pto_ns, recovery_sent, recovery_skip)
 from interpeer._core.path cimport (
-    ECN_FAILED, PATH_PENDING_PING, PING_EVERY, Path, Validation, path_challenge_is_due, path_is_from, path_is_live,
-    path_is_proven, path_write_ack)
+    ECN_FAILED, PATH_ACTIVE, PATH_PENDING_PING, PING_EVERY, Path, Validation, path_challenge_is_due, path_is_from,
+    path_is_live, path_is_proven, path_write_ack)
 from interpeer._core.paths cimport TIER_UNUSABLE, paths_is_faster, paths_tidy, paths_tier
+from interpeer._core.pmtud cimport pmtud_count, pmtud_is_due, pmtud_poll, pmtud_sent
 from interpeer._core.protection cimport protect
 from interpeer._core.slab cimport (
     MAX_SEGMENTS, MAX_UDP_PAYLOAD, SEND_BATCH_BYTES, SEND_ENTRIES, SLOT_BYTES, Datagrams, Endpoint, SendBatch)
@@ -37,6 +38,8 @@ cdef enum:
     MAX_UNSETTLED = 65536           # packets remembered beside what is in flight: acknowledgements between unanswered PINGs
     RUN_GAP_NS = 100000             # between runs of packets of two connections that have more to send, at the least,
     RUNS_PER_RTT = 4                # ... but so many runs in a round trip each
+    PROBE_PTOS = 3                  # a probe of the MTU is given up after so many probe time-outs
+    PROBE_NS = 1000000000           # ... and not before (RFC 8899, 5.1.1: PROBE_TIMER)
     CLOSE_ROOM = 17                 # a CLOSE frame without its reason: a type and two varints
 
 
@@ -56,6 +59,8 @@ cdef int conn_transmit(Conn *c, SendBatch *batch, uint64_t now_ns) noexcept nogi
     raise_limits(c, now_ns)
     for i in range(c.path_count):
         if transmit_proof(c, c.paths[i], batch, now_ns) == TRANSMIT_MORE:
+            return TRANSMIT_MORE
+        if pmtud_is_due(&c.paths[i].mtu) and not probe_mtu(c, c.paths[i], batch, now_ns):
             return TRANSMIT_MORE
     conn_set_waiting(c, False)
     while c.state == CONN_OPEN and has_data(c):
@@ -187,6 +192,41 @@ cdef Path *choose_path(Conn *c, uint64_t now_ns) noexcept nogil:
                 and (best == NULL or paths_is_faster(p, best)):
             best = p
     return best
+cdef bint probe_mtu(Conn *c, Path *p, SendBatch *batch, uint64_t now_ns) noexcept nogil:
+    """Send the probe that the search for the path's MTU wants, if it wants one now. Return False if there is no room for it.
+
+    It is a message of its own and carries nothing, so that nothing else depends on whether it passes. It may exceed the
+    congestion window, of which it is a small part: only as a whole it can go, and data would never leave as much room."""
+    cdef Builder b
+    cdef uint64_t number, wait_ns
+    cdef Py_ssize_t bytes
+    cdef uint32_t size
+    if p.pto_probes or p.state != PATH_ACTIVE:
+        return True
+    size = pmtud_poll(&p.mtu, now_ns, p.cc.window)
+    if size == 0:
+        return True
+    if batch.count == SEND_ENTRIES or batch.used + MAX_UDP_PAYLOAD > SEND_BATCH_BYTES:
+        return False
+    if begin_packet(&b, c, p, batch, size, now_ns) != 0:
+        return True
+    number = p.recovery.next - 1
+    compose_ping(&b)
+    memset(b.at, FRAME_PADDING, b.end - b.at)
+    b.at = b.end
+    bytes = seal(&b, number)
+    if bytes < 0:
+        conn_fail(c, CODE_INTERNAL, b"a packet cannot be sealed")
+        return True
+    b.sent.flags |= SENT_MTU_PROBE
+    finish_packet(&b, <uint32_t>bytes)
+    batch.run = 0
+    enter(batch, p, <uint32_t>bytes)
+    batch.run = 0
+    wait_ns = PROBE_PTOS * recovery_pto_ns(&p.recovery, c.peer_ack_delay_ns)
+    pmtud_sent(&p.mtu, number, now_ns + (wait_ns if wait_ns > PROBE_NS else PROBE_NS))
+    c.context.counters.mtu_probes_sent += 1
+    return True
 
 
 cdef bint is_full(const SendBatch *batch, const Path *p) noexcept nogil:
@@ -256,15 +296,9 @@ cdef int build_packet(Conn *c, Path *p, SendBatch *batch, uint64_t now_ns, bint 
     """Build, seal and enter one packet. Return 0, or -1 when there was nothing to put in it after all."""
     cdef Builder b
     cdef uint64_t number
-    if keys_may_seal(c) != 0:
+    if begin_packet(&b, c, p, batch, most_bytes(p), now_ns) != 0:
         return -1
-    if p.recovery.next - p.recovery.base > MAX_UNSETTLED + 4 * p.recovery.eliciting_in_flight:
-        conn_fail(c, CODE_PROTOCOL, b"nothing is acknowledged")
-        return -1
-    maybe_skip_number(c, p)
-    number = p.recovery.next
-    if begin_packet(&b, c, p, batch, now_ns) != 0:
-        return -1
+    number = p.recovery.next - 1
     if not path_is_proven(p):
         compose_proof(&b)
     compose_ack(&b)
@@ -283,14 +317,21 @@ cdef int build_packet(Conn *c, Path *p, SendBatch *batch, uint64_t now_ns, bint 
     return send_packet(&b, batch, number)
 
 
-cdef int begin_packet(Builder *b, Conn *c, Path *p, SendBatch *batch, uint64_t now_ns) noexcept nogil:
-    """Start a packet at the end of the batch, with the path's next number. Return 0, or -1 without memory."""
+cdef int begin_packet(Builder *b, Conn *c, Path *p, SendBatch *batch, uint32_t most, uint64_t now_ns) noexcept nogil:
+    """Start a packet of at most so many bytes at the end of the batch, with the path's next number. Return 0, or -1 when the
+    connection has failed."""
+    if keys_may_seal(c) != 0:
+        return -1
+    if p.recovery.next - p.recovery.base > MAX_UNSETTLED + 4 * p.recovery.eliciting_in_flight:
+        conn_fail(c, CODE_PROTOCOL, b"nothing is acknowledged")
+        return -1
+    maybe_skip_number(c, p)
     b.c = c
     b.path = p
     b.now_ns = now_ns
     b.start = batch.buffer + batch.used
     b.at = b.start + HEADER_BYTES
-    b.end = b.start + most_bytes(p) - c.send.aead.tag_bytes
+    b.end = b.start + most - c.send.aead.tag_bytes
     b.tail = NULL
     b.tail_bytes = 0
     b.is_eliciting = False
@@ -334,9 +375,9 @@ cdef int send_on_all(Builder *b, SendBatch *batch, uint64_t number) noexcept nog
         p = c.paths[i]
         if p == b.path or paths_tier(p) != paths_tier(b.path) or is_full(batch, p) or not is_released(c, p, b.now_ns):
             continue
-        copy_number = p.recovery.next
-        if begin_packet(&copy, c, p, batch, b.now_ns) != 0:
+        if begin_packet(&copy, c, p, batch, most_bytes(p), b.now_ns) != 0:
             return -1
+        copy_number = p.recovery.next - 1
         compose_ack(&copy)
         if copy.at + n > copy.end:
             copy.at = copy.start + HEADER_BYTES     # it was not said: the next packet says it
@@ -351,10 +392,14 @@ cdef int send_on_all(Builder *b, SendBatch *batch, uint64_t number) noexcept nog
 
 cdef inline uint32_t most_bytes(const Path *p) noexcept nogil:
     """Return how large the next packet may be: to an address that has proved nothing goes no more than came from there, unless
-    the application has chosen it."""
+    the application has chosen it.
+
+    Of the two packets of a probe time-out the second has the base size: if it is the only one of all that arrives, it is
+    their size that keeps the others from arriving."""
     cdef const Validation *v = p.validation
-    if v == NULL or (p.is_opener and not v.has_previous) or v.credit_bytes > p.packet_bytes:
-        return p.packet_bytes
+    cdef uint32_t most = p.mtu.base if p.pto_probes == 1 else p.packet_bytes
+    if v == NULL or (p.is_opener and not v.has_previous) or v.credit_bytes > most:
+        return most
     return <uint32_t>v.credit_bytes
 
 
@@ -400,6 +445,7 @@ cdef void finish_packet(Builder *b, uint32_t bytes) noexcept nogil:
     if b.is_eliciting:
         b.sent.flags |= SENT_ELICITING
         cc_spend(&p.cc, bytes)
+        pmtud_count(&p.mtu, bytes)
         p.bare_acks = 0
         if p.pto_probes:
             p.pto_probes -= 1
@@ -435,6 +481,7 @@ cdef void enter(SendBatch *batch, Path *p, uint32_t bytes) noexcept nogil:
         return
     d = add_entry(batch, p, start, bytes, &p.remote, p.local)
     d.ecn = ecn
+    d.cid = (<const Conn *>p.conn).local_cids.cid
 
 
 cdef Datagrams *add_entry(SendBatch *batch, void *owner, uint8_t *start, uint32_t bytes, const Endpoint *remote,
@@ -449,6 +496,8 @@ cdef Datagrams *add_entry(SendBatch *batch, void *owner, uint8_t *start, uint32_
     d.segment = bytes
     d.remote = remote[0]
     memcpy(d.local, local, sizeof(d.local))
+    d.is_too_big = False
+    d.cid = 0
     d.interface = 0                 # the way is the system's choice; a link-local address carries its scope
     return d
 

@@ -23,6 +23,7 @@ from interpeer._core.conn cimport (
     conn_input, conn_new, conn_release_stream, conn_wake)
 from interpeer._core.crypto cimport KEY_BYTES
 from interpeer._core.deadlines cimport conn_deadline_ns, conn_handle_timeout
+from interpeer._core.delivery cimport conn_handle_refused
 from interpeer._core.dial cimport Dial, dial_add_candidate, dial_deadline_ns, dial_new
 from interpeer._core.egress cimport TRANSMIT_MORE, conn_transmit
 from interpeer._core.ingress cimport conn_handle_packet
@@ -311,6 +312,17 @@ cdef class Engine:
         deadline = dial_deadline_ns(<Dial *>c.dial) if c.state == CONN_DIALING else conn_deadline_ns(c)
         if timer_set(&self.registry.timers, &c.timer, deadline) != 0:
             self.registry.context.counters.no_memory += 1
+
+    cdef void handle_refusals(self, const SendBatch *batch) noexcept nogil:
+        """The interface has refused packets of a batch as too large: their paths carry less than was thought."""
+        cdef uint32_t i
+        cdef const Datagrams *d
+        cdef const LocalCid *id
+        for i in range(batch.sent):
+            d = &batch.entries[i]
+            id = <const LocalCid *>table_find(&self.registry.by_cid, d.cid) if d.is_too_big and d.cid else NULL
+            if id != NULL:
+                conn_handle_refused(<Conn *>id.conn, &d.remote, d.segment)
 
     # --- events ---
 

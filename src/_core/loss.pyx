@@ -37,7 +37,7 @@ cdef void recovery_free(Recovery *r) noexcept nogil:
     r.eliciting_in_flight = 0
 
 
-cdef void recovery_give_up(Recovery *r) noexcept nogil:
+cdef void recovery_give_up_all(Recovery *r) noexcept nogil:
     """Take everything in flight for lost, whatever becomes of it: the path is not to be waited for."""
     cdef uint64_t number
     cdef SentPacket *p
@@ -107,7 +107,9 @@ cdef void recovery_sent(Recovery *r, SentPacket *p) noexcept nogil:
 
     One that asks for no acknowledgement is settled at once: a peer that only receives sends nothing else, and nobody
     would ever take its records away."""
-    if p.flags & SENT_ELICITING:
+    if p.flags & SENT_MTU_PROBE:
+        r.bytes_in_flight += p.bytes
+    elif p.flags & SENT_ELICITING:
         r.bytes_in_flight += p.bytes
         r.eliciting_in_flight += 1
         r.last_eliciting_ns = p.sent_ns
@@ -121,7 +123,15 @@ cdef inline void leave_flight(Recovery *r, SentPacket *p) noexcept nogil:
     p.flags &= ~<uint32_t>SENT_OUTSTANDING
     if p.flags & SENT_ELICITING:
         r.bytes_in_flight -= p.bytes
-        r.eliciting_in_flight -= 1
+        if not p.flags & SENT_MTU_PROBE:
+            r.eliciting_in_flight -= 1
+
+
+cdef void recovery_give_up(Recovery *r, uint64_t number) noexcept nogil:
+    """Wait no longer for a packet that only its sender's own timer could find lost; the owner knows."""
+    if r.base <= number < r.next and packet(r, number).flags & SENT_OUTSTANDING:
+        leave_flight(r, packet(r, number))
+        move_base(r)
 
 
 cdef void move_base(Recovery *r) noexcept nogil:
@@ -232,6 +242,10 @@ cdef void detect_losses(Recovery *r, uint64_t now_ns, uint64_t max_ack_delay_ns,
             r.loss_time_ns = p.sent_ns + delay_ns
             break
         leave_flight(r, p)
+        if p.flags & SENT_MTU_PROBE:
+            out.lost_mtu_probes += 1
+            r.on_lost(r.owner, number, p)
+            continue
         out.lost_packets += 1
         out.lost_bytes += p.bytes
         out.newest_lost_sent_ns = p.sent_ns
@@ -278,11 +292,11 @@ cdef void recovery_handle_timeout(Recovery *r, uint64_t now_ns, uint64_t max_ack
 
 
 cdef const SentPacket *recovery_oldest(const Recovery *r) noexcept nogil:
-    """Return the oldest packet still outstanding that carries something to be repeated, or NULL."""
+    """Return the oldest packet still outstanding whose loss would matter, or NULL."""
     cdef uint64_t number
     cdef const SentPacket *p
     for number in range(r.base, r.next):
         p = packet(r, number)
-        if p.flags & SENT_OUTSTANDING and (p.flags & ~<uint32_t>(SENT_OUTSTANDING | SENT_ELICITING) or p.more != NULL):
+        if p.flags & SENT_OUTSTANDING and (p.flags & ~<uint32_t>(SENT_OUTSTANDING | SENT_ELICITING | SENT_MTU_PROBE) or p.more != NULL):
             return p
     return NULL

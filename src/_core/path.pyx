@@ -9,12 +9,13 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp, memcpy, memset
 
-from interpeer._core.cc cimport cc_init
+from interpeer._core.cc cimport cc_init, cc_set_packet_bytes
 from interpeer._core.loss cimport packet_fate, recovery_free, recovery_init
+from interpeer._core.pmtud cimport pmtud_init
 from interpeer._core.rangeset cimport (
     RANGES_FULL, Range, ranges_add, ranges_drop_lowest, ranges_free, ranges_init, ranges_remove)
 from interpeer._core.replay cimport replay_init
-from interpeer._core.slab cimport Endpoint
+from interpeer._core.slab cimport Endpoint, endpoint_is_ipv4
 from interpeer._core.wire cimport CHALLENGE_BYTES, FRAME_ACK, FRAME_ACK_ECN, MAX_ACK_RANGES, Frame, write_varint
 
 cdef enum:
@@ -51,6 +52,7 @@ cdef void path_init(Path *p, uint32_t id, const Endpoint *remote, uint32_t packe
     p.remote = remote[0]
     p.packet_bytes = packet_bytes
     recovery_init(&p.recovery, p, on_acked, on_lost)
+    pmtud_init(&p.mtu, packet_bytes, endpoint_is_ipv4(remote))
     cc_init(&p.cc, controller, packet_bytes)
     replay_init(&p.window)
     ranges_init(&p.received, MAX_ACK_RANGES)
@@ -118,6 +120,13 @@ cdef void path_handle_challenge(Path *p, const uint8_t *data, const Endpoint *so
     memcpy(p.answer.data, data, CHALLENGE_BYTES)
     p.answer.remote = source[0]
     memcpy(p.answer.local, local, sizeof(p.answer.local))
+
+
+cdef void path_follow_mtu(Path *p) noexcept nogil:
+    """Send packets as large as the path is known to carry."""
+    if p.packet_bytes != p.mtu.bytes:
+        p.packet_bytes = p.mtu.bytes
+        cc_set_packet_bytes(&p.cc, p.packet_bytes)
 
 
 # --- acknowledgements ---

@@ -19,9 +19,9 @@ from interpeer._core.conn cimport (
     PATH_EVENT_ABANDONED, PATH_EVENT_MOVED, PATH_EVENT_OPENED, PATH_EVENT_PREFERRED, PATH_EVENT_PROVEN,
     PATH_EVENT_RECOVERED, PATH_EVENT_RETURNED, PATH_EVENT_SUSPECT, PATH_REASON_FASTER, PATH_REASON_NONE,
     PATH_REASON_ONLY, PATH_REASON_PEER, PATH_REASON_SILENT, PATH_REASON_UNPROVEN, Conn, PathEvent, PathEvents,
-    conn_notify, conn_wake)
+    conn_limit_path, conn_notify, conn_wake)
 from interpeer._core.delivery cimport conn_on_acked, conn_on_lost
-from interpeer._core.loss cimport recovery_free, recovery_give_up, recovery_pto_ns, recovery_seed_rtt
+from interpeer._core.loss cimport recovery_free, recovery_give_up_all, recovery_pto_ns, recovery_seed_rtt
 from interpeer._core.path cimport (
     CHALLENGE_TRIES, PATH_ABANDONED, PATH_ACTIVE, PATH_IN_ABANDON, PATH_IN_HEARD, PATH_IN_PROVEN, PATH_IN_SILENT,
     PATH_PENDING_ABANDON, PATH_PENDING_STATUS, PATH_SUSPECT, PATH_VALIDATING, RESPONSE_PROVES, RESPONSE_RETURNS, Path,
@@ -52,9 +52,9 @@ cdef Path *paths_add(Conn *c, uint32_t id, const Endpoint *remote, const uint8_t
         c.context.counters.no_memory += 1
         return NULL
     path_init(p, id, remote, c.context.limits.packet_bytes, c.context.limits.controller, conn_on_acked, conn_on_lost)
-    if c.max_packet_bytes and c.max_packet_bytes < p.packet_bytes:
-        p.packet_bytes = c.max_packet_bytes
     p.conn = c
+    if c.peer_max_udp_payload:      # otherwise it is the first, and the peer's parameters come next
+        conn_limit_path(c, p)
     memcpy(p.local, local, sizeof(p.local))
     c.paths[c.path_count] = p
     c.path_count += 1
@@ -248,7 +248,7 @@ cdef void paths_silent(Conn *c, Path *p) noexcept nogil:
     cdef uint32_t i
     for i in range(c.path_count):
         if c.paths[i] != p and paths_tier(c.paths[i]) < 2 and path_input(p, PATH_IN_SILENT):
-            recovery_give_up(&p.recovery)
+            recovery_give_up_all(&p.recovery)
             paths_notify(c, p, PATH_EVENT_SUSPECT, PATH_REASON_SILENT)
             paths_prefer(c)
             return

@@ -274,6 +274,7 @@ cdef class Pump:
             self.engine.handle_timeout(now_ns)      # otherwise what is due would stay due, turn after turn
             self.engine.unlock()
             return
+        self.take_refusals()
         while more:
             send_batch_clear(&self.batch)
             self.engine.lock()
@@ -282,6 +283,17 @@ cdef class Pump:
             self.engine.unlock()
             if not self.send_batch():
                 return
+            more |= self.take_refusals()
+
+    cdef bint take_refusals(self) noexcept nogil:
+        """Let the engine know which packets were too large for their interface; tell whether there were any."""
+        if self.batch.too_big == 0:
+            return False
+        self.engine.lock()
+        self.engine.handle_refusals(&self.batch)
+        self.engine.unlock()
+        self.batch.too_big = 0
+        return True
 
     cdef bint send_batch(self) noexcept nogil:
         """Give the batch to the sockets of its families. Return False when one is full: the rest is kept."""

@@ -43,6 +43,7 @@ cdef void send_batch_clear(SendBatch *batch) noexcept nogil:
     batch.count = 0
     batch.sent = 0
     batch.run = 0
+    batch.too_big = 0
 
 
 cdef void pool_init(Pool *pool, uint32_t block_bytes, uint32_t keep) noexcept nogil:

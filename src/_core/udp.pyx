@@ -389,6 +389,9 @@ cdef int udp_send(Udp *udp, SendBatch *batch) noexcept nogil:
                 continue
             if has_failed:
                 count_failure(udp, entry, -result)
+                if result == -EMSGSIZE:
+                    entry.is_too_big = True
+                    batch.too_big += 1
                 batch.sent += 1
             has_failed = not has_failed
     return UDP_OK

@@ -72,7 +72,10 @@ class Config:
     max_datagram_bytes: int = 65_000
     """The largest datagram accepted; what can be sent is what fits in a packet."""
     packet_bytes: int = 1200
-    """UDP payload of the largest packet sent: what every IPv6 path carries (RFC 9000, 14)."""
+    """UDP payload of the largest packet sent on a path of which nothing is known: what every IPv6 path carries (RFC 9000, 14)."""
+    max_packet_bytes: int | None = None
+    """... and on a path that probes have shown to carry more. None: as much as it carries, 65,507 at the most;
+    the value of `packet_bytes`: no probes."""
     bundle: bool = True
     """Whether several datagrams may share a packet."""
     backlog: int = 256
@@ -116,6 +119,8 @@ class Config:
             raise ValueError(f"scheduler is one of {', '.join(_SCHEDULERS)}, not {self.scheduler!r}")
         if not 1200 <= self.packet_bytes <= 65_507:
             raise ValueError(f"packet_bytes is from 1200 to 65507, not {self.packet_bytes}")
+        if self.max_packet_bytes is not None and not self.packet_bytes <= self.max_packet_bytes <= 65_507:
+            raise ValueError(f"max_packet_bytes is from packet_bytes to 65507, not {self.max_packet_bytes}")
         if not self.ciphers or set(self.ciphers) - set(_CIPHERS) or len(set(self.ciphers)) < len(self.ciphers):
             raise ValueError(f"ciphers are some of {', '.join(_CIPHERS)}, each once; not {self.ciphers!r}")
         if self.key_limit_packets < self.key_update_packets:
@@ -150,6 +155,7 @@ class Config:
             "max_connections": self.max_connections,
             "max_half_open": self.max_half_open,
             "packet_bytes": self.packet_bytes,
+            "max_packet_bytes": self.max_packet_bytes or 65_507,
             "receive_buffer": 0,  # the driver says, once it has sockets
             "skip_every": self.skip_every,
             "max_paths": self.max_paths,

@@ -13,14 +13,16 @@ class Flow:
     """Let the node send all it can; acknowledge each packet a round trip after it was sent, but for those that are lost."""
 
     def __init__(
-        self, peer: Peer, rtt_ns: int, *, lose: Callable[[int], bool] = lambda number: False, step_ns: int = MS, ce: int = 0
+        self, peer: Peer, rtt_ns: int, *, lose: Callable[[int], bool] = lambda number: False, step_ns: int = MS, ce: int = 0,
+        write_bytes: int = WRITE_BYTES,
     ) -> None:
         self.peer, self.rtt_ns, self.lose, self.step_ns = peer, rtt_ns, lose, step_ns
         self.stream = peer.handle.open_stream()
         self.on_the_way: list[tuple[int, int]] = []  # when the acknowledgement is due, and the number
-        self.marked, self.ce = 0, ce
+        self.marked, self.ce, self.write_bytes = 0, ce, write_bytes
         self.said: list[Sent] = []
         self.windows: list[tuple[int, int]] = []
+        self.last: Sent  # what `lose` is asked about
 
     @property
     def window(self) -> int:
@@ -31,10 +33,11 @@ class Flow:
         node, end_ns, said = self.peer.node, self.peer.node.now_ns + ns, []
         while node.now_ns < end_ns:
             if is_writing:
-                self.stream.write(bytes(WRITE_BYTES))
+                self.stream.write(bytes(self.write_bytes))
             new = node.wait(self.step_ns)
             said += new
             for sent in new:
+                self.last = sent
                 number = self.peer.open(sent.data).counter
                 if not self.lose(number):
                     self.on_the_way.append((sent.at_ns + self.rtt_ns, number))

@@ -74,6 +74,8 @@ class Node:
         defaults = Config().core_limits() | {"skip_every": 0, "keep_alive_ns": 0}
         unknown = limits.keys() - defaults.keys()
         assert not unknown, f"no such limits: {unknown}"
+        # probes of the path's MTU go only where a test is about them
+        defaults["max_packet_bytes"] = limits.get("packet_bytes", defaults["packet_bytes"])
         control.configure(self.engine, seed, network, is_stored, list(protocols), list(suites), backlog, defaults | limits)
         self.exchange = control.Exchange(self.engine)
         self.random = random.Random(seed)

@@ -22,13 +22,19 @@ def test_table_of_states_is_that_of_the_source(paragraph_id, module, table, pref
     assert written == ["-" if name == "NOT_ALLOWED" else name for name in array(module, table)]
 
 
-@pytest.mark.spec("CN-2")
-def test_table_of_the_connection_is_that_of_the_source():
-    head, *rows = paragraph("CN-1").tables()[0]
-    assert head[1:] == names("conn", "CONN_IN") and [row[0] for row in rows] == names("conn", "CONN")
+@pytest.mark.parametrize(
+    ("paragraph_id", "module", "prefix"),
+    [
+        pytest.param("CN-1", "conn", "CONN", marks=pytest.mark.spec("CN-2")),
+        pytest.param("MT-10", "pmtud", "PMTUD", marks=pytest.mark.spec("MT-11")),
+    ],
+)
+def test_table_of_states_and_actions_is_that_of_the_source(paragraph_id, module, prefix):
+    head, *rows = paragraph(paragraph_id).tables()[0]
+    assert head[1:] == names(module, f"{prefix}_IN") and [row[0] for row in rows] == names(module, prefix)
     written = []
     for row in rows:
         for cell in row[1:]:
             state, _, action = cell.partition(", ")
-            written += ["NOT_ALLOWED", "DO_NOTHING"] if cell == "-" else [f"CONN_{state}", f"DO_{action}"]
-    assert written == array("conn", "TABLE")
+            written += ["NOT_ALLOWED", "DO_NOTHING"] if cell == "-" else [f"{prefix}_{state}", f"DO_{action}"]
+    assert written == array(module, "TABLE")

@@ -13,7 +13,7 @@ CORE = ROOT / "src/_core"
 PYTHON = ROOT / "src/interpeer"
 
 L0 = {"wire", "crypto", "replay", "timers", "slab", "rangeset", "table", "links"}
-L1 = {"noise", "loss", "cc", "stream", "datagram", "path", "buffer", "protection", "cids", "fec"}
+L1 = {"noise", "loss", "cc", "stream", "datagram", "path", "pmtud", "buffer", "protection", "cids", "fec"}
 L2 = {
     "handshake",
     "dial",
@@ -35,7 +35,7 @@ DOORS = {"entry", "connection_handle", "path_handle", "stream_handle", "control"
 # Within a layer, where one thing is made of another. Each is a decision: keep them few, and never both ways.
 SIDEWAYS: dict[str, set[str]] = {
     "stream": {"buffer"},
-    "path": {"cc", "loss"},
+    "path": {"cc", "loss", "pmtud"},
     "dial": {"handshake"},
     "answer": {"handshake"},
     "conn": {"context", "rekey"},
@@ -73,6 +73,7 @@ ALLOWED: dict[str, set[str]] = {
     "probe_fec": L0 | L1 | L2 | {"probe"},
     "probe_conn": L0 | L1 | L2 | {"probe", "probe_wire"},
     "probe_shards": L0 | L1 | L2 | {"probe", "engine"},
+    "probe_pmtud": L0 | L1 | L2 | {"probe"},
     "probe_loops": L0 | L1 | L2 | {"probe", "engine"},
 }
 # Python: what the files of the top layer, and of interpeer.testing, may take from the core

@@ -1,6 +1,7 @@
 """Every row of the list of attacks and faults that exists in the protocol of today has a test marked with it.
 
-The groups that a first release has to stand: handshake (H), packets (P), streams (S), the application's own mistakes (A).
+The groups that a first release has to stand: handshake (H), packets (P), streams (S), the application's own mistakes (A),
+and recovery (C). The bugs of peers in the same list are tests/spec/test_peer_bugs.py, named after their reports.
 """
 
 import ast
@@ -9,12 +10,14 @@ HERE = {
     "H": {*range(1, 9), *range(10, 26)},
     "P": {*range(1, 17)},
     "S": {*range(1, 11), 12, 13},
+    "C": {1, 2, *range(4, 13)},
     "A": {*range(1, 10), 11},
 }
 NOT_YET = {
     "H9": "there is no early data",
     "S11": "there is no stream for control or handshake",
     "S14": "streams have no priorities yet; today's sharing has a test all the same",
+    "C3": "there are neither PATH_CHALLENGE nor NEW_CONNECTION_ID frames",
     "A10": "there is no control socket",
 }
 GROUPS = {"H": 25, "P": 16, "S": 14, "C": 12, "N": 12, "R": 16, "A": 11, "F": 8, "M": 11}

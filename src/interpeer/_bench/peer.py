@@ -101,7 +101,11 @@ def _keep_busy(plan: Plan) -> None:
 
 
 def _config(given: Facts) -> Config:
-    """Return the settings under which is measured: the defaults but for what is given, which came as JSON."""
+    """Return the settings under which is measured: the defaults but for what is given, which came as JSON.
+
+    Packets keep their first size unless something else is given: the numbers are to be compared with those of others."""
+    if "max_packet_bytes" not in given:
+        given = {**given, "max_packet_bytes": given.get("packet_bytes", Config().packet_bytes)}
     if "ciphers" in given:
         given = {**given, "ciphers": tuple(given["ciphers"])}
     return Config(**given)

@@ -81,6 +81,7 @@ def make_rows(seconds: float) -> list[Row]:
     rows = [
         Row("the limit: raw UDP", lambda: _limit_of_bulk(cipher, text_bytes, seconds)),
         Row("one encrypted stream", ours("bulk")),
+        Row("one encrypted stream, packets as large as they may be", lambda: _wide(ours("bulk", max_packet_bytes=None)())),
         Row("TLS over TCP", lambda: tls_bulk(seconds, loop)),
         Row("TLS over TCP, tuned by hand", lambda: tls_tuned_bulk(seconds, loop)),
         Row("messages, many in a call", ours("msgs")),
@@ -129,6 +130,10 @@ def _unbundled(measured: Facts) -> Facts:
     return {"messages_unbundled_per_s": measured["messages_per_s"], "delivered_unbundled": measured["delivered"]}
 
 
+def _wide(measured: Facts) -> Facts:
+    return {"stream_wide_gbit": measured["gbit"], "wide_cpu_s_per_gb": measured["cpu_s_per_gb"]}
+
+
 NAMES = {
     "gbit": "stream_gbit",
     "p50_us": "ping_p50_us",
@@ -137,7 +142,8 @@ NAMES = {
 """What the figures of interpeer's own loads are called here."""
 FIGURES = (
     "limit_gbit", "stream_gbit", "stream_of_limit", "tls_gbit", "stream_of_tls", "tls_tuned_gbit",
-    "stream_of_tls_tuned", "cpu_s_per_gb", "limit_cpu_s_per_gb", "cpu_of_limit", "tls_cpu_s_per_gb",
+    "stream_of_tls_tuned", "stream_wide_gbit", "wide_cpu_s_per_gb", "cpu_s_per_gb", "limit_cpu_s_per_gb",
+    "cpu_of_limit", "tls_cpu_s_per_gb",
     "tls_tuned_cpu_s_per_gb", "messages_per_s", "delivered", "messages_single_per_s", "delivered_single",
     "messages_unbundled_per_s", "delivered_unbundled", "ping_p50_us", "ping_p99_us", "raw_ping_p50_us",
     "handshakes_per_s", "handshakes_in_a_row_per_s", "bytes_per_idle_connection",

@@ -56,6 +56,7 @@ cdef struct Congestion:
     uint64_t tokens_ns              # when they were last counted
 
 cdef void cc_init(Congestion *c, int controller, uint32_t packet_bytes) noexcept nogil
+cdef void cc_set_packet_bytes(Congestion *c, uint32_t packet_bytes) noexcept nogil
 cdef void cc_handle_ack(Congestion *c, const AckSample *sample) noexcept nogil
 cdef void cc_handle_congestion(Congestion *c, uint64_t now_ns, uint64_t newest_sent_ns, bint is_persistent) noexcept nogil
 cdef void cc_forgive(Congestion *c, uint64_t now_ns) noexcept nogil

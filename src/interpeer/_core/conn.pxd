@@ -169,9 +169,9 @@ cdef struct Conn:
     # datagrams
     Messages messages_out
     Messages messages_in
-    uint32_t max_packet_bytes       # that the peer takes
     uint64_t max_datagram_peer      # largest payload the peer takes; 0: none
     uint64_t peer_receive_buffer    # what the peer's socket holds
+    uint64_t peer_max_udp_payload   # the largest packet that the peer takes
     bint streams_first              # whose turn it is to fill the next packet first
     uint32_t stream_turn            # packets that the first stream in line has filled
     uint32_t skip_countdown         # packets until a number is left out
@@ -199,6 +199,7 @@ cdef void conn_free(Conn *c) noexcept nogil
 cdef int conn_input(Conn *c, int event) noexcept nogil
 cdef int conn_start(Conn *c, int suite, const uint8_t *send_secret, const uint8_t *recv_secret,
                     const Parameters *peer, uint64_t now_ns) noexcept nogil
+cdef void conn_limit_path(const Conn *c, Path *p) noexcept nogil
 cdef void conn_wake(Conn *c) noexcept nogil
 cdef void conn_notify(Conn *c, int events) noexcept nogil
 cdef void conn_notify_stream(Conn *c, Stream *s) noexcept nogil

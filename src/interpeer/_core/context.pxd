@@ -32,7 +32,8 @@ cdef struct Limits:                 # settings of a node; times in ns. Defaults 
     uint64_t forgery_limit          # forged packets before the connection is given up
     uint64_t max_connections
     uint64_t max_half_open
-    uint32_t packet_bytes           # of the largest packet sent
+    uint32_t packet_bytes           # of the largest packet sent on a path of which nothing is known
+    uint32_t max_packet_bytes       # ... and on any
     uint32_t skip_every             # one packet number in about so many is left out; 0: none
     uint32_t max_paths              # of a connection, at once
     int controller
@@ -68,6 +69,9 @@ cdef struct Counters:               # since the node was made
     uint64_t paths_moved            # times that a peer's packets came from another address
     uint64_t shard_forwarded        # packets passed on to the shard that they are for
     uint64_t shard_dropped          # ... and not, for its mailbox was full
+    uint64_t mtu_probes_sent
+    uint64_t mtu_black_holes        # times that packets above the base size vanished, or were refused
+    uint64_t datagrams_too_large    # queued, and given up because the path carries them no more
     uint64_t no_memory              # times an allocation failed
 
 cdef struct Context:                # what every connection of an engine shares

@@ -19,5 +19,6 @@ cdef void messages_free(Messages *m) noexcept nogil
 cdef int messages_push(Messages *m, const uint8_t *data, uint32_t n) noexcept nogil
 cdef int messages_push_dropping(Messages *m, const uint8_t *data, uint32_t n) noexcept nogil
 cdef uint32_t messages_next_bytes(const Messages *m) noexcept nogil
+cdef void messages_skip(Messages *m) noexcept nogil
 cdef void messages_pop(Messages *m, uint8_t *out) noexcept nogil
 cdef void messages_trim(Messages *m) noexcept nogil

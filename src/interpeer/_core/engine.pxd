@@ -47,6 +47,7 @@ cdef class Engine:
     cdef uint32_t take_posted(self) noexcept nogil
     cdef void handle_timeout(self, uint64_t now_ns) noexcept nogil
     cdef bint poll_transmit(self, SendBatch *batch, uint64_t now_ns) noexcept nogil
+    cdef void handle_refusals(self, const SendBatch *batch) noexcept nogil
     cdef uint64_t poll_timeout(self) noexcept nogil
     cdef uint64_t next_deadline_ns(self) noexcept nogil
     cdef bint has_events(self) noexcept nogil

@@ -17,6 +17,7 @@ cdef enum:                          # SentPacket.flags
     SENT_MAX_DATA = 0x0020          # has such a frame; when lost, the present value is sent
     SENT_MAX_STREAMS = 0x0040
     SENT_REKEY = 0x0800             # has the message of an agreement on fresh keys
+    SENT_MTU_PROBE = 0x0080         # its loss tells nothing but that it was too large, and nobody waits for it
 
 cdef enum:                          # FrameRecord.kind: further frames that matter when a packet is lost
     RECORD_STREAM = 1
@@ -67,7 +68,7 @@ cdef struct Recovery:               # what was sent on one path and is not settl
     uint64_t next                   # the next number to be sent
     uint64_t largest_acked          # one past it; 0: none
     uint64_t bytes_in_flight
-    uint64_t eliciting_in_flight    # packets
+    uint64_t eliciting_in_flight    # packets, but for probes of the path MTU
     uint64_t last_eliciting_ns
     uint64_t loss_time_ns           # when the next packet counts as lost by time; 0: none
     uint32_t pto_count
@@ -85,15 +86,17 @@ cdef struct AckOutcome:             # of one ACK frame, or of a timer
     uint64_t lost_bytes
     uint64_t lost_packets
     uint64_t newest_lost_sent_ns
+    uint64_t lost_mtu_probes        # not among the packets above
     bint is_persistent              # persistent congestion (RFC 9002, 7.6)
 
 cdef void recovery_init(Recovery *r, void *owner, packet_fate on_acked, packet_fate on_lost) noexcept nogil
 cdef void recovery_free(Recovery *r) noexcept nogil
 cdef void recovery_seed_rtt(Recovery *r, uint64_t sample_ns) noexcept nogil
-cdef void recovery_give_up(Recovery *r) noexcept nogil
+cdef void recovery_give_up_all(Recovery *r) noexcept nogil
 cdef SentPacket *recovery_add(Recovery *r, uint64_t now_ns) noexcept nogil
 cdef int recovery_skip(Recovery *r) noexcept nogil
 cdef void recovery_sent(Recovery *r, SentPacket *p) noexcept nogil
+cdef void recovery_give_up(Recovery *r, uint64_t number) noexcept nogil
 cdef int recovery_handle_ack(Recovery *r, Frame *ack, uint64_t now_ns, uint64_t max_ack_delay_ns,
                              AckOutcome *out) noexcept nogil
 cdef void recovery_handle_timeout(Recovery *r, uint64_t now_ns, uint64_t max_ack_delay_ns, AckOutcome *out) noexcept nogil

@@ -3,6 +3,7 @@ from libc.string cimport memcmp
 
 from interpeer._core.cc cimport Congestion
 from interpeer._core.loss cimport Recovery, packet_fate
+from interpeer._core.pmtud cimport Pmtud
 from interpeer._core.rangeset cimport RangeSet
 from interpeer._core.replay cimport ReplayWindow
 from interpeer._core.slab cimport Endpoint
@@ -75,10 +76,10 @@ cdef struct Path:                   # one pair of addresses, and everything that
     uint8_t pending                 # PATH_PENDING_*
     Validation *validation          # owned; NULL: the address is proven and has not changed
     Answer answer
-    uint64_t local_cid              # on packets we receive
     uint64_t remote_cid             # on packets we send
     uint32_t remote_sequence        # its number
-    uint32_t packet_bytes           # of the largest packet to be sent on it
+    uint32_t packet_bytes           # of the largest packet to be sent on it; follows `mtu`
+    Pmtud mtu
     uint64_t pto_probes             # packets that may be sent whatever the window says
     uint64_t paced_until_ns         # 0: pacing does not hold anything back
     uint64_t next_run_ns            # data wait until then, where many connections do; in the past otherwise
@@ -126,6 +127,7 @@ cdef bint path_challenge_is_due(const Path *p, uint64_t now_ns) noexcept nogil
 cdef void path_challenge_sent(Path *p, uint64_t now_ns, uint64_t pto_ns) noexcept nogil
 cdef int path_handle_response(Path *p, const uint8_t *data) noexcept nogil
 cdef void path_handle_challenge(Path *p, const uint8_t *data, const Endpoint *source, const uint8_t *local) noexcept nogil
+cdef void path_follow_mtu(Path *p) noexcept nogil
 cdef void path_handle_number(Path *p, uint64_t number, bint eliciting, uint8_t ecn, uint64_t now_ns,
                              uint64_t max_ack_delay_ns) noexcept nogil
 cdef uint8_t *path_write_ack(Path *p, uint8_t *at, uint8_t *end, uint64_t now_ns) noexcept nogil

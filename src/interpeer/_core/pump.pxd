@@ -41,5 +41,6 @@ cdef class Pump:
     cdef void wake_others(self, uint32_t posted) noexcept nogil
     cdef int receive(self, uint32_t readable, uint64_t now_ns) noexcept nogil
     cdef void transmit(self, uint64_t now_ns) noexcept nogil
+    cdef bint take_refusals(self) noexcept nogil
     cdef bint send_batch(self) noexcept nogil
     cdef void arm(self, uint64_t now_ns) noexcept nogil

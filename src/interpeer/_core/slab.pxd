@@ -23,6 +23,8 @@ cdef struct Datagrams:              # one message of the kernel: one packet, or 
     uint8_t local[16]               # our address that it came to, or leaves from; zeros: not known, or the system chooses
     uint32_t interface              # index of the interface for `local`; 0: not known
     uint8_t ecn                     # ECN field: 0 not-ECT, 1 ECT(1), 2 ECT(0), 3 CE
+    bint is_too_big                 # sending: the interface takes no packet of this size
+    uint64_t cid                    # sending: our connection id on the path; 0: no connection's packets
 
 cdef struct RecvBatch:
     uint8_t *buffer                 # RECV_SLOTS x SLOT_BYTES; owned
@@ -35,6 +37,7 @@ cdef struct SendBatch:
     uint32_t count                  # entries filled
     uint32_t sent                   # entries already given to the kernel
     uint32_t run                    # packets in the last entry, if another may be glued to it; otherwise 0
+    uint32_t too_big                # entries whose packets are too large for the interface
     Datagrams entries[64]
 
 cdef struct Pool:                   # equal blocks that are used again

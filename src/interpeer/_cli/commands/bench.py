@@ -20,10 +20,12 @@ DATA_ON_STDOUT = False
 
 LINES = (
     ("one encrypted stream, Gbit/s", "stream_gbit", ".2f"),
+    ("  packets as large as the path carries", "stream_wide_gbit", ".2f"),
     ("  raw UDP, same cipher, in C", "limit_gbit", ".2f"),
     ("  TLS 1.3 over TCP, asyncio's streams", "tls_gbit", ".2f"),
     ("  TLS 1.3 over TCP, tuned by hand", "tls_tuned_gbit", ".2f"),
     ("CPU seconds per GB, both ends", "cpu_s_per_gb", ".2f"),
+    ("  packets as large as the path carries", "wide_cpu_s_per_gb", ".2f"),
     ("  raw UDP", "limit_cpu_s_per_gb", ".2f"),
     ("  TLS 1.3 over TCP, asyncio's streams", "tls_cpu_s_per_gb", ".2f"),
     ("  TLS 1.3 over TCP, tuned by hand", "tls_tuned_cpu_s_per_gb", ".2f"),
