@@ -1,35 +1,16 @@
-"""Congestion control: CUBIC beside the formulas of RFC 9438, the end of slow start by RFC 9406, and pacing."""
-
-from itertools import pairwise
+"""Congestion control: what is common to every controller."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from interpeer._core.probe_transport import Controller
-from tests.models import cubic
-
-MS = 1_000_000
-SECOND = 1000 * MS
-PACKET = 1200
-INITIAL, LEAST = 10 * PACKET, 2 * PACKET
+from interpeer._core.probe_cc import Controller
+from tests.unit.congestion import INITIAL, LEAST, MS, PACKET, SECOND, ack, grow, lose
 
 
 @pytest.fixture
 def cc():
     return Controller(PACKET)
-
-
-def ack(cc, now, n=PACKET, *, sent=None, rtt=50 * MS, smoothed=50 * MS, app_limited=False):
-    """Acknowledge bytes that were sent at `sent`, by default a round trip ago."""
-    sent = now - rtt if sent is None else sent
-    cc.ack(now_ns=now, acked_bytes=n, sent_ns=sent, rtt_ns=rtt, min_rtt_ns=rtt, smoothed_rtt_ns=smoothed, app_limited=app_limited)
-
-
-def grow(cc, window, *, now=SECOND):
-    """Let slow start reach a window, within one moment."""
-    ack(cc, now, window - cc.window, rtt=0)
-    assert cc.window == window and cc.threshold == 2**64 - 1
 
 
 # --- congestion events ---
@@ -43,18 +24,18 @@ def test_window_starts_with_ten_packets_and_grows_by_what_is_acknowledged(cc):
 
 def test_losses_of_packets_that_were_on_their_way_together_count_once(cc):
     grow(cc, 100 * PACKET)
-    cc.congestion(2 * SECOND, 2 * SECOND - 10)
+    lose(cc, 2 * SECOND, 2 * SECOND - 10)
     assert (cc.window, cc.threshold, cc.events) == (70 * PACKET, 70 * PACKET, 1)
-    cc.congestion(2 * SECOND + 5, 2 * SECOND - 1)
-    cc.congestion(2 * SECOND + 5, 2 * SECOND)
+    lose(cc, 2 * SECOND + 5, 2 * SECOND - 1)
+    lose(cc, 2 * SECOND + 5, 2 * SECOND)
     assert (cc.window, cc.events) == (70 * PACKET, 1)
-    cc.congestion(2 * SECOND + 9, 2 * SECOND + 1)
+    lose(cc, 2 * SECOND + 9, 2 * SECOND + 1)
     assert cc.window == pytest.approx(49 * PACKET, abs=1) and cc.events == 2
 
 
 def test_acknowledgement_of_what_was_sent_before_the_event_does_not_let_the_window_grow(cc):
     grow(cc, 100 * PACKET)
-    cc.congestion(2 * SECOND, 2 * SECOND - 10)
+    lose(cc, 2 * SECOND, 2 * SECOND - 10)
     ack(cc, 3 * SECOND, 50 * PACKET, sent=2 * SECOND)
     assert cc.window == 70 * PACKET
     ack(cc, 3 * SECOND, 50 * PACKET, sent=2 * SECOND + 1)
@@ -62,18 +43,18 @@ def test_acknowledgement_of_what_was_sent_before_the_event_does_not_let_the_wind
 
 
 @pytest.mark.row("C5")
-@given(st.lists(st.tuples(st.integers(1, SECOND), st.booleans()), max_size=60))
-def test_no_number_of_events_takes_the_window_below_two_packets(events):
-    cc, now = Controller(PACKET), SECOND
+@given(st.integers(0, 3), st.lists(st.tuples(st.integers(1, SECOND), st.booleans()), max_size=60))
+def test_no_number_of_events_takes_the_window_below_two_packets(kind, events):
+    cc, now = Controller(PACKET, kind), SECOND
     for gap, is_persistent in events:
         now += gap
-        cc.congestion(now, now - 1, is_persistent)
+        lose(cc, now, now - 1, is_persistent=is_persistent)
         assert LEAST <= cc.window <= INITIAL
 
 
 def test_persistent_congestion_starts_again_from_two_packets_in_slow_start(cc):
     grow(cc, 100 * PACKET)
-    cc.congestion(2 * SECOND, 2 * SECOND - 10, is_persistent=True)
+    lose(cc, 2 * SECOND, 2 * SECOND - 10, is_persistent=True)
     assert (cc.window, cc.threshold) == (LEAST, 70 * PACKET)
     ack(cc, 3 * SECOND, LEAST)
     assert cc.window == 2 * LEAST
@@ -82,7 +63,7 @@ def test_persistent_congestion_starts_again_from_two_packets_in_slow_start(cc):
 def test_after_persistent_congestion_the_curve_starts_flat_at_the_threshold(cc):
     """RFC 9438, 4.8: K is 0, and W_max the window at the start of congestion avoidance."""
     grow(cc, 1000 * PACKET)
-    cc.congestion(2 * SECOND, 2 * SECOND - 10, is_persistent=True)
+    lose(cc, 2 * SECOND, 2 * SECOND - 10, is_persistent=True)
     ack(cc, 3 * SECOND, 698 * PACKET, rtt=0)
     assert cc.window == cc.threshold == 700 * PACKET
     for i in range(20):
@@ -90,250 +71,26 @@ def test_after_persistent_congestion_the_curve_starts_flat_at_the_threshold(cc):
     assert 710 * PACKET < cc.window < 712 * PACKET  # Reno's growth, of half a packet each round trip
 
 
-# --- the curve ---
-
-Steps = st.lists(st.tuples(st.integers(0, 300), st.integers(1, 20)), min_size=1, max_size=120)
+# --- the window's use ---
 
 
-@given(window=st.integers(4, 3000), earlier=st.integers(4, 4000), rtt_ms=st.integers(1, 800), steps=Steps)
-def test_window_follows_the_formulas(window, earlier, rtt_ms, steps):
-    """`steps` are milliseconds that pass, and packets that are then acknowledged."""
-    cc, model, now = Controller(PACKET), None, SECOND
-    grow(cc, earlier * PACKET) if earlier > 10 else None
-    w_max = 0.0
-    if earlier > 10 and window < earlier:  # two events, the second one at a smaller window: fast convergence
-        w_max = earlier
-        cc.congestion(now, now - 1)
-    before = cc.window / PACKET
-    now += 1
-    cc.congestion(now, now)
-    model = cubic.Cubic(before, w_max)
-    if model.window < 2:
-        return
-    for pass_ms, packets in steps:
-        now += pass_ms * MS + 1
-        ack(cc, now, packets * PACKET, sent=now, rtt=0, smoothed=rtt_ms * MS)
-        model.ack(now / SECOND, packets, rtt_ms / 1000)
-        # each step of the core rounds to a byte
-        assert cc.window / PACKET == pytest.approx(model.window, rel=1e-3, abs=len(steps) / PACKET)
+@pytest.mark.parametrize(("in_flight", "is_used"), [(5, False), (6, True), (7, True), (10, True)])
+def test_a_window_is_in_use_when_half_of_it_is_in_flight_in_slow_start(cc, in_flight, is_used):
+    grow(cc, 12 * PACKET)
+    ack(cc, 2 * SECOND, PACKET, in_flight=in_flight * PACKET, app_limited=not is_used)
 
 
-def test_curve_is_back_at_the_old_window_after_k_seconds_and_grows_faster_then(cc):
-    grow(cc, 1000 * PACKET)
-    cc.congestion(2 * SECOND, 2 * SECOND)
-    k = cubic.Cubic(1000.0).k()
-    at = {}
-    rtt = 200 * MS
-    for i in range(int(2 * k * SECOND / rtt)):
-        now = 2 * SECOND + 1 + i * rtt
-        at[now] = cc.window / PACKET
-        ack(cc, now, cc.window, rtt=rtt, smoothed=rtt, sent=now)
-    times = list(at)
-    near = min(times, key=lambda now: abs(now - 2 * SECOND - k * SECOND))
-    assert at[near] == pytest.approx(1000, rel=0.02)
-    first, middle, last = at[times[5]] - at[times[0]], at[times[times.index(near) + 2]] - at[near], at[times[-1]] - at[times[-6]]
-    assert first > 5 * middle and last > 5 * middle
+@pytest.mark.parametrize(("in_flight", "is_used"), [(79, False), (80, True), (100, True)])
+def test_a_window_is_in_use_when_four_fifths_are_in_flight_after_it(cc, in_flight, is_used):
+    grow(cc, 100 * PACKET)
+    grow(cc, 143 * PACKET)
+    lose(cc, 2 * SECOND, 2 * SECOND)
+    assert cc.window // PACKET == 100
+    ack(cc, 3 * SECOND, PACKET, in_flight=in_flight * PACKET + 100, app_limited=not is_used)
 
 
-def test_window_grows_a_packet_each_round_trip_once_it_is_past_the_old_one(cc):
-    """RFC 9438, 4.3: where the curve is slower than Reno, and the window of the last event is reached again."""
-    grow(cc, 20 * PACKET)
-    cc.congestion(2 * SECOND, 2 * SECOND)
-    windows = []
-    for i in range(60):  # round trips of a millisecond: the curve hardly moves
-        windows.append(cc.window / PACKET)
-        ack(cc, 2 * SECOND + 1 + i * MS, cc.window, rtt=MS, smoothed=MS, sent=2 * SECOND + 1 + i * MS)
-    before = [b - a for a, b in pairwise(windows) if b < 20]
-    after = [b - a for a, b in pairwise(windows) if a > 20]
-    assert before == pytest.approx([cubic.ALPHA] * len(before), abs=0.01) and len(before) > 5
-    assert after == pytest.approx([1.0] * len(after), abs=0.01) and len(after) > 5
-
-
-def test_time_in_which_the_window_was_not_used_does_not_count(cc):
-    other = Controller(PACKET)
-    for c in (cc, other):
-        grow(c, 1000 * PACKET)
-        c.congestion(2 * SECOND, 2 * SECOND)
-        ack(c, 3 * SECOND)
-    pause = 10 * SECOND
-    for i in range(101):
-        ack(other, 3 * SECOND + i * pause // 100, PACKET, app_limited=True)
-    assert other.window == cc.window
-    for i in range(1, 20):
-        ack(cc, 3 * SECOND + i * 100 * MS, 100 * PACKET)
-        ack(other, 3 * SECOND + pause + i * 100 * MS, 100 * PACKET)
-        assert abs(other.window - cc.window) <= i
-
-
-def test_window_that_is_not_used_does_not_grow_in_slow_start(cc):
-    ack(cc, SECOND, 100 * PACKET, app_limited=True)
-    assert cc.window == INITIAL
-
-
-# --- HyStart++ ---
-
-
-class Rounds:
-    """Slow start, round by round: all of a window is sent at once and acknowledged packet by packet."""
-
-    def __init__(self, cc):
-        self.cc, self.now = cc, SECOND
-
-    def run(self, rtt_ns, samples=8):
-        """Return by how much the window has grown, as a share of it."""
-        before, sent = self.cc.window, self.now
-        self.now += rtt_ns
-        for i in range(samples):
-            ack(self.cc, self.now + i, before // samples, sent=sent, rtt=rtt_ns, smoothed=rtt_ns)
-        self.now += samples
-        return self.cc.window / before - 1
-
-
-@pytest.fixture
-def rounds(cc):
-    return Rounds(cc)
-
-
-def test_steady_round_trips_double_the_window_for_ever(rounds):
-    assert [round(rounds.run(50 * MS), 2) for _ in range(8)] == [1.0] * 8
-    assert not rounds.cc.is_conservative
-
-
-@pytest.mark.parametrize(
-    ("rtt", "threshold"),
-    [
-        (MS // 10, MS),  # in a machine, less than the RFC has
-        (MS - 1, MS),
-        (MS, 4 * MS),
-        (10 * MS, 4 * MS),
-        (48 * MS, 6 * MS),
-        (128 * MS, 16 * MS),
-        (600 * MS, 16 * MS),
-    ],
-)
-def test_slow_start_is_conservative_once_the_round_trip_has_grown_by_an_eighth_within_bounds(rtt, threshold):
-    for growth, is_conservative in ((threshold - 1, False), (threshold, True)):
-        rounds = Rounds(Controller(PACKET))
-        rounds.run(rtt)
-        rounds.run(rtt)
-        rounds.run(rtt + growth)
-        assert rounds.cc.is_conservative == is_conservative
-
-
-def test_too_few_samples_decide_nothing(rounds):
-    rounds.run(50 * MS)
-    rounds.run(90 * MS, samples=7)
-    assert not rounds.cc.is_conservative
-
-
-def test_the_least_sample_of_a_round_counts(rounds):
-    rounds.run(50 * MS)
-    sent, rounds.now = rounds.now, rounds.now + 90 * MS
-    for i, rtt in enumerate([90, 90, 90, 51, 90, 90, 90, 90, 90]):
-        ack(rounds.cc, rounds.now + i, PACKET, sent=sent, rtt=rtt * MS)
-    assert not rounds.cc.is_conservative
-
-
-def test_conservative_slow_start_grows_by_a_quarter_and_ends_after_five_rounds(rounds):
-    rounds.run(50 * MS)
-    rounds.run(80 * MS)
-    assert rounds.cc.is_conservative
-    for _ in range(4):
-        assert rounds.run(80 * MS) == pytest.approx(0.25, abs=0.01)
-        assert rounds.cc.threshold == 2**64 - 1
-    rounds.run(80 * MS)
-    assert rounds.cc.window >= rounds.cc.threshold
-
-
-def test_slow_start_goes_on_if_the_round_trip_shrinks_again(rounds):
-    rounds.run(50 * MS)
-    rounds.run(80 * MS)
-    rounds.run(80 * MS)
-    rounds.run(60 * MS)
-    assert not rounds.cc.is_conservative and rounds.cc.threshold == 2**64 - 1
-    assert rounds.run(60 * MS) == pytest.approx(1.0, abs=0.01)
-
-
-def test_slow_start_after_persistent_congestion_knows_nothing_of_the_first_one(rounds):
-    cc = rounds.cc
-    rounds.run(50 * MS)
+def test_a_window_with_room_for_less_than_a_burst_is_in_use(cc):
     for _ in range(8):
-        rounds.run(80 * MS)
-    assert cc.window >= cc.threshold
-    cc.congestion(rounds.now, rounds.now, is_persistent=True)
-    rounds.now += 1
-    assert cc.window == LEAST and not cc.is_conservative
-    assert [rounds.run(80 * MS) for _ in range(3)] == pytest.approx([1.0] * 3, abs=0.01)
-
-
-# --- pacing ---
-
-
-def rate_of(window, rtt, *, is_slow_start):
-    """Return bytes a second (docs/spec, RC-33)."""
-    return (2.0 if is_slow_start else 1.25) * window * SECOND / rtt
-
-
-def test_nothing_is_paced_before_there_is_a_round_trip(cc):
-    assert cc.pacing_rate(0) == 0
-    for _ in range(50):
-        assert cc.release_ns(SECOND, 0) == 0
-        cc.spend(PACKET)
-
-
-def test_rate_is_twice_the_window_in_slow_start_and_a_quarter_more_after_it(cc):
-    assert cc.pacing_rate(50 * MS) == pytest.approx(rate_of(INITIAL, 50 * MS, is_slow_start=True))
-    cc.congestion(SECOND, SECOND)
-    assert cc.pacing_rate(50 * MS) == pytest.approx(rate_of(7 * PACKET, 50 * MS, is_slow_start=False))
-
-
-@pytest.mark.row("C10")
-@given(
-    window=st.integers(10, 500),
-    rtt=st.integers(MS, SECOND),
-    is_slow_start=st.booleans(),
-    gaps=st.lists(st.integers(0, 3 * MS) | st.integers(0, 2000) | st.just(5 * SECOND), max_size=60),
-)
-def test_no_span_of_time_has_more_than_a_burst_and_what_the_rate_gives(window, rtt, is_slow_start, gaps):
-    """A sender that takes all it may have, and looks again at any time."""
-    cc, now, sent = Controller(PACKET), SECOND, []
-    if window > 10:
-        grow(cc, window * PACKET)
-    if not is_slow_start:
-        cc.congestion(SECOND, SECOND)
-    rate = rate_of(cc.window, rtt, is_slow_start=is_slow_start)
-    burst = max(10 * PACKET, rate / 1000)
-    for gap in gaps:
-        now += gap
-        count = 0
-        while cc.release_ns(now, rtt) == 0:
-            cc.spend(PACKET)
-            count += 1
-        sent.append((now, count * PACKET))
-    for i, (start, _) in enumerate(sent):
-        total = 0
-        for end, n in sent[i:]:
-            total += n
-            assert total <= burst + rate * (end - start) / SECOND + 1
-
-
-@given(window=st.integers(10, 500), rtt=st.integers(MS, SECOND))
-def test_a_sender_that_wakes_when_told_gets_the_whole_rate_in_quanta(window, rtt):
-    cc, now, total = Controller(PACKET), SECOND, 0
-    if window > 10:
-        grow(cc, window * PACKET)
-    rate = cc.pacing_rate(rtt)
-    quantum = max(2 * PACKET, rate / 2000)
-    start = None
-    for _ in range(200):
-        count = 0
-        while (release := cc.release_ns(now, rtt)) == 0:
-            cc.spend(PACKET)
-            count += 1
-        if start is not None:
-            assert count >= int(quantum / PACKET)
-            total += count * PACKET
-        start = now if start is None else start
-        last, now = now, release
-        assert last < now <= last + SECOND * (quantum + PACKET) / rate + 2
-    assert total == pytest.approx(rate * (last - start) / SECOND, abs=quantum + PACKET)
+        lose(cc, 2 * SECOND + 2 * cc.events, 2 * SECOND + 2 * cc.events)
+    assert cc.window == LEAST
+    ack(cc, 3 * SECOND, PACKET, in_flight=PACKET)
