@@ -3,7 +3,7 @@
 import pytest
 
 from tests.models.pipe import BBR, BBR_LOSSY, CRUISE, CUBIC, MS, PACKET, SECOND, Pipe
-from tests.unit.test_bbr import NO_BOUND, until
+from tests.spec.test_bbr import NO_BOUND, until
 
 
 @pytest.mark.parametrize(("loss", "least"), [(0.0, 0.93), (0.01, 0.9), (0.02, 0.88), (0.05, 0.8), (0.1, 0.6)])
@@ -22,6 +22,7 @@ def test_it_delivers_many_times_as_much_as_the_others_where_a_twentieth_is_lost(
     assert goodput[BBR_LOSSY] > 5 * goodput[BBR] and goodput[BBR_LOSSY] > 8 * goodput[CUBIC]
 
 
+@pytest.mark.spec("CC-20")
 def test_losses_without_a_queue_lower_no_bound():
     pipe = Pipe(BBR_LOSSY, buffer_bdp=4)
     until(pipe, CRUISE)
@@ -31,6 +32,7 @@ def test_losses_without_a_queue_lower_no_bound():
     assert pipe.lost and pipe.cc.bbr["bw_lo"] == 0 and pipe.cc.bbr["inflight_lo"] == NO_BOUND
 
 
+@pytest.mark.spec("CC-21")
 def test_losses_with_a_queue_lower_the_bounds():
     pipe = Pipe(BBR_LOSSY, buffer_bdp=0.5)
     until(pipe, CRUISE)
@@ -39,6 +41,7 @@ def test_losses_with_a_queue_lower_the_bounds():
     assert pipe.dropped and 0 < pipe.cc.bbr["bw_lo"] < 0.9 * max(pipe.cc.bbr["max_bw"])
 
 
+@pytest.mark.spec("CC-22")
 def test_losses_of_a_fifth_are_congestion_whatever_the_round_trip_says():
     """A policer drops without a queue."""
     pipe = Pipe(BBR_LOSSY)
@@ -57,6 +60,7 @@ def test_the_share_that_is_lost_without_a_queue_is_learnt():
     assert pipe.cc.bbr["loss_floor"] < 0.01
 
 
+@pytest.mark.spec("CC-23")
 def test_a_full_queue_teaches_nothing_of_it():
     pipe = Pipe(BBR_LOSSY, buffer_bdp=0.3)
     pipe.run(8 * SECOND)
@@ -77,6 +81,7 @@ def test_a_queue_that_stays_has_it_look_for_the_least_round_trip():
     assert 6 in {state for _, state in pipe.states}
 
 
+@pytest.mark.spec("CC-24")
 def test_a_probe_that_overflows_a_queue_ends_the_belief_in_an_older_rate():
     pipe = Pipe(BBR_LOSSY, buffer_bdp=0.3)
     until(pipe, CRUISE)

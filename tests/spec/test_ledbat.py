@@ -42,6 +42,7 @@ def steady(cc, base):
     return now
 
 
+@pytest.mark.spec("CC-25")
 @pytest.mark.parametrize("base", [5 * MS, 30 * MS, 60 * MS, 200 * MS])
 def test_slow_start_is_slower_where_the_target_is_many_round_trips(cc, base):
     now = rounds(cc, SECOND, 1, base)
@@ -51,6 +52,7 @@ def test_slow_start_is_slower_where_the_target_is_many_round_trips(cc, base):
     assert cc.window - before == pytest.approx(share * (before // PACKET * PACKET), rel=0.15)
 
 
+@pytest.mark.spec("CC-26")
 def test_slow_start_ends_when_packets_wait_for_three_quarters_of_the_target(cc):
     now = rounds(cc, SECOND, 2, 100 * MS)
     now = rounds(cc, now, 1, 144 * MS)
@@ -59,6 +61,7 @@ def test_slow_start_ends_when_packets_wait_for_three_quarters_of_the_target(cc):
     assert phase(cc) == STEADY
 
 
+@pytest.mark.spec("CC-27")
 def test_it_grows_by_a_share_of_a_packet_a_round_trip_while_packets_wait_less_than_the_target(cc):
     base = 100 * MS
     now = steady(cc, base)
@@ -67,6 +70,7 @@ def test_it_grows_by_a_share_of_a_packet_a_round_trip_while_packets_wait_less_th
     assert cc.window - cc_before == pytest.approx(gain(base) * PACKET, rel=0.2)
 
 
+@pytest.mark.spec("CC-27")
 @pytest.mark.parametrize(("wait", "left"), [(66, 0.9), (78, 0.74), (120, 0.606), (500, 0.606)])
 def test_it_shrinks_as_far_as_packets_wait_beyond_the_target_and_by_half_at_most(cc, wait, left):
     base = 100 * MS
@@ -77,6 +81,7 @@ def test_it_shrinks_as_far_as_packets_wait_beyond_the_target_and_by_half_at_most
     assert cc.window / before == pytest.approx(left, abs=0.06)  # halving packet by packet is exp(-1/2)
 
 
+@pytest.mark.spec("CC-28")
 def test_a_loss_halves_the_window(cc):
     steady(cc, 100 * MS)
     before = cc.window
@@ -84,6 +89,7 @@ def test_a_loss_halves_the_window(cc):
     assert cc.window == before // 2
 
 
+@pytest.mark.spec("CC-29", "CC-30")
 def test_a_slowdown_comes_after_two_round_trips_lasts_two_and_leads_back(cc):
     base = 100 * MS
     now = steady(cc, base)
