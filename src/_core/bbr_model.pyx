@@ -244,8 +244,14 @@ cdef bint bbr_is_loss_high(const Congestion *c, uint64_t lost, uint64_t in_fligh
 
 
 cdef bint is_more_than_floor(const Congestion *c) noexcept nogil:
+    """Tell whether the losses of a round are due to the queue that was seen. After a probe it is our own that drains, and
+    meets losses as any packet does."""
     cdef const Bbr *b = &c.state.bbr
-    return not b.is_lossy or b.lost_in_round > FLOOR_SLACK * b.loss_floor * b.inflight_latest
+    if not b.is_lossy:
+        return True
+    if b.state == BBR_DOWN:
+        return bbr_is_loss_high(c, b.lost_in_round, b.inflight_latest)
+    return b.lost_in_round > FLOOR_SLACK * b.loss_floor * b.inflight_latest
 
 
 cdef uint64_t bbr_inflight_at_loss(const Congestion *c, const LossSample *s) noexcept nogil:
