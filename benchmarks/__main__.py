@@ -6,6 +6,7 @@
     python -m benchmarks --soak             also memory after 20 GB through one stream
     python -m benchmarks micro [ARGS]       single functions (pytest benchmarks/micro ARGS)
     python -m benchmarks interop [ARGS]     the QUIC interop runner's cases, over a bad link (--help)
+    python -m benchmarks goodput [ARGS]     congestion control in the simulator: loss, fairness, queues
 
 Two processes on loopback for each load, started anew for each run. The runs of all loads take turns and medians count; trust
 ratios and processor seconds more than rates, since other work on the machine changes those. A goal is "short" when missed;
@@ -20,6 +21,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from benchmarks import goodput
 from benchmarks.interop import table as interop
 from benchmarks.table import NAMES, ROWS, Measured, Row, Scale, has_micro, judge, measure, needed, own_loads, rival_loads
 from interpeer._bench.end import Facts
@@ -35,6 +37,8 @@ def main(arguments: list[str] | None = None) -> int:
         return _micro(words[1:])
     if words[:1] == ["interop"]:
         return interop.main(words[1:])
+    if words[:1] == ["goodput"]:
+        return goodput.main(words[1:])
     asked = _parse(words)
     rows = [row for row in ROWS if row.name in asked.only and (row.name != "soak" or asked.soak)]
     scale = Scale.of(is_quick=asked.quick, rounds=asked.rounds)

@@ -15,7 +15,7 @@ from interpeer._core.context cimport Context
 from interpeer._core.datagram cimport messages_free, messages_init
 from interpeer._core.links cimport link_init, link_last, unlink
 from interpeer._core.loss cimport recovery_free
-from interpeer._core.path cimport Path, path_follow_mtu, path_free, path_is_live
+from interpeer._core.path cimport LOCAL_RTT_NS, Path, path_follow_mtu, path_free, path_is_live
 from interpeer._core.pmtud cimport PMTUD_BUFFER_PACKETS, pmtud_limit
 from interpeer._core.protection cimport recv_keys_init, recv_keys_wipe, send_keys_init, send_keys_wipe
 from interpeer._core.rekey cimport rekey_free, rekey_init
@@ -123,6 +123,7 @@ cdef Conn *conn_new(Context *x) noexcept nogil:
         x.counters.no_memory += 1
         return NULL
     c.context = x
+    c.controller = x.limits.controller
     link_init(&c.ready, c)
     link_init(&c.eventful, c)
     link_init(&c.member, c)
@@ -487,13 +488,15 @@ cdef void conn_consumed(Conn *c, uint64_t n) noexcept nogil:
 
 
 cdef uint64_t conn_send_buffer(const Conn *c) noexcept nogil:
-    """Return how much of a stream may wait to be acknowledged: twice what is on its way when no queue has built up."""
+    """Return how much of a stream may wait to be acknowledged: twice what is on its way when no queue has built up.
+
+    On a path through the world four times as much: a packet that is lost twice holds back what was acknowledged meanwhile."""
     cdef const Path *p
     cdef uint64_t room = c.context.limits.send_buffer_bytes, wanted = 0, of_path
     cdef uint32_t i
     for i in range(c.path_count):
         p = c.paths[i]
-        of_path = 2 * p.cc.window
+        of_path = (4 if p.recovery.rtt.min_ns > LOCAL_RTT_NS else 2) * p.cc.window
         if p.recovery.rtt.min_ns and p.recovery.rtt.min_ns < p.recovery.rtt.smoothed_ns:
             of_path = <uint64_t>(of_path * (<double>p.recovery.rtt.min_ns / p.recovery.rtt.smoothed_ns))
         wanted += of_path

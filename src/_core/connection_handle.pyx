@@ -24,6 +24,7 @@ from interpeer._core.datagram cimport MESSAGES_OK, messages_next_bytes, messages
 from interpeer._core.dial cimport Candidate, Dial
 from interpeer._core.engine cimport Engine
 from interpeer._core.entry cimport kick_from_destructor, leave, take_lock, wire_code
+from interpeer._core.pacing cimport pacing_rate
 from interpeer._core.path cimport Path
 from interpeer._core.paths cimport OPEN_NOT_NOW, OPEN_NO_ID, paths_may_open
 from interpeer._core.pmtud cimport pmtud_want
@@ -52,7 +53,9 @@ cdef struct Figures:                # what stats() tells
     uint64_t rtt_variance_ns
     uint64_t window_bytes
     uint64_t bytes_in_flight
+    uint64_t controller
     uint64_t congestion_events
+    uint64_t pacing_bytes_per_s
     uint64_t packets_sent
     uint64_t packets_received
     uint64_t packets_lost
@@ -221,7 +224,9 @@ cdef class ConnectionHandle:
         figures.rtt_variance_ns = p.recovery.rtt.variance_ns
         figures.window_bytes = p.cc.window
         figures.bytes_in_flight = p.recovery.bytes_in_flight
+        figures.controller = p.cc.kind
         figures.congestion_events = p.cc.congestion_events
+        figures.pacing_bytes_per_s = <uint64_t>pacing_rate(&p.cc, p.recovery.rtt.smoothed_ns)
         figures.packets_sent = p.packets_sent
         figures.packets_received = p.packets_received
         figures.packets_lost = p.packets_lost

@@ -12,13 +12,13 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from interpeer._core.answer cimport HALF_OPEN_NS, answering_init
-from interpeer._core.cc cimport CONTROLLER_CUBIC
+from interpeer._core.conn cimport Handle
+from interpeer._core.connection_handle cimport ConnectionHandle, attach_handle, new_handle
 from interpeer._core.context cimport ENTROPY_BYTES, Counters, entropy_add
+from interpeer._core.controller cimport CONTROLLERS
 from interpeer._core.crypto cimport KEY_BYTES, SUITES, blake2b, suite_is_available, wipe, x25519_of_identity
 from interpeer._core.dial cimport MAX_CANDIDATES
 from interpeer._core.engine cimport EVENT_ASK, EVENT_CONNECTION, EVENT_INCOMING, EVENT_STREAM, Engine, Event
-from interpeer._core.conn cimport Handle
-from interpeer._core.connection_handle cimport ConnectionHandle, attach_handle, new_handle
 from interpeer._core.entry cimport begin_alone, end_alone, kick, take_lock
 from interpeer._core.handshake cimport MAX_NETWORK_BYTES, node_keys_init
 from interpeer._core.reception cimport reception_decide
@@ -92,8 +92,9 @@ def configure(Engine engine not None, bytes seed not None, bytes network not Non
     for i, number in enumerate(usable):
         r.suites[i] = number
     r.max_backlog = backlog
+    if not 0 <= limits["controller"] < CONTROLLERS:
+        raise ValueError(f"there are {CONTROLLERS} congestion controllers, and {limits['controller']} is none of them")
     r.context.limits = limits
-    r.context.limits.controller = CONTROLLER_CUBIC
     # peers choose what these tables are searched for, but do not know how it is hashed
     if blake2b(secret, KEY_BYTES, r.keys.reset_key, KEY_BYTES, NULL, 0, NULL, 0) != 0:
         raise RuntimeError("libsodium cannot hash")
@@ -203,10 +204,11 @@ cdef int read_endpoint(address, Endpoint *out) except -1:
     return 0
 
 
-def connect(Engine engine not None, bytes identity not None, list addresses not None, bytes protocol not None):
+def connect(Engine engine not None, bytes identity not None, list addresses not None, bytes protocol not None,
+            int controller=-1):
     """Start calling a peer at up to 16 addresses ((16 bytes, port, scope) each); return its ConnectionHandle.
 
-    Raises ValueError for a key that cannot be dialled, for our own, and for no address at all."""
+    `controller` is the number of a congestion controller, -1: the node's. Raises ValueError for a key that cannot be dialled, for our own, and for no address at all."""
     cdef Endpoint candidates[16]
     cdef uint8_t peer_key[32]
     cdef ConnectionHandle handle = new_handle(engine)
@@ -218,6 +220,8 @@ def connect(Engine engine not None, bytes identity not None, list addresses not 
         raise ValueError("a node cannot connect to itself")
     if not addresses:
         raise ValueError("no address to call")
+    if not -1 <= controller < CONTROLLERS:
+        raise ValueError(f"there are {CONTROLLERS} congestion controllers, and {controller} is none of them")
     if not 0 < len(protocol) <= MAX_PROTOCOL_BYTES:
         raise ValueError(f"a protocol's name has between 1 and {MAX_PROTOCOL_BYTES} bytes: {protocol!r}")
     for i, address in enumerate(addresses[:MAX_CANDIDATES]):
@@ -228,6 +232,8 @@ def connect(Engine engine not None, bytes identity not None, list addresses not 
                        <uint32_t>len(protocol), candidates, min(len(addresses), MAX_CANDIDATES))
     if core != NULL:
         attach_handle(handle, core, reference)
+        if controller >= 0:
+            core.conn.controller = <uint8_t>controller
     engine.unlock()
     if core == NULL:
         raise MemoryError

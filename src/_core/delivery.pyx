@@ -6,7 +6,6 @@ range of a stream that has been acknowledged meanwhile, or a limit that has been
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
-from interpeer._core.cc cimport cc_handle_congestion
 from interpeer._core.cids cimport (
     LOCAL_SENT, LOCAL_UNSENT, REMOTE_FREE, REMOTE_RETIRED, REMOTE_RETIRING, LocalCid, RemoteCid, local_cid_find,
     remote_cids_find)
@@ -20,7 +19,7 @@ from interpeer._core.loss cimport (
     recovery_oldest)
 from interpeer._core.path cimport (
     ECN_FAILED, ECN_TESTING, PATH_PENDING_ABANDON, PATH_PENDING_STATUS, Path, path_follow_mtu, path_handle_ack_acked,
-    path_is_from)
+    path_handle_outcome, path_is_from)
 from interpeer._core.pmtud cimport (
     pmtud_handle_acked, pmtud_handle_lost, pmtud_handle_probe_acked, pmtud_handle_probe_lost, pmtud_handle_refused)
 from interpeer._core.slab cimport Endpoint, pool_give
@@ -225,7 +224,7 @@ cdef void conn_handle_recovery_timeout(Conn *c, Path *p, uint64_t now_ns) noexce
     recovery_handle_timeout(&p.recovery, now_ns, c.peer_ack_delay_ns, &outcome)
     if outcome.lost_packets:
         conn_count_lost(c, p, outcome.lost_packets)
-        cc_handle_congestion(&p.cc, now_ns, outcome.newest_lost_sent_ns, outcome.is_persistent)
+        path_handle_outcome(p, NULL, &outcome, p.recovery.bytes_in_flight, now_ns)
         return
     if p.recovery.loss_time_ns == 0 and outcome.lost_mtu_probes == 0:
         send_probes(c, p)

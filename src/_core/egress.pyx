@@ -9,7 +9,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport malloc
 from libc.string cimport memcpy, memset
 
-from interpeer._core.cc cimport PACING_QUANTUM_NS, cc_release_ns, cc_spend
+from interpeer._core.cc cimport cc_handle_sent
 from interpeer._core.compose cimport Builder, compose_ack, compose_copy, compose_frames, compose_ping, compose_proof
 from interpeer._core.conn cimport (
     CLOSED_LOCALLY, CONN_CLOSING, CONN_DRAINING, CONN_OPEN, CONN_PENDING_CLOSE, CONN_PENDING_MAX_DATA,
@@ -18,10 +18,12 @@ from interpeer._core.context cimport entropy_take
 from interpeer._core.keys cimport keys_drive, keys_may_seal
 from interpeer._core.links cimport is_linked
 from interpeer._core.loss cimport (
-    SENT_ELICITING, SENT_MTU_PROBE, SentPacket, recovery_add, recovery_pto_ns, recovery_sent, recovery_skip)
+    SENT_ELICITING, SENT_MTU_PROBE, SentPacket, recovery_add, recovery_mark_app_limited, recovery_pto_ns,
+    recovery_sent, recovery_skip)
+from interpeer._core.pacing cimport PACING_QUANTUM_NS, pacing_release_ns
 from interpeer._core.path cimport (
-    ECN_FAILED, PATH_ACTIVE, PATH_PENDING_PING, PING_EVERY, Path, Validation, path_challenge_is_due, path_is_from,
-    path_is_live, path_is_proven, path_write_ack)
+    ECN_FAILED, LOCAL_RTT_NS, PATH_ACTIVE, PATH_PENDING_PING, PING_EVERY, Path, Validation, path_challenge_is_due,
+    path_is_from, path_is_live, path_is_proven, path_write_ack)
 from interpeer._core.paths cimport TIER_UNUSABLE, paths_is_faster, paths_tidy, paths_tier
 from interpeer._core.pmtud cimport pmtud_count, pmtud_is_due, pmtud_poll, pmtud_sent
 from interpeer._core.protection cimport protect
@@ -74,6 +76,7 @@ cdef int conn_transmit(Conn *c, SendBatch *batch, uint64_t now_ns) noexcept nogi
         if build_packet(c, p, batch, now_ns, True) != 0:
             break
         taken = p
+    note_nothing_to_send(c, now_ns)
     for i in range(c.path_count):
         p = c.paths[i]
         while c.state == CONN_OPEN and p.ack_now and path_is_proven(p):
@@ -262,16 +265,27 @@ cdef bint is_released(Conn *c, Path *p, uint64_t now_ns) noexcept nogil:
         return False
     if p.recovery.bytes_in_flight + p.packet_bytes > p.cc.window or queued_bytes(p) > c.peer_receive_buffer:
         return False
-    p.paced_until_ns = cc_release_ns(&p.cc, now_ns, p.recovery.rtt.smoothed_ns)
+    p.paced_until_ns = pacing_release_ns(&p.cc, now_ns, p.recovery.rtt.smoothed_ns)
     return p.paced_until_ns == 0
+
+
+cdef void note_nothing_to_send(Conn *c, uint64_t now_ns) noexcept nogil:
+    """Where neither the window nor pacing holds anything back, the rate at which data are delivered is not the path's."""
+    cdef Path *p
+    cdef uint32_t i
+    for i in range(c.path_count):
+        p = c.paths[i]
+        if p.paced_until_ns <= now_ns and p.recovery.bytes_in_flight + p.packet_bytes <= p.cc.window:
+            recovery_mark_app_limited(&p.recovery)
 
 
 cdef uint64_t queued_bytes(const Path *p) noexcept nogil:
     """Return how much of what is in flight waits in queues, as the round trip tells; the last queue is the peer's socket.
 
-    More than fits there would be lost, if that is where it waits, and is no use anywhere else."""
+    More than fits there would be lost, if that is where it waits. On longer paths it waits in the network, where whoever
+    kept to less would be pushed aside by everybody who fills the queue."""
     cdef uint64_t smoothed = p.recovery.rtt.smoothed_ns, least = p.recovery.rtt.min_ns
-    if smoothed <= least:
+    if smoothed <= least or least > LOCAL_RTT_NS:
         return 0
     return <uint64_t>(p.recovery.bytes_in_flight * (<double>(smoothed - least) / smoothed))
 
@@ -444,7 +458,7 @@ cdef void finish_packet(Builder *b, uint32_t bytes) noexcept nogil:
     b.sent.bytes = bytes
     if b.is_eliciting:
         b.sent.flags |= SENT_ELICITING
-        cc_spend(&p.cc, bytes)
+        cc_handle_sent(&p.cc, b.now_ns, bytes, p.recovery.bytes_in_flight, p.recovery.app_limited != 0)
         pmtud_count(&p.mtu, bytes)
         p.bare_acks = 0
         if p.pto_probes:

@@ -7,7 +7,6 @@ rule closes the connection with the code of that rule. Nothing here is sent: han
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memset
 
-from interpeer._core.cc cimport AckSample, cc_handle_ack, cc_handle_congestion
 from interpeer._core.conn cimport (
     CLOSED_BY_PEER, CLOSED_BY_PEER_ERROR, CONN_CLOSING, CONN_EVENT_DATAGRAM, CONN_EVENT_STREAM_ROOM,
     CONN_IN_PEER_CLOSE, CONN_OPEN, CONN_PENDING_CLOSE, Conn, conn_close_info, conn_consumed, conn_fail, conn_input,
@@ -17,7 +16,7 @@ from interpeer._core.datagram cimport messages_push_dropping
 from interpeer._core.delivery cimport conn_count_lost
 from interpeer._core.keys cimport keys_handle_frame
 from interpeer._core.loss cimport LOSS_OK, AckOutcome, recovery_handle_ack, recovery_pto_ns
-from interpeer._core.path cimport PATH_SUSPECT, Path, path_handle_ecn, path_handle_number, path_is_live
+from interpeer._core.path cimport PATH_SUSPECT, Path, path_handle_number, path_handle_outcome, path_is_live
 from interpeer._core.paths cimport paths_accept, paths_find, paths_follow, paths_give_credit, paths_handle_frame, paths_heard
 from interpeer._core.protection cimport UNPROTECT_FORGED, UNPROTECT_REPLAY, UNPROTECT_SHORT, recv_keys_update, unprotect
 from interpeer._core.rekey cimport rekey_handle_epoch, rekey_note_use
@@ -33,7 +32,6 @@ from interpeer._core.wire cimport (
     parse_frame)
 
 cdef enum:
-    BURST_PACKETS = 3               # a window with less room than this counts as full
     PREVIOUS_KEY_PTOS = 3           # how long packets of the last epoch are still read
     COMPLETE = 0                    # results of reading a packet's frames
     FAILED = -1                     # the connection is closing, or closed
@@ -244,8 +242,7 @@ cdef uint64_t handle_ack(Conn *c, Frame *f, uint64_t now_ns) noexcept nogil:
     """RFC 9002: settle packets, and let congestion control know, once for the frame."""
     cdef Path *p = c.path if c.path.id == f.path else paths_find(c, f.path)
     cdef AckOutcome outcome
-    cdef AckSample sample
-    cdef uint64_t in_flight, used
+    cdef uint64_t in_flight
     if p == NULL:
         return 0 if f.path < c.next_path[f.path & 1] else CODE_PROTOCOL     # of a path that is forgotten
     in_flight = p.recovery.bytes_in_flight
@@ -253,24 +250,10 @@ cdef uint64_t handle_ack(Conn *c, Frame *f, uint64_t now_ns) noexcept nogil:
         return CODE_PROTOCOL
     if outcome.acked_packets and (c.path_count > 1 or p.state == PATH_SUSPECT):
         paths_heard(c, p)
-    if outcome.largest_moved and path_handle_ecn(p, f, outcome.acked_packets):
-        cc_handle_congestion(&p.cc, now_ns, outcome.newest_acked_sent_ns, False)
     if outcome.lost_packets:
         conn_count_lost(c, p, outcome.lost_packets)
-        cc_handle_congestion(&p.cc, now_ns, outcome.newest_lost_sent_ns, outcome.is_persistent)
+    path_handle_outcome(p, f, &outcome, in_flight, now_ns)
     if outcome.acked_bytes:
-        memset(&sample, 0, sizeof(AckSample))
-        sample.now_ns = now_ns
-        sample.acked_bytes = outcome.acked_bytes
-        sample.newest_sent_ns = outcome.newest_acked_sent_ns
-        sample.rtt_ns = p.recovery.rtt.latest_ns if outcome.has_rtt else 0
-        sample.min_rtt_ns = p.recovery.rtt.min_ns
-        sample.smoothed_rtt_ns = p.recovery.rtt.smoothed_ns
-        # a window that is not nearly full is not what holds the sender back (RFC 9002, 7.8); a small one is full already
-        # when less than a burst would fit, since only whole packets are sent, and paced ones
-        used = in_flight * 2 if p.cc.window < p.cc.threshold else in_flight + in_flight // 4
-        sample.app_limited = used < p.cc.window and in_flight + BURST_PACKETS * p.packet_bytes < p.cc.window
-        cc_handle_ack(&p.cc, &sample)
         p.pto_probes = 0
     return 0
 

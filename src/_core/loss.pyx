@@ -111,12 +111,54 @@ cdef void recovery_sent(Recovery *r, SentPacket *p) noexcept nogil:
         r.bytes_in_flight += p.bytes
     elif p.flags & SENT_ELICITING:
         r.bytes_in_flight += p.bytes
+        note_delivery(r, p)
         r.eliciting_in_flight += 1
         r.last_eliciting_ns = p.sent_ns
     else:
         p.flags &= ~<uint32_t>SENT_OUTSTANDING
         if r.eliciting_in_flight == 0:
             move_base(r)
+
+
+cdef inline uint32_t saturated(uint64_t n) noexcept nogil:
+    return <uint32_t>n if n >> 32 == 0 else ~<uint32_t>0
+
+
+cdef inline void note_delivery(Recovery *r, SentPacket *p) noexcept nogil:
+    """Note in a packet that is sent how much has been delivered, so that its acknowledgement tells a rate."""
+    if r.eliciting_in_flight == 0:
+        r.first_sent_ns = p.sent_ns
+        r.delivered_ns = p.sent_ns
+    p.delivered = <uint32_t>r.delivered
+    p.since_delivered = saturated((p.sent_ns - r.delivered_ns) >> SPAN_SHIFT)
+    p.since_first_sent = saturated((p.sent_ns - r.first_sent_ns) >> SPAN_SHIFT)
+    p.in_flight = saturated(r.bytes_in_flight)
+    p.lost = <uint16_t>r.lost
+    if r.app_limited:
+        p.flags |= SENT_APP_LIMITED
+
+
+cdef void recovery_mark_app_limited(Recovery *r) noexcept nogil:
+    """There is nothing to send, though more could be: what is in flight by now tells nothing of the path's rate."""
+    r.app_limited = max_u64(r.delivered + r.bytes_in_flight, 1)
+
+
+cdef void sample_rate(Recovery *r, const SentPacket *p, uint64_t now_ns, AckOutcome *out) noexcept nogil:
+    """Tell the rate at which data were delivered since the newest packet acknowledged was sent: of the rates of sending
+    and of acknowledging them the lesser, since either may be bunched (draft-ietf-ccwg-bbr, 4.1.1.3)."""
+    cdef uint64_t sent_ns = <uint64_t>p.since_first_sent << SPAN_SHIFT
+    cdef uint64_t acked_ns = now_ns - p.sent_ns + (<uint64_t>p.since_delivered << SPAN_SHIFT)
+    cdef uint64_t interval_ns = max_u64(sent_ns, acked_ns)
+    r.delivered += out.acked_bytes
+    r.delivered_ns = now_ns
+    r.first_sent_ns = p.sent_ns
+    if r.app_limited and r.delivered > r.app_limited:
+        r.app_limited = 0
+    out.prior_delivered = r.delivered - <uint32_t>(<uint32_t>r.delivered - p.delivered)
+    out.prior_in_flight = p.in_flight
+    out.is_rate_app_limited = (p.flags & SENT_APP_LIMITED) != 0
+    if interval_ns >= r.rtt.min_ns and interval_ns:
+        out.rate = (r.delivered - out.prior_delivered) * 1e9 / interval_ns
 
 
 cdef inline void leave_flight(Recovery *r, SentPacket *p) noexcept nogil:
@@ -192,6 +234,9 @@ cdef int recovery_handle_ack(Recovery *r, Frame *ack, uint64_t now_ns, uint64_t 
         out.largest_moved = True
     r.pto_count = 0
     detect_losses(r, now_ns, max_ack_delay_ns, out)
+    if out.acked_bytes:
+        sample_rate(r, packet(r, newest - 1), now_ns, out)
+        out.lost_since = <uint64_t><uint16_t>(r.lost - packet(r, newest - 1).lost) * packet(r, newest - 1).bytes
     move_base(r)
     return LOSS_OK
 
@@ -246,9 +291,13 @@ cdef void detect_losses(Recovery *r, uint64_t now_ns, uint64_t max_ack_delay_ns,
             out.lost_mtu_probes += 1
             r.on_lost(r.owner, number, p)
             continue
+        r.lost += 1
         out.lost_packets += 1
         out.lost_bytes += p.bytes
         out.newest_lost_sent_ns = p.sent_ns
+        out.lost_prior_in_flight = p.in_flight
+        out.lost_lost_since = <uint64_t><uint16_t>(r.lost - p.lost) * p.bytes
+        out.is_lost_app_limited = (p.flags & SENT_APP_LIMITED) != 0
         if run_ns and p.sent_ns - run_ns > persistent_ns:
             out.is_persistent = True
         elif run_ns == 0 and p.sent_ns > r.rtt.first_ns:

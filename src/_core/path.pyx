@@ -9,8 +9,9 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp, memcpy, memset
 
-from interpeer._core.cc cimport cc_init, cc_set_packet_bytes
-from interpeer._core.loss cimport packet_fate, recovery_free, recovery_init
+from interpeer._core.cc cimport cc_handle_ack, cc_handle_loss, cc_handle_mark, cc_init, cc_set_packet_bytes
+from interpeer._core.controller cimport AckSample, LossSample
+from interpeer._core.loss cimport AckOutcome, packet_fate, recovery_free, recovery_init, recovery_mark_app_limited
 from interpeer._core.pmtud cimport pmtud_init
 from interpeer._core.rangeset cimport (
     RANGES_FULL, Range, ranges_add, ranges_drop_lowest, ranges_free, ranges_init, ranges_remove)
@@ -196,21 +197,68 @@ cdef void path_handle_ack_acked(Path *p, uint64_t largest) noexcept nogil:
         ranges_remove(&p.received, 0, p.received.ranges[p.received.count - 1].start)
 
 
-cdef bint path_handle_ecn(Path *p, const Frame *ack, uint64_t newly_acked_packets) noexcept nogil:
-    """Check the peer's counts against what was sent; return whether the path has marked packets CE since the last ACK.
+cdef uint64_t path_handle_ecn(Path *p, const Frame *ack, uint64_t newly_acked_packets) noexcept nogil:
+    """Check the peer's counts against what was sent; return how many packets came marked CE since the last ACK.
 
     Counts that fall, exceed what was sent, or leave out packets just acknowledged end the use of ECN: a lying peer
     can do no more than that, and than slow itself down."""
     cdef uint64_t total = ack.ecn[0] + ack.ecn[2]
-    cdef bint marked
+    cdef uint64_t marked
     if p.ecn_state == ECN_FAILED or newly_acked_packets == 0:
-        return False
+        return 0
     if ack.type != FRAME_ACK_ECN or ack.ecn[1] or total > p.ecn_sent or total < p.ecn_acked + newly_acked_packets \
             or ack.ecn[2] < p.ecn_ce:
         p.ecn_state = ECN_FAILED
-        return False
+        return 0
     p.ecn_state = ECN_CAPABLE
-    marked = ack.ecn[2] > p.ecn_ce
+    marked = ack.ecn[2] - p.ecn_ce
     p.ecn_ce = ack.ecn[2]
     p.ecn_acked = total
     return marked
+
+
+# --- congestion control ---
+
+cdef void path_handle_outcome(Path *p, const Frame *ack, const AckOutcome *o, uint64_t in_flight_before,
+                              uint64_t now_ns) noexcept nogil:
+    """Let congestion control know what an ACK frame, or a time-out (`ack` is NULL then), has settled: once, together."""
+    cdef AckSample sample
+    cdef LossSample loss
+    cdef uint64_t marked = 0
+    if ack != NULL and o.largest_moved:
+        marked = path_handle_ecn(p, ack, o.acked_packets)
+        if marked:
+            cc_handle_mark(&p.cc, now_ns, o.newest_acked_sent_ns)
+    if o.lost_packets:
+        loss.now_ns = now_ns
+        loss.lost_bytes = o.lost_bytes
+        loss.newest_sent_ns = o.newest_lost_sent_ns
+        loss.rtt_ns = p.recovery.rtt.latest_ns
+        loss.min_rtt_ns = p.recovery.rtt.min_ns
+        loss.in_flight = p.recovery.bytes_in_flight
+        loss.acked_bytes = o.acked_bytes
+        loss.delivered = p.recovery.delivered
+        loss.is_rate_app_limited = o.is_lost_app_limited
+        loss.prior_in_flight = o.lost_prior_in_flight
+        loss.lost_since = o.lost_lost_since
+        loss.is_persistent = o.is_persistent
+        cc_handle_loss(&p.cc, &loss)
+    if o.acked_bytes:
+        sample.now_ns = now_ns
+        sample.acked_bytes = o.acked_bytes
+        sample.lost_bytes = o.lost_bytes
+        sample.marked_packets = marked
+        sample.newest_sent_ns = o.newest_acked_sent_ns
+        sample.rtt_ns = p.recovery.rtt.latest_ns if o.has_rtt else 0
+        sample.min_rtt_ns = p.recovery.rtt.min_ns
+        sample.smoothed_rtt_ns = p.recovery.rtt.smoothed_ns
+        sample.in_flight = p.recovery.bytes_in_flight
+        sample.rate = o.rate
+        sample.is_rate_app_limited = o.is_rate_app_limited
+        sample.delivered = p.recovery.delivered
+        sample.prior_delivered = o.prior_delivered
+        sample.prior_in_flight = o.prior_in_flight
+        sample.lost_since = o.lost_since
+        cc_handle_ack(&p.cc, &sample, in_flight_before)
+        if p.cc.wants_app_limited:
+            recovery_mark_app_limited(&p.recovery)

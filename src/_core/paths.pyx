@@ -51,7 +51,7 @@ cdef Path *paths_add(Conn *c, uint32_t id, const Endpoint *remote, const uint8_t
     if p == NULL:
         c.context.counters.no_memory += 1
         return NULL
-    path_init(p, id, remote, c.context.limits.packet_bytes, c.context.limits.controller, conn_on_acked, conn_on_lost)
+    path_init(p, id, remote, c.context.limits.packet_bytes, c.controller, conn_on_acked, conn_on_lost)
     p.conn = c
     if c.peer_max_udp_payload:      # otherwise it is the first, and the peer's parameters come next
         conn_limit_path(c, p)
@@ -339,7 +339,7 @@ cdef void prove(Conn *c, Path *p, const uint8_t *data, uint64_t now_ns) noexcept
     if was_moved:
         # what was lost on the way to the old address tells nothing about the new one (RFC 9000, 9.4)
         if is_elsewhere:
-            cc_init(&p.cc, c.context.limits.controller, p.packet_bytes)
+            cc_init(&p.cc, c.controller, p.packet_bytes)
         cc_forgive(&p.cc, now_ns)
         p.recovery.pto_count = 0
     if p.recovery.rtt.min_ns == 0 and tries == 1:

@@ -7,7 +7,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
-from interpeer._core.cc cimport CONTROLLER_CUBIC
+from interpeer._core.controller cimport CONTROLLER_CUBIC
 from interpeer._core.crypto cimport Aead, aead_free, aead_init, aead_open, aead_seal
 from interpeer._core.engine cimport Engine
 from interpeer._core.path cimport Path, path_free, path_handle_number, path_init, path_write_ack

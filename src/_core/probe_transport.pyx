@@ -1,12 +1,10 @@
-"""Python doors into the mechanisms of the transport: loss, cc, path, stream. Acknowledgements go in and out as frames."""
+"""Python doors into the mechanisms of the transport: loss, path, stream. Acknowledgements go in and out as frames."""
 
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset
 
 from interpeer._core.buffer cimport BUFFER_OK, recv_buffer_post, recv_buffer_unpost, send_buffer_append, send_buffer_lend
-from interpeer._core.cc cimport (
-    CONTROLLER_CUBIC, AckSample, Congestion, cc_handle_ack, cc_handle_congestion, cc_init, cc_pacing_rate, cc_release_ns,
-    cc_spend)
+from interpeer._core.controller cimport CONTROLLER_CUBIC
 from interpeer._core.loss cimport (
     LOSS_OK, LOSS_PROTOCOL, SENT_ELICITING, SENT_STREAM, AckOutcome, Recovery, SentPacket, recovery_add, recovery_deadline,
     recovery_free, recovery_handle_ack, recovery_handle_timeout, recovery_init, recovery_oldest, recovery_pto_ns,
@@ -48,6 +46,9 @@ cdef dict outcome_to_dict(const AckOutcome *o):
         "acked_bytes": o.acked_bytes, "acked_packets": o.acked_packets, "largest_moved": bool(o.largest_moved),
         "newest_acked_sent_ns": o.newest_acked_sent_ns, "has_rtt": bool(o.has_rtt), "lost_bytes": o.lost_bytes,
         "lost_packets": o.lost_packets, "newest_lost_sent_ns": o.newest_lost_sent_ns, "is_persistent": bool(o.is_persistent),
+        "rate": o.rate, "is_rate_app_limited": bool(o.is_rate_app_limited), "prior_delivered": o.prior_delivered,
+        "prior_in_flight": o.prior_in_flight, "lost_since": o.lost_since, "lost_prior_in_flight": o.lost_prior_in_flight,
+        "lost_lost_since": o.lost_lost_since,
     }
 
 
@@ -130,51 +131,6 @@ cdef class Recoverer:
     def kept(self):
         """Return how many packets are remembered, and for how many there is room."""
         return self.recovery.next - self.recovery.base, self.recovery.capacity
-
-
-# --- congestion control ---
-
-cdef class Controller:
-    cdef Congestion cc
-
-    def __cinit__(self, uint32_t packet_bytes):
-        cc_init(&self.cc, CONTROLLER_CUBIC, packet_bytes)
-
-    def ack(self, *, uint64_t now_ns, uint64_t acked_bytes, uint64_t sent_ns, uint64_t rtt_ns, uint64_t min_rtt_ns,
-            uint64_t smoothed_rtt_ns, bint app_limited=False):
-        cdef AckSample s
-        s.now_ns, s.acked_bytes, s.newest_sent_ns, s.app_limited = now_ns, acked_bytes, sent_ns, app_limited
-        s.rtt_ns, s.min_rtt_ns, s.smoothed_rtt_ns = rtt_ns, min_rtt_ns, smoothed_rtt_ns
-        cc_handle_ack(&self.cc, &s)
-
-    def congestion(self, uint64_t now_ns, uint64_t newest_sent_ns, bint is_persistent=False):
-        cc_handle_congestion(&self.cc, now_ns, newest_sent_ns, is_persistent)
-
-    def pacing_rate(self, uint64_t smoothed_rtt_ns):
-        return cc_pacing_rate(&self.cc, smoothed_rtt_ns)
-
-    def release_ns(self, uint64_t now_ns, uint64_t smoothed_rtt_ns):
-        return cc_release_ns(&self.cc, now_ns, smoothed_rtt_ns)
-
-    def spend(self, uint64_t n):
-        cc_spend(&self.cc, n)
-
-    @property
-    def window(self):
-        return self.cc.window
-
-    @property
-    def threshold(self):
-        return self.cc.threshold
-
-    @property
-    def events(self):
-        return self.cc.congestion_events
-
-    @property
-    def is_conservative(self):
-        """Tell whether slow start has become conservative (RFC 9406)."""
-        return self.cc.hystart.css_baseline_ns != 0
 
 
 # --- a path's acknowledgements and ECN ---

@@ -343,6 +343,8 @@ cdef Conn *reception_handle_first_packet(Registry *r, HalfOpen *h, uint8_t *p, u
     memcpy(c.peer_identity, h.identity, KEY_BYTES)
     memcpy(c.peer_key, h.peer_key, KEY_BYTES)
     c.protocol = h.protocol
+    if own != NULL:
+        c.controller = own.controller
     if registry_start_path(r, c, &from_.remote, from_.local, h.local_cid, h.remote_cid) != 0 \
             or conn_start(c, h.suite, h.send_secret, h.recv_secret, &theirs, now_ns) != 0:
         conn_free(c)

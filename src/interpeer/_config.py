@@ -11,6 +11,7 @@ _NS = 1_000_000_000
 _MOST_BYTES = 1 << 40
 _LEAST_S, _MOST_S = 0.001, 1e9  # thirty years; the core counts nanoseconds
 _SCHEDULERS = ("lowest-rtt", "aggregate", "redundant")  # the core's SCHEDULE_*
+CONGESTION = ("cubic", "bbr", "bbr-lossy", "ledbat")  # in the order of the core's numbers
 _CIPHERS = ("aegis-256", "aegis-128l", "aes-256-gcm", "chacha20-poly1305")
 
 
@@ -97,6 +98,10 @@ class Config:
     """One packet number in about so many is left out, to catch peers that acknowledge what they have not received; 0: none."""
     ciphers: tuple[str, ...] = _CIPHERS
     """Offered and accepted, the preferred ones first; those that the machine cannot do are left out."""
+    congestion: str = "cubic"
+    """What controls congestion, where `connect` names nothing else, and on incoming connections: "cubic" (RFC 9438), "bbr"
+    (version 3), "bbr-lossy" (the same for paths that lose packets without being full) or "ledbat" (LEDBAT++, which gives
+    way to everything else)."""
     pump: str = "loop"
     """Where the protocol runs: "loop", on the event loop, or "thread", on a thread of its own beside busy Python threads."""
     max_paths: int = 4
@@ -117,6 +122,7 @@ class Config:
             raise ValueError(f'pump is "loop" or "thread", not {self.pump!r}')
         if self.scheduler not in _SCHEDULERS:
             raise ValueError(f"scheduler is one of {', '.join(_SCHEDULERS)}, not {self.scheduler!r}")
+        congestion_number(self.congestion)
         if not 1200 <= self.packet_bytes <= 65_507:
             raise ValueError(f"packet_bytes is from 1200 to 65507, not {self.packet_bytes}")
         if self.max_packet_bytes is not None and not self.packet_bytes <= self.max_packet_bytes <= 65_507:
@@ -159,10 +165,18 @@ class Config:
             "receive_buffer": 0,  # the driver says, once it has sockets
             "skip_every": self.skip_every,
             "max_paths": self.max_paths,
-            "controller": 0,
+            "controller": congestion_number(self.congestion),
             "scheduler": _SCHEDULERS.index(self.scheduler),
             "bundle": int(self.bundle),
         }
+
+
+def congestion_number(name: str) -> int:
+    """Return the core's number of a congestion controller; ValueError for a name that there is not."""
+    if name not in CONGESTION:
+        *names, last = CONGESTION
+        raise ValueError(f"congestion is {', '.join(names)} or {last}, not {name!r}")
+    return CONGESTION.index(name)
 
 
 _MAY_BE_ZERO = {

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Self, final
 
 from interpeer import errors
 from interpeer._address import Endpoint
+from interpeer._config import CONGESTION
 from interpeer._core import connection_handle, control, entry, path_handle
 from interpeer._identity import PeerId
 from interpeer._path import ANY_ADDRESS, Path, kind_of
@@ -56,7 +57,10 @@ class Stats:
     rtt_variance_s: float
     window_bytes: int
     bytes_in_flight: int
+    congestion: str
+    """The congestion controller, by name."""
     congestion_events: int
+    pacing_bytes_per_s: int
     packets_sent: int
     packets_received: int
     packets_lost: int
@@ -171,6 +175,7 @@ class Connection:
             latest_rtt_s=raw.pop("latest_rtt_ns") / 1e9,
             rtt_variance_s=raw.pop("rtt_variance_ns") / 1e9,
             key_age_s=raw.pop("key_age_ns") / 1e9,
+            congestion=CONGESTION[raw.pop("controller")],
             ecn=("testing", "capable", "failed")[raw.pop("ecn")],
             **raw,
         )

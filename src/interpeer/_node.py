@@ -16,7 +16,7 @@ from typing import Any, Self, final
 
 from interpeer import _host, errors
 from interpeer._address import Address, Endpoint
-from interpeer._config import Config, Give
+from interpeer._config import Config, Give, congestion_number
 from interpeer._connection import Connection
 from interpeer._core import connection_handle, control, engine, path_handle, pump
 from interpeer._driver import Driver, make_driver, shard_count
@@ -277,6 +277,8 @@ class Node:
     def connect(self, target: Target, protocol: str | None = None, congestion: str | None = None) -> Opening[Connection]:
         """Reach a peer, by its address or its id, and agree on an application protocol (None: the node's first).
 
+        `congestion` names what controls congestion for what this end sends: "cubic", "bbr", "bbr-lossy" or "ledbat" (None:
+        as the node's `Config` has it).
         Await it, or use it with `async with`. Raises Unreachable, with a reason for each way tried; Refused when the peer
         does not let us in or does not speak the protocol; UnsupportedVersion; ValueError for a target that cannot be.
         Cancelled, the attempt ends and leaves nothing behind."""
@@ -284,8 +286,7 @@ class Node:
 
     async def _connect(self, target: Target, protocol: str | None, congestion: str | None) -> Connection:
         self._check_open()
-        if congestion not in (None, "cubic"):
-            raise ValueError(f'congestion is "cubic", not {congestion!r}')
+        controller = -1 if congestion is None else congestion_number(congestion)
         name = self._protocols[0] if protocol is None else protocol
         peer_id, endpoints = _resolve(target)
         if peer_id == self.id:
@@ -294,7 +295,7 @@ class Node:
         if not usable:
             raise errors.Unreachable(f"cannot reach {peer_id}: no address to call", _why_no_address(endpoints))
         shard = control.shard_for(self._engines[0], bytes(peer_id), name.encode(), pump.now_ns())
-        handle = control.connect(self._engines[shard], bytes(peer_id), usable, name.encode())
+        handle = control.connect(self._engines[shard], bytes(peer_id), usable, name.encode(), controller)
         connection = Connection(self, handle, name)
         self._connections[handle] = connection
         try:

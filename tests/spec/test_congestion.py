@@ -270,12 +270,12 @@ def test_no_more_waits_in_queues_than_the_peers_socket_holds(buffer):
     limit = buffer or 131_072
     peer = Peer(Node(stream_window=1 << 24)).call(RECEIVE_BUFFER=buffer)
     peer.exchange()
-    flow = Flow(peer, 20 * MS, step_ns=2 * MS)
-    flow.run(60 * MS)
+    flow = Flow(peer, 4 * MS, step_ns=MS // 2)
+    flow.run(20 * MS)
     queued = []
     for _ in range(100):  # a queue builds up: packets wait ever longer
-        flow.rtt_ns = min(flow.rtt_ns + 5 * MS, 200 * MS)
-        flow.run(10 * MS)
+        flow.rtt_ns = min(flow.rtt_ns + 2 * MS, 100 * MS)
+        flow.run(5 * MS)
         stats = peer.handle.stats()
         queued.append(stats["bytes_in_flight"] * (stats["rtt_ns"] - stats["min_rtt_ns"]) / stats["rtt_ns"])
     assert limit - 10 * PACKET < max(queued) < limit + 20 * PACKET

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from interpeer._core.probe_cc import Controller
-
 MS = 1_000_000
 SECOND = 1000 * MS
 PACKET = 1200
 INITIAL, LEAST = 10 * PACKET, 2 * PACKET
 
 
-def ack(cc, now, n=PACKET, *, sent=None, rtt=50 * MS, smoothed=50 * MS, app_limited=False):
-    """Acknowledge bytes that were sent at `sent`, by default a round trip ago, when the window was full, or not used."""
+def ack(cc, now, n=PACKET, *, sent=None, rtt=50 * MS, smoothed=50 * MS, in_flight=None, app_limited=False):
+    """Acknowledge bytes that were sent at `sent`, by default a round trip ago, with the window full, or not in use."""
     sent = now - rtt if sent is None else sent
-    before = n if app_limited else max(n, cc.window)
+    before = in_flight if in_flight is not None else n if app_limited else max(n, cc.window)
     told = cc.ack(
         before, now_ns=now, acked_bytes=n, newest_sent_ns=sent, rtt_ns=rtt, min_rtt_ns=rtt, smoothed_rtt_ns=smoothed,
         in_flight=before - n,
@@ -29,7 +27,3 @@ def grow(cc, window, *, now=SECOND):
     """Let slow start reach a window, within one moment."""
     ack(cc, now, window - cc.window, rtt=0)
     assert cc.window == window and cc.threshold == 2**64 - 1
-
-
-def new():
-    return Controller(PACKET)

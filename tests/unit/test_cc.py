@@ -43,12 +43,12 @@ def test_acknowledgement_of_what_was_sent_before_the_event_does_not_let_the_wind
 
 
 @pytest.mark.row("C5")
-@given(st.lists(st.tuples(st.integers(1, SECOND), st.booleans()), max_size=60))
-def test_no_number_of_events_takes_the_window_below_two_packets(events):
-    cc, now = Controller(PACKET), SECOND
+@given(st.integers(0, 3), st.lists(st.tuples(st.integers(1, SECOND), st.booleans()), max_size=60))
+def test_no_number_of_events_takes_the_window_below_two_packets(kind, events):
+    cc, now = Controller(PACKET, kind), SECOND
     for gap, is_persistent in events:
         now += gap
-        lose(cc, now, now - 1, is_persistent)
+        lose(cc, now, now - 1, is_persistent=is_persistent)
         assert LEAST <= cc.window <= INITIAL
 
 
@@ -69,3 +69,28 @@ def test_after_persistent_congestion_the_curve_starts_flat_at_the_threshold(cc):
     for i in range(20):
         ack(cc, 4 * SECOND + i * 50 * MS, 700 * PACKET, rtt=0)
     assert 710 * PACKET < cc.window < 712 * PACKET  # Reno's growth, of half a packet each round trip
+
+
+# --- the window's use ---
+
+
+@pytest.mark.parametrize(("in_flight", "is_used"), [(5, False), (6, True), (7, True), (10, True)])
+def test_a_window_is_in_use_when_half_of_it_is_in_flight_in_slow_start(cc, in_flight, is_used):
+    grow(cc, 12 * PACKET)
+    ack(cc, 2 * SECOND, PACKET, in_flight=in_flight * PACKET, app_limited=not is_used)
+
+
+@pytest.mark.parametrize(("in_flight", "is_used"), [(79, False), (80, True), (100, True)])
+def test_a_window_is_in_use_when_four_fifths_are_in_flight_after_it(cc, in_flight, is_used):
+    grow(cc, 100 * PACKET)
+    grow(cc, 143 * PACKET)
+    lose(cc, 2 * SECOND, 2 * SECOND)
+    assert cc.window // PACKET == 100
+    ack(cc, 3 * SECOND, PACKET, in_flight=in_flight * PACKET + 100, app_limited=not is_used)
+
+
+def test_a_window_with_room_for_less_than_a_burst_is_in_use(cc):
+    for _ in range(8):
+        lose(cc, 2 * SECOND + 2 * cc.events, 2 * SECOND + 2 * cc.events)
+    assert cc.window == LEAST
+    ack(cc, 3 * SECOND, PACKET, in_flight=PACKET)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from interpeer._core.probe_cc import Controller
 from tests.models import cubic
-from tests.unit.congestion import LEAST, MS, PACKET, SECOND, ack, grow, lose
+from tests.unit.congestion import INITIAL, LEAST, MS, PACKET, SECOND, ack, grow, lose
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def test_time_in_which_the_window_was_not_used_does_not_count(cc):
 
 
 def test_window_that_is_not_used_does_not_grow_in_slow_start(cc):
-    ack(cc, SECOND, 100 * PACKET, app_limited=True)
+    ack(cc, SECOND, 2 * PACKET, app_limited=True)
     assert cc.window == INITIAL
 
 

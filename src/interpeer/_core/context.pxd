@@ -36,7 +36,7 @@ cdef struct Limits:                 # settings of a node; times in ns. Defaults 
     uint32_t max_packet_bytes       # ... and on any
     uint32_t skip_every             # one packet number in about so many is left out; 0: none
     uint32_t max_paths              # of a connection, at once
-    int controller
+    int controller                  # of congestion, for connections that name none
     int scheduler                   # of a new connection: SCHEDULE_*
     bint bundle                     # several messages may share a packet
 

@@ -18,6 +18,7 @@ cdef enum:                          # SentPacket.flags
     SENT_MAX_STREAMS = 0x0040
     SENT_REKEY = 0x0800             # has the message of an agreement on fresh keys
     SENT_MTU_PROBE = 0x0080         # its loss tells nothing but that it was too large, and nobody waits for it
+    SENT_APP_LIMITED = 0x8000       # when it was sent, there was less to send than could be sent
 
 cdef enum:                          # FrameRecord.kind: further frames that matter when a packet is lost
     RECORD_STREAM = 1
@@ -42,12 +43,21 @@ cdef struct FrameRecord:
     uint8_t kind
     bint fin
 
-cdef struct SentPacket:
+cdef enum:
+    SPAN_SHIFT = 6                  # SentPacket's spans of time are in 64 ns: four and a half minutes fit
+
+cdef struct SentPacket:             # 64 bytes: one line of the cache
     uint64_t sent_ns
     uint64_t stream
     uint64_t offset
     uint64_t ack_largest            # one past the largest number acknowledged in it; 0: it has no ACK frame
     FrameRecord *more               # further frames; owned
+    # when it was sent: Recovery's counts, from which the rate is told at which data are delivered meanwhile
+    uint32_t delivered              # bytes, the low half
+    uint32_t since_delivered        # span since the last acknowledgement then
+    uint32_t since_first_sent       # span since the packet was sent that was acknowledged last
+    uint32_t in_flight              # bytes, it included
+    uint16_t lost                   # packets, the low part
     uint16_t bytes                  # of the whole packet
     uint16_t stream_bytes
     uint16_t flags
@@ -73,6 +83,12 @@ cdef struct Recovery:               # what was sent on one path and is not settl
     uint64_t loss_time_ns           # when the next packet counts as lost by time; 0: none
     uint32_t pto_count
     Rtt rtt
+    # rate of delivery (draft-ietf-ccwg-bbr, 4.1)
+    uint64_t delivered              # bytes acknowledged in all
+    uint64_t delivered_ns           # when the last were
+    uint64_t first_sent_ns          # when the packet was sent that was acknowledged last
+    uint64_t lost                   # packets in all
+    uint64_t app_limited            # until so much is delivered, samples tell of the application, not of the path; 0: no
     void *owner                     # handed to the two functions below
     packet_fate on_acked
     packet_fate on_lost
@@ -83,10 +99,18 @@ cdef struct AckOutcome:             # of one ACK frame, or of a timer
     bint largest_moved              # the frame acknowledges a greater number than any before
     uint64_t newest_acked_sent_ns
     bint has_rtt
+    double rate                     # bytes a second delivered since the newest was sent; 0: cannot be told
+    bint is_rate_app_limited
+    uint64_t prior_delivered        # in all, when the newest was sent
+    uint64_t prior_in_flight        # then, it included
+    uint64_t lost_since             # bytes, about
     uint64_t lost_bytes
     uint64_t lost_packets
     uint64_t newest_lost_sent_ns
     uint64_t lost_mtu_probes        # not among the packets above
+    uint64_t lost_prior_in_flight   # when the newest of them was sent, it included
+    uint64_t lost_lost_since        # bytes since then, about
+    bint is_lost_app_limited
     bint is_persistent              # persistent congestion (RFC 9002, 7.6)
 
 cdef void recovery_init(Recovery *r, void *owner, packet_fate on_acked, packet_fate on_lost) noexcept nogil
@@ -97,6 +121,7 @@ cdef SentPacket *recovery_add(Recovery *r, uint64_t now_ns) noexcept nogil
 cdef int recovery_skip(Recovery *r) noexcept nogil
 cdef void recovery_sent(Recovery *r, SentPacket *p) noexcept nogil
 cdef void recovery_give_up(Recovery *r, uint64_t number) noexcept nogil
+cdef void recovery_mark_app_limited(Recovery *r) noexcept nogil
 cdef int recovery_handle_ack(Recovery *r, Frame *ack, uint64_t now_ns, uint64_t max_ack_delay_ns,
                              AckOutcome *out) noexcept nogil
 cdef void recovery_handle_timeout(Recovery *r, uint64_t now_ns, uint64_t max_ack_delay_ns, AckOutcome *out) noexcept nogil

@@ -1,8 +1,8 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp
 
-from interpeer._core.cc cimport Congestion
-from interpeer._core.loss cimport Recovery, packet_fate
+from interpeer._core.controller cimport Congestion
+from interpeer._core.loss cimport AckOutcome, Recovery, packet_fate
 from interpeer._core.pmtud cimport Pmtud
 from interpeer._core.rangeset cimport RangeSet
 from interpeer._core.replay cimport ReplayWindow
@@ -12,6 +12,9 @@ from interpeer._core.wire cimport Frame
 cdef enum:
     ACK_EVERY = 2                   # packets that ask for one (RFC 9000, 13.2.2); a batch is one occasion
     PING_EVERY = 32                 # bare acknowledgements, so that ours are acknowledged and ranges can be forgotten
+
+cdef enum:
+    LOCAL_RTT_NS = 5000000          # on paths no longer than this the peer's socket may be where packets wait
 
 cdef enum:                          # ECN on a path (RFC 9000, 13.4.2)
     ECN_TESTING = 0                 # packets are marked; no acknowledgement has told yet what became of the marks
@@ -132,7 +135,9 @@ cdef void path_handle_number(Path *p, uint64_t number, bint eliciting, uint8_t e
                              uint64_t max_ack_delay_ns) noexcept nogil
 cdef uint8_t *path_write_ack(Path *p, uint8_t *at, uint8_t *end, uint64_t now_ns) noexcept nogil
 cdef void path_handle_ack_acked(Path *p, uint64_t largest) noexcept nogil
-cdef bint path_handle_ecn(Path *p, const Frame *ack, uint64_t newly_acked_packets) noexcept nogil
+cdef uint64_t path_handle_ecn(Path *p, const Frame *ack, uint64_t newly_acked_packets) noexcept nogil
+cdef void path_handle_outcome(Path *p, const Frame *ack, const AckOutcome *o, uint64_t in_flight_before,
+                              uint64_t now_ns) noexcept nogil
 
 
 cdef inline bint path_is_from(const Path *p, const Endpoint *source) noexcept nogil:
