@@ -164,3 +164,37 @@ def test_a_transfer_takes_what_other_traffic_leaves(sim, interop):
             return 4 * MB * 8 / seconds
 
     assert sim.run(main()) > 0.7 * 5e6
+
+
+@pytest.mark.row("C12")
+@pytest.mark.parametrize("burst_bytes", [15_000, 60_000])
+def test_a_policer_costs_little(sim, burst_bytes):
+    async def main():
+        link = Link(delay_s=0.015, policer_bit_per_s=10e6, policer_burst_bytes=burst_bytes)
+        async with sim.pair(link, back=Link(delay_s=0.015)) as pair:
+            here, there = await pair.connect()
+            seconds = await sim.transfer(pair, 8 * MB, ends=(here, there))
+            stats = here.stats()
+            return 8 * MB * 8 / seconds, stats.packets_lost / stats.packets_sent
+
+    rate, lost = sim.run(main())
+    assert lost <= 0.05
+    assert rate > 0.7 * 10e6
+
+
+@pytest.mark.row("C12", "C5")
+@pytest.mark.parametrize("bleaches_ecn", [False, True])
+def test_a_deep_queue_that_is_kept_short_delays_little_and_is_used(sim, interop, bleaches_ecn):
+    async def main():
+        link = interop.replace(queue_packets=None, queue_bytes=1_250_000, codel_target_s=0.005, bleaches_ecn=bleaches_ecn)
+        async with sim.pair(link, back=Link(delay_s=0.015)) as pair:
+            here, there = await pair.connect()
+            transfer, rtts_s = asyncio.create_task(sim.transfer(pair, 8 * MB, ends=(here, there))), []
+            while not transfer.done():
+                await asyncio.sleep(0.05)
+                rtts_s.append(here.stats().rtt_s)
+            return 8 * MB * 8 / transfer.result(), sorted(rtts_s)[len(rtts_s) * 9 // 10]
+
+    rate, rtt_s = sim.run(main())
+    assert rate > 0.8 * 10e6
+    assert rtt_s <= 2 * 0.03
