@@ -1,4 +1,4 @@
-"""The cases of the QUIC interop runner between two real processes: those that take less than a few seconds, and all with --soak."""
+"""The cases of the QUIC interop runner between two real processes: those that take a few seconds at most, and all with --soak."""
 
 import sys
 
