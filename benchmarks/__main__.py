@@ -5,6 +5,7 @@
     python -m benchmarks --only ping        one row (may be repeated)
     python -m benchmarks --soak             also memory after 20 GB through one stream
     python -m benchmarks micro [ARGS]       single functions (pytest benchmarks/micro ARGS)
+    python -m benchmarks goodput --link [ARGS]  goodput under loss between two processes, over a bad link (--help)
     python -m benchmarks interop [ARGS]     the QUIC interop runner's cases, over a bad link (--help)
     python -m benchmarks goodput [ARGS]     congestion control in the simulator: loss, fairness, queues
 
@@ -21,7 +22,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks import goodput
+from benchmarks import goodput, goodput_link
 from benchmarks.interop import table as interop
 from benchmarks.table import NAMES, ROWS, Measured, Row, Scale, has_micro, judge, measure, needed, own_loads, rival_loads
 from interpeer._bench.end import Facts
@@ -35,6 +36,8 @@ def main(arguments: list[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else arguments
     if words[:1] == ["micro"]:
         return _micro(words[1:])
+    if words[:2] == ["goodput", "--link"]:
+        return goodput_link.main(words[2:])
     if words[:1] == ["interop"]:
         return interop.main(words[1:])
     if words[:1] == ["goodput"]:
