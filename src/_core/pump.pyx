@@ -12,7 +12,7 @@ from interpeer._core.context cimport ENTROPY_BYTES, Entropy, entropy_add
 from interpeer._core.control cimport read_endpoint
 from interpeer._core.crypto cimport random_bytes, wipe
 from interpeer._core.engine cimport Engine
-from interpeer._core.entry cimport begin_alone, end_alone, take_lock
+from interpeer._core.entry cimport begin_alone, end_alone
 from interpeer._core.shards cimport MAX_SHARDS, STEERING_STEPS, Step, steering_program
 from interpeer._core.slab cimport (
     Endpoint, endpoint_is_ipv4, recv_batch_free, recv_batch_init, send_batch_clear, send_batch_free, send_batch_init)
@@ -154,10 +154,13 @@ cdef class Pump:
     def counters(self):
         """Return what the sockets have counted, added up, and the turns, up to the last one."""
         cdef UdpCounters told[MAX_SOCKETS]
-        take_lock(self.engine)
+        cdef bint is_alone = self.engine.is_forked()    # a copy, whose lock may be held for ever
+        if not is_alone:
+            self.engine.lock_waiting()
         told = self.told
         turns, timer_uses = self.told_turns, self.told_timer_uses
-        self.engine.unlock()
+        if not is_alone:
+            self.engine.unlock()
         totals = {"turns": turns, "timer_uses": timer_uses}
         for i in range(self.count):
             for name, value in told[i].items():
