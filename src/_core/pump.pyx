@@ -17,7 +17,7 @@ from interpeer._core.shards cimport MAX_SHARDS, STEERING_STEPS, Step, steering_p
 from interpeer._core.slab cimport (
     Endpoint, endpoint_is_ipv4, recv_batch_free, recv_batch_init, send_batch_clear, send_batch_free, send_batch_init)
 from interpeer._core.udp cimport (
-    UDP_WOULD_BLOCK, udp_adopt, udp_clock_ns, udp_close, udp_join, udp_local, udp_open, udp_recv, udp_send, udp_steer)
+    UDP_WOULD_BLOCK, UdpCounters, udp_adopt, udp_clock_ns, udp_close, udp_join, udp_local, udp_open, udp_recv, udp_send, udp_steer)
 from interpeer._core.udp import words_of
 
 cdef extern from "platform.h" nogil:
@@ -152,10 +152,18 @@ cdef class Pump:
         return self.timer_fd
 
     def counters(self):
-        """Return what the sockets count, added up."""
-        totals = {}
+        """Return what the sockets have counted, added up, and the turns, up to the last one."""
+        cdef UdpCounters told[MAX_SOCKETS]
+        cdef bint is_alone = self.engine.is_forked()    # a copy, whose lock may be held for ever
+        if not is_alone:
+            self.engine.lock_waiting()
+        told = self.told
+        turns, timer_uses = self.told_turns, self.told_timer_uses
+        if not is_alone:
+            self.engine.unlock()
+        totals = {"turns": turns, "timer_uses": timer_uses}
         for i in range(self.count):
-            for name, value in self.sockets[i].counters.items():
+            for name, value in told[i].items():
                 totals[name] = totals.get(name, 0) + value
         return totals
 
@@ -201,15 +209,15 @@ cdef class Pump:
                 if now_ns - start_ns > TURN_BUDGET_NS:
                     result |= TURN_MORE
                     break
-            elif self.spin_ns == 0 or now_ns - active_ns > self.spin_ns or self.engine.has_events() or self.is_blocked:
+            elif self.spin_ns == 0 or now_ns - active_ns > self.spin_ns or self.has_events or self.is_blocked:
                 break
             else:
                 readable = self.reading
-        if self.engine.has_events():
-            result |= TURN_EVENTS
         if self.is_blocked:
             result |= TURN_BLOCKED
         self.arm(now_ns)
+        if self.has_events:
+            result |= TURN_EVENTS
         if self.timer_fd < 0:
             result |= TURN_DEADLINE
         return result
@@ -280,6 +288,7 @@ cdef class Pump:
             self.engine.lock()
             self.engine.handle_timeout(now_ns)
             more = self.engine.poll_transmit(&self.batch, now_ns)
+            self.has_events = self.engine.has_events()
             self.engine.unlock()
             if not self.send_batch():
                 return
@@ -323,12 +332,22 @@ cdef class Pump:
                 self.batch.sent = end       # the socket is unusable: as good as lost
         return True
 
+    cdef void tell_counters(self) noexcept nogil:
+        """Copy the counters to where another thread may read them. Under the lock."""
+        cdef int i
+        self.told_turns = self.turns
+        self.told_timer_uses = self.timer_uses
+        for i in range(self.count):
+            self.told[i] = self.sockets[i].counters
+
     cdef void arm(self, uint64_t now_ns) noexcept nogil:
         """Set the timer to the next deadline. One that fires early costs less than moving it with every packet.
 
         What waits to be transmitted is no reason to come back while a socket is full: that it has room again is."""
         self.engine.lock()
         self.deadline_ns = self.engine.next_deadline_ns() if self.is_blocked else self.engine.poll_timeout()
+        self.has_events = self.engine.has_events()
+        self.tell_counters()
         self.engine.unlock()
         if self.timer_fd < 0 or self.deadline_ns == 0:
             return

@@ -248,7 +248,7 @@ class PumpDriver(Driver):
         return (":" in endpoint.host) in self._families
 
     def counters(self) -> dict[str, int]:
-        return {**self._pump.counters(), "turns": self._pump.turns, "timer_uses": self._pump.timer_uses}
+        return self._pump.counters()
 
     def capabilities(self) -> list[dict[str, Any]]:
         """Return what each socket can do, for doctor."""

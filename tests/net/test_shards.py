@@ -118,6 +118,7 @@ def test_closing_ends_all_threads_and_tells_the_peers():
         async with Node(listen=ANY) as a:
             async with Node(listen=ANY, config=Config(shards=3)) as b:
                 connections = [await a.connect(b.address) for _ in range(6)]
+                assert {(await b.accept()).peer_id for _ in connections} == {a.id}
                 assert threading.active_count() == before + 3
             await asyncio.gather(*(connection.wait_closed() for connection in connections))
             assert {connection.closed_by for connection in connections} == {"peer"}

@@ -326,3 +326,33 @@ def test_shards_are_few():
         control.share([Engine() for _ in range(33)])
     with pytest.raises(ValueError, match="shards is from 0 to 32"):
         Config(shards=33)
+
+
+# --- many busy connections ---
+
+
+def gaps_of_runs(connections: int) -> list[int]:
+    """Return the milliseconds between packets of data of one connection, while so many have more to send than they may."""
+    a, b = Side(1, 1, 1), Side(2, 2, 1)
+    times = collections.defaultdict(set)
+
+    def note(data):
+        if len(data) > 1100 and data[0] != INIT:
+            times[data[:8]].add(net.now_ns // MS)
+        return False
+
+    net = Net(a, b, delay_ns=20 * MS, is_lost=note)
+    calls = [a.call(b, net.now_ns) for _ in range(connections)]
+    net.run(100 * MS)
+    streams = [call.open_stream() for call in calls]
+    for stream in streams:
+        assert stream.write(bytes(1 << 19)) == 1 << 19
+    net.run(300 * MS)
+    assert len(times) == connections
+    return [later - now for each in times.values() for now, later in itertools.pairwise(sorted(each))]
+
+
+def test_many_connections_send_in_runs_and_a_few_as_pacing_lets_them():
+    many, few = gaps_of_runs(64), gaps_of_runs(2)
+    assert few.count(1) > len(few) / 2
+    assert sum(gap >= 5 for gap in many) > 0.9 * len(many)  # 0.1 ms for each of 64, less those that have no more

@@ -2,7 +2,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from interpeer._core.engine cimport Engine
 from interpeer._core.slab cimport RecvBatch, SendBatch
-from interpeer._core.udp cimport Udp
+from interpeer._core.udp cimport Udp, UdpCounters
 
 cdef enum:
     MAX_SOCKETS = 2                 # one for each family
@@ -30,8 +30,12 @@ cdef class Pump:
     cdef uint64_t armed_ns          # what it is set to; 0: not
     cdef readonly uint64_t deadline_ns
     cdef uint64_t spin_ns
-    cdef readonly uint64_t turns
-    cdef readonly uint64_t timer_uses
+    cdef uint64_t turns
+    cdef uint64_t timer_uses
+    cdef bint has_events            # when the lock was last held
+    cdef UdpCounters told[2]        # what the sockets had counted after the last turn: under the lock, for other threads
+    cdef uint64_t told_turns
+    cdef uint64_t told_timer_uses
     cdef long stopping
     cdef long users                 # threads in a turn: one at a time may be
 
@@ -43,4 +47,5 @@ cdef class Pump:
     cdef void transmit(self, uint64_t now_ns) noexcept nogil
     cdef bint take_refusals(self) noexcept nogil
     cdef bint send_batch(self) noexcept nogil
+    cdef void tell_counters(self) noexcept nogil
     cdef void arm(self, uint64_t now_ns) noexcept nogil
