@@ -164,3 +164,39 @@ def test_whatever_is_sent_memory_and_work_are_bounded(window, seed):
         after = decoder.state["multiplied"]
         assert after - before <= (2 * window + 1) * SIZE and len(decoder.equations) < max(window, 2)
         before = after
+
+
+def lost_for_good(draw, loss, every, run, count=6000):
+    """Return the percentage of messages that a repair after every `every` does not bring back; see FE-15."""
+    encoder, decoder, recovered, left_of_run = Encoder(32, SIZE), Decoder(64, SIZE), 0, 0
+
+    def is_lost():
+        nonlocal left_of_run
+        if left_of_run:
+            left_of_run -= 1
+            return True
+        if draw.random() < loss / run:
+            left_of_run = run - 1
+            return True
+        return False
+
+    for number in range(count):
+        encoder.add(b"message")
+        if not is_lost():
+            recovered += decoder.add(number, b"message") == "new"
+        if number % every == every - 1:
+            repair_made = encoder.repair()
+            if not is_lost():
+                decoder.repair(repair_made)
+        recovered += len(decoder.poll())
+    return 100 - 100 * recovered / count
+
+
+def test_what_is_lost_for_good_is_what_the_table_tells(seed):
+    draw = random.Random(seed)
+    head, *rows = paragraph("FE-15").tables()[0]
+    for name, *cells in rows:
+        loss, run = int(name.split()[0]) / 100, 3 if name.endswith("b") else 1
+        for column, cell in zip(head[1:], cells, strict=True):
+            percentage = lost_for_good(draw, loss, int(column.removeprefix("n = ")), run)
+            assert abs(percentage - float(cell)) <= 1 + 0.5 * float(cell), f"{name}, {column}"

@@ -3,7 +3,9 @@
 import pytest
 
 from interpeer._core import control
+from interpeer._core.probe_rekey import Machine
 from tests.spec import reference as ref
+from tests.spec.document import paragraph
 from tests.spec.peer import MS, SECOND, Node, Peer, ack_of
 from tests.spec.reference import AEAD_LIMIT, BAD_IDENTITY, PROTOCOL_ERROR
 
@@ -188,6 +190,40 @@ def test_no_number_is_used_twice_across_agreements_and_key_updates():
         numbers += [packet.counter, *(packet.counter for packet in peer.packets())]
     assert rekeys(peer) == 4 and peer.receive_keys.epoch >= 8, "with updates between"
     assert numbers == sorted(set(numbers))
+
+
+@pytest.mark.spec("KU-7", "KU-8")
+def test_vectors_are_those_of_both_implementations():
+    vectors = {name: bytes.fromhex(value) for name, value in paragraph("KU-20").tables()[0][1:]}
+    seeds, secrets, ephemerals = ([bytes(range(n, n + 32)) for n in (start, start + 32)] for start in (0, 0x40, 0x80))
+    ends = [Machine(seed, not side, secrets[side], secrets[not side]) for side, seed in enumerate(seeds)]
+    views = [
+        ref.Agreements(
+            ref.Identity(seeds[side]), ref.Identity(seeds[not side]).public, ref.PacketKeys(1, secrets[side]),
+            ref.PacketKeys(1, secrets[not side]), is_initiator=not side,
+        )
+        for side in (0, 1)
+    ]  # fmt: skip
+    assert {end.secrets[2] for end in ends} == {view.chain for view in views} == {vectors["first chain"]}
+    assert ref.blake(32, b"interpeer bind", views[0].chain) == vectors["prologue"]
+    question = views[0].message(ephemerals[0])
+    assert ends[0].ask(ends[1].static, ephemerals[0]) == 0
+    assert ends[0].write() == ref.rekey(1, question) == vectors["REKEY"]
+    answer = views[1].answer(question, ephemerals[1])
+    assert ends[1].handle_init(1, question) == ends[1].answer(ends[0].static, ephemerals[1]) == 0
+    assert ends[1].write() == ref.rekey_answer(1, answer) == vectors["REKEY_ANSWER"]
+    assert ends[0].handle_answer(1, answer) == 0
+    views[0].noise.read_message(answer)
+    protocol = views[0].noise.noise_protocol
+    assert bytes(protocol.cipher_state_encrypt.k) == vectors["initiator's fresh secret"]
+    assert bytes(protocol.cipher_state_decrypt.k) == vectors["responder's fresh secret"]
+    for end, view in zip(ends, views, strict=True):
+        view.finish(1, 1)
+        end.turn() if end is ends[0] else end.follow()
+    ends[1].turn()
+    for side, name in enumerate(("initiator", "responder")):
+        assert ends[side].secrets[0] == views[side].send.secrets[1] == vectors[f"{name}'s secret of epoch 1"]
+        assert ends[side].secrets[2] == views[side].chain == vectors["next chain"]
 
 
 @pytest.mark.spec("KU-7")
