@@ -29,8 +29,8 @@ cdef int remote_cids_add(RemoteCids *r, uint32_t path, uint32_t sequence, uint64
     for i in range(r.capacity):
         e = &r.entries[i]
         if e.state == REMOTE_FREE:
-            if room == NULL:
-                room = e
+            if room == NULL and not e.is_watched:
+                room = e            # otherwise the engine still knows the token that is there
         elif e.path == path and e.sequence == sequence:
             return CIDS_OK if e.cid == cid and memcmp(e.token, token, TOKEN_BYTES) == 0 else CIDS_CONFLICT
         elif e.cid == cid:

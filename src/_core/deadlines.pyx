@@ -15,7 +15,7 @@ from interpeer._core.delivery cimport conn_handle_probe_timeout, conn_handle_rec
 from interpeer._core.keys cimport keys_handle_timeout
 from interpeer._core.loss cimport recovery_deadline, recovery_pto_ns
 from interpeer._core.path cimport PATH_PENDING_PING, SUSPECT_PTOS, Path, path_is_live, path_is_proven
-from interpeer._core.paths cimport paths_deadline_ns, paths_handle_timeout, paths_silent
+from interpeer._core.paths cimport paths_deadline_ns, paths_handle_timeout, paths_longest_pto_ns, paths_silent
 from interpeer._core.protection cimport recv_keys_forget_previous
 
 cdef enum:
@@ -29,20 +29,9 @@ cdef inline uint64_t earlier(uint64_t a, uint64_t b) noexcept nogil:
     return b if a == 0 or (b and b < a) else a
 
 
-cdef uint64_t longest_pto_ns(const Conn *c) noexcept nogil:
-    """Return the probe time-out of the slowest path."""
-    cdef uint64_t longest = 0, of_path
-    cdef uint32_t i
-    for i in range(c.path_count):
-        of_path = recovery_pto_ns(&c.paths[i].recovery, c.peer_ack_delay_ns)
-        if of_path > longest:
-            longest = of_path
-    return longest
-
-
 cdef uint64_t idle_deadline_ns(const Conn *c) noexcept nogil:
     cdef uint64_t since = c.last_received_ns, timeout = c.idle_timeout_ns
-    cdef uint64_t least = IDLE_PTOS * longest_pto_ns(c)
+    cdef uint64_t least = IDLE_PTOS * paths_longest_pto_ns(c)
     if timeout == 0:
         return 0
     if c.waiting_since_ns > since:

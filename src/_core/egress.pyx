@@ -23,7 +23,7 @@ from interpeer._core.loss cimport (
 from interpeer._core.pacing cimport PACING_QUANTUM_NS, pacing_release_ns
 from interpeer._core.path cimport (
     ECN_FAILED, LOCAL_RTT_NS, PATH_ACTIVE, PATH_PENDING_PING, PING_EVERY, Path, Validation, path_challenge_is_due,
-    path_is_from, path_is_live, path_is_proven, path_write_ack)
+    path_challenge_sent, path_is_from, path_is_live, path_is_proven, path_write_ack)
 from interpeer._core.paths cimport TIER_UNUSABLE, paths_is_faster, paths_tidy, paths_tier
 from interpeer._core.pmtud cimport pmtud_count, pmtud_is_due, pmtud_poll, pmtud_sent
 from interpeer._core.protection cimport protect
@@ -59,6 +59,8 @@ cdef int conn_transmit(Conn *c, SendBatch *batch, uint64_t now_ns) noexcept nogi
         paths_tidy(c, now_ns)
     keys_drive(c, now_ns)
     raise_limits(c, now_ns)
+    for i in range(c.path_count):
+        c.paths[i].paced_until_ns = 0       # where nothing is to be sent (any more), nothing is held back
     for i in range(c.path_count):
         if transmit_proof(c, c.paths[i], batch, now_ns) == TRANSMIT_MORE:
             return TRANSMIT_MORE
@@ -112,6 +114,8 @@ cdef int transmit_proof(Conn *c, Path *p, SendBatch *batch, uint64_t now_ns) noe
         return TRANSMIT_DONE
     if most_bytes(p) < HEADER_BYTES + 2 * (1 + CHALLENGE_BYTES) + c.send.aead.tag_bytes \
             and (p.answer.is_owed or most_bytes(p) < HEADER_BYTES + 1 + CHALLENGE_BYTES + c.send.aead.tag_bytes):
+        if path_challenge_is_due(p, now_ns):
+            path_challenge_sent(p, now_ns, recovery_pto_ns(&c.path.recovery, c.peer_ack_delay_ns))    # as good as lost
         return TRANSMIT_DONE
     if is_full(batch, NULL):
         return TRANSMIT_MORE
@@ -185,7 +189,7 @@ cdef Path *choose_path(Conn *c, uint64_t now_ns) noexcept nogil:
         if path_is_proven(p) and path_is_live(p) and (p.pto_probes or p.pending & PATH_PENDING_PING):
             return p
     tier = paths_tier(c.path)
-    if tier == TIER_UNUSABLE:
+    if tier >= TIER_UNUSABLE:
         return NULL
     if c.scheduler != SCHEDULE_AGGREGATE or is_released(c, c.path, now_ns):
         return c.path if is_released(c, c.path, now_ns) else NULL

@@ -15,9 +15,10 @@ from interpeer._core.conn cimport (
 from interpeer._core.datagram cimport messages_push_dropping
 from interpeer._core.delivery cimport conn_count_lost
 from interpeer._core.keys cimport keys_handle_frame
-from interpeer._core.loss cimport LOSS_OK, AckOutcome, recovery_handle_ack, recovery_pto_ns
+from interpeer._core.loss cimport LOSS_OK, AckOutcome, recovery_handle_ack
 from interpeer._core.path cimport PATH_SUSPECT, Path, path_handle_number, path_handle_outcome, path_is_live
-from interpeer._core.paths cimport paths_accept, paths_find, paths_follow, paths_give_credit, paths_handle_frame, paths_heard
+from interpeer._core.paths cimport (
+    paths_accept, paths_find, paths_follow, paths_give_credit, paths_handle_frame, paths_heard, paths_longest_pto_ns)
 from interpeer._core.protection cimport UNPROTECT_FORGED, UNPROTECT_REPLAY, UNPROTECT_SHORT, recv_keys_update, unprotect
 from interpeer._core.rekey cimport rekey_handle_epoch, rekey_note_use
 from interpeer._core.replay cimport replay_accept
@@ -73,7 +74,7 @@ cdef int conn_handle_packet(Conn *c, uint32_t path, uint8_t *packet, uint32_t by
             conn_fail(c, CODE_INTERNAL, b"out of memory")
             return 0
         rekey_handle_epoch(&c.rekey, c.recv.epoch, now_ns)
-        c.previous_until_ns = now_ns + PREVIOUS_KEY_PTOS * recovery_pto_ns(&p.recovery, c.peer_ack_delay_ns)
+        c.previous_until_ns = now_ns + PREVIOUS_KEY_PTOS * paths_longest_pto_ns(c)
     conn_wake(c)
     if handle_frames(c, p, packet + HEADER_BYTES, n, from_, now_ns, &eliciting) == COMPLETE and path_is_live(p):
         path_handle_number(p, number, eliciting, from_.ecn, now_ns, c.context.limits.max_ack_delay_ns)

@@ -35,6 +35,7 @@ cdef void recovery_free(Recovery *r) noexcept nogil:
     r.base = r.next
     r.bytes_in_flight = 0
     r.eliciting_in_flight = 0
+    r.loss_time_ns = 0
 
 
 cdef void recovery_give_up_all(Recovery *r) noexcept nogil:

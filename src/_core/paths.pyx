@@ -162,7 +162,7 @@ cdef Path *begin_path(Conn *c, uint32_t id, const Endpoint *remote, const uint8_
 
 cdef Path *paths_accept(Conn *c, uint32_t id, const Datagrams *from_) noexcept nogil:
     """Take a path whose first packet was authentic; NULL: it is gone already, or its peer has to try again."""
-    if id < c.next_path[id & 1] or paths_live(c) >= c.max_paths or remote_cids_spare(&c.remote_cids, id) == NULL:
+    if id < c.next_path[id & 1] or (id & 1) == (0 if c.is_initiator else 1) or paths_live(c) >= c.max_paths or remote_cids_spare(&c.remote_cids, id) == NULL:
         return NULL
     return begin_path(c, id, &from_.remote, from_.local)
 
@@ -178,6 +178,7 @@ cdef int paths_abandon(Conn *c, Path *p, int reason) noexcept nogil:
     p.ack_now = False
     p.ack_deadline_ns = 0
     recovery_free(&p.recovery)
+    p.pending = 0
     if reason != PATH_REASON_PEER:
         p.pending = PATH_PENDING_ABANDON
         c.pending |= CONN_PENDING_PATHS
@@ -206,7 +207,9 @@ cdef int paths_tier(const Path *p) noexcept nogil:
     """Return how good a path is for data: 0 is best, TIER_UNUSABLE is not at all."""
     if p.state == PATH_ACTIVE:
         return 1 if p.is_standby or p.peer_standby else 0
-    return 2 if p.state == PATH_SUSPECT else TIER_UNUSABLE
+    if p.state == PATH_SUSPECT:
+        return 2
+    return TIER_UNUSABLE if path_is_live(p) else TIER_GONE
 
 
 cdef bint paths_is_faster(const Path *p, const Path *than) noexcept nogil:
@@ -247,11 +250,15 @@ cdef void paths_silent(Conn *c, Path *p) noexcept nogil:
     """Probes go unanswered: if another path is better, everything on its way goes there, and this one is only probed."""
     cdef uint32_t i
     for i in range(c.path_count):
-        if c.paths[i] != p and paths_tier(c.paths[i]) < 2 and path_input(p, PATH_IN_SILENT):
-            recovery_give_up_all(&p.recovery)
+        if c.paths[i] == p or paths_tier(c.paths[i]) >= 2:
+            continue
+        if path_input(p, PATH_IN_SILENT):
             paths_notify(c, p, PATH_EVENT_SUSPECT, PATH_REASON_SILENT)
             paths_prefer(c)
+        elif p.state != PATH_VALIDATING:
             return
+        recovery_give_up_all(&p.recovery)
+        return
 
 
 # --- where the peer is ---
@@ -344,6 +351,9 @@ cdef void prove(Conn *c, Path *p, const uint8_t *data, uint64_t now_ns) noexcept
         p.recovery.pto_count = 0
     if p.recovery.rtt.min_ns == 0 and tries == 1:
         recovery_seed_rtt(&p.recovery, now_ns - asked_ns)
+    if p.status_sequence and not was_moved:
+        p.pending |= PATH_PENDING_STATUS    # what was said before the peer knew the path had no effect
+        c.pending |= CONN_PENDING_PATHS
     paths_notify(c, p, PATH_EVENT_PROVEN, PATH_REASON_NONE)
     paths_prefer(c)
     conn_wake(c)
@@ -438,8 +448,24 @@ cdef uint64_t handle_status(Conn *c, const Frame *f) noexcept nogil:
 cdef uint64_t handle_abandon(Conn *c, const Frame *f) noexcept nogil:
     cdef Path *p = paths_find(c, f.path)
     if p == NULL:
-        return 0 if f.path < c.next_path[f.path & 1] + 2 * PATHS_AHEAD else CODE_PROTOCOL
+        return skip_path(c, <uint32_t>f.path)
     return 0 if paths_abandon(c, p, PATH_REASON_PEER) == 0 else CODE_PROTOCOL
+
+
+cdef uint64_t skip_path(Conn *c, uint32_t id) noexcept nogil:
+    """The peer has given up a path of which we know nothing (any more): nothing of it came through, or there was no room."""
+    cdef uint32_t i
+    if was_opened(c, id):
+        return 0
+    if (id & 1) == (0 if c.is_initiator else 1) or id >= c.next_path[id & 1] + 2 * PATHS_AHEAD:
+        return CODE_PROTOCOL
+    c.next_path[id & 1] = id + 2
+    for i in range(c.remote_cids.capacity):
+        if c.remote_cids.entries[i].path & 1 == id & 1 and c.remote_cids.entries[i].path <= id \
+                and paths_find(c, c.remote_cids.entries[i].path) == NULL:
+            c.remote_cids.entries[i].state = REMOTE_FREE
+    c.ids_changed = True
+    return 0
 
 
 # --- time ---
@@ -486,6 +512,17 @@ cdef void paths_handle_timeout(Conn *c, uint64_t now_ns) noexcept nogil:
                 path_input(p, PATH_IN_HEARD)    # it is the last: there is nothing to prefer
 
 
+cdef uint64_t paths_longest_pto_ns(const Conn *c) noexcept nogil:
+    """Return the probe time-out of the slowest path."""
+    cdef uint64_t longest = 0, of_path
+    cdef uint32_t i
+    for i in range(c.path_count):
+        of_path = recovery_pto_ns(&c.paths[i].recovery, c.peer_ack_delay_ns)
+        if of_path > longest:
+            longest = of_path
+    return longest
+
+
 cdef void paths_tidy(Conn *c, uint64_t now_ns) noexcept nogil:
     """Forget abandoned paths whose packets must have arrived by now; the peer has to know of their end before."""
     cdef Path *p
@@ -493,7 +530,7 @@ cdef void paths_tidy(Conn *c, uint64_t now_ns) noexcept nogil:
     while i < c.path_count:
         p = c.paths[i]
         if p.state == PATH_ABANDONED and p.until_ns == 0:
-            p.until_ns = now_ns + ABANDONED_PTOS * recovery_pto_ns(&c.path.recovery, c.peer_ack_delay_ns)
+            p.until_ns = now_ns + ABANDONED_PTOS * paths_longest_pto_ns(c)
         elif p.state == PATH_ABANDONED and p.until_ns <= now_ns and not p.pending and not p.awaits_abandon_ack:
             remove_path(c, i)
             continue

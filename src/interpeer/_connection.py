@@ -272,6 +272,8 @@ class Connection:
         to = Endpoint.parse(remote) if isinstance(remote, str) else remote
         from_ = ANY_ADDRESS if local is None else Endpoint(local, 1).to_core()[0]
         self._waiters.check_loop()
+        if not self._node._driver.can_reach(to):
+            raise errors.Unreachable(f"no way to {to}", (f"{to}: this node has no socket of that family",))
         path = await self._begin_path(to, from_)
         try:
             await self._waiters.wait(connection_handle.EVENT_PATH, lambda: self._path_state(path) != "validating")

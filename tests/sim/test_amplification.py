@@ -200,7 +200,7 @@ def translated(pair, port=7):
 
 
 @pytest.mark.row("N12")
-@pytest.mark.spec("HS-79")
+@pytest.mark.spec("HS-79", "PA-27")
 def test_an_address_that_has_proved_nothing_gets_probes_until_its_credit_is_used_up(sim):
     """And the peer's next packet is enough for another one, and so for everything."""
 

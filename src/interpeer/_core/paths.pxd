@@ -14,7 +14,8 @@ cdef enum:                          # results of paths_open
 
 cdef enum:
     PATH_SILENCE_NS = 30000000000   # a path that says nothing for so long is given up, if there is another
-    TIER_UNUSABLE = 3
+    TIER_UNUSABLE = 3               # not proven (again)
+    TIER_GONE = 4                   # abandoned: anything is better
 
 cdef Path *paths_add(Conn *c, uint32_t id, const Endpoint *remote, const uint8_t *local) noexcept nogil
 cdef Path *paths_find(const Conn *c, uint64_t id) noexcept nogil
@@ -34,6 +35,7 @@ cdef void paths_silent(Conn *c, Path *p) noexcept nogil
 cdef void paths_rotate_cid(Conn *c, Path *p) noexcept nogil
 cdef void paths_notify(Conn *c, const Path *p, int kind, int reason) noexcept nogil
 
+cdef uint64_t paths_longest_pto_ns(const Conn *c) noexcept nogil
 cdef uint64_t paths_deadline_ns(const Conn *c) noexcept nogil
 cdef void paths_handle_timeout(Conn *c, uint64_t now_ns) noexcept nogil
 cdef void paths_tidy(Conn *c, uint64_t now_ns) noexcept nogil

@@ -1,7 +1,8 @@
 """What holds in every simulated run: no node sends more to an address that has proved nothing than came from there.
 
 An address is proven to a node by a packet under keys, or a response to its own first message, that has really come from
-there. Before that, only the first messages of a call are free: the application has named whom to call.
+there. Before that, only the first messages of a call and the challenges of a path are free: the application has named where
+they go.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from interpeer.testing._errors import Amplified
 from interpeer.testing._packet import Packet
 
 _PROOFS = ("data", "response")
+_CHALLENGES, _CHALLENGE_BYTES = 6, 1200  # of one path
 
 
 @final
@@ -21,6 +23,7 @@ _PROOFS = ("data", "response")
 class _Account:
     received_bytes: int = 0
     sent_bytes: int = 0
+    challenges: int = 0
     is_proven: bool = False
 
 
@@ -57,6 +60,10 @@ class Audit:
             return
         if packet.kind == "init" and packet.core_target in self._called:
             return
+        if packet.kind == "data" and packet.core_target in self._called and len(packet.data) == _CHALLENGE_BYTES:
+            account.challenges += 1
+            if account.challenges <= _CHALLENGES:
+                return
         account.sent_bytes += len(packet.data)
         if account.sent_bytes > account.received_bytes and not self._has_failed:
             self._has_failed = True  # once is enough: what the run does to end may do it again
