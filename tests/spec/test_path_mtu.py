@@ -1,5 +1,7 @@
 """Chapter 15 of the specification: the path's MTU."""
 
+import itertools
+
 import pytest
 
 from interpeer._core.probe_pmtud import Search
@@ -101,7 +103,9 @@ def test_datagrams_that_do_not_fit_any_more_are_given_up_and_counted():
     arrived = []
     for _ in range(100):
         said = way.run(MS, is_writing=False)
-        arrived += [frame.data for frame in peer.frames([s for s in said if len(s.data) <= BASE]) if frame.kind == ref.DATAGRAM_LEN]
+        arrived += [
+            frame.data for frame in peer.frames([s for s in said if len(s.data) <= BASE]) if frame.kind == ref.DATAGRAM_LEN
+        ]
     assert arrived == [b"small"]
     assert way.size == BASE and handle.stats()["datagrams_queued"] == 0
     assert 0 < peer.node.counter("datagrams_too_large") < count
@@ -137,7 +141,7 @@ def test_one_probe_is_on_its_way_at_a_time(carries):
     way = Way(carries)
     times = [sent.at_ns for sent in way.probes(way.settle())]
     assert len(times) > 2
-    assert min(later - earlier for earlier, later in zip(times, times[1:], strict=False)) >= RTT_NS
+    assert min(later - earlier for earlier, later in itertools.pairwise(times)) >= RTT_NS
 
 
 @pytest.mark.spec("MT-6")
@@ -320,9 +324,9 @@ def test_a_black_hole_that_comes_back_makes_the_search_wait_twice_as_long():
         search.sent(number, now + SECOND)
         assert size == ETHERNET
         search.probe_acked(number)
-        for number in range(number + 1, number + 4):
-            search.lost(number, ETHERNET, number + 1)
-        number += 1
+        for lost in range(number + 1, number + 4):
+            search.lost(lost, ETHERNET, lost + 1)
+        number += 4
         assert search.state == "base"
     assert waits == [0, 0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 600, 600]
 
