@@ -52,6 +52,7 @@ cdef void answering_free(Answering *a) noexcept nogil:
         wipe(a.entries, a.capacity * sizeof(HalfOpen))
     free(a.entries)
     free(a.buckets)
+    free(a.seen)
     table_free(&a.by_mac1)
     table_free(&a.by_cid)
     answering_init(a, a.capacity, 0)
@@ -91,6 +92,26 @@ cdef bint answering_admits(Answering *a, const NodeKeys *k, const Endpoint *sour
         return False
     b.tokens -= 1
     return True
+
+
+cdef bint answering_has_seen(Answering *a, const NodeKeys *k, const Endpoint *source, uint64_t mac1) noexcept nogil:
+    """Tell whether this init has come from this address before, and remember it; later ones push it out in the end."""
+    cdef uint64_t sample[2]
+    cdef uint64_t hash
+    cdef uint32_t tag
+    cdef bint has_seen
+    if a.seen == NULL:
+        a.seen = <uint32_t *>calloc(SEEN_INITS, sizeof(uint32_t))
+        if a.seen == NULL:
+            return False
+    memcpy(sample, source.address, sizeof(sample))
+    sample[0] ^= mac1
+    sample[1] ^= source.port        # where an IPv4 address has zeros
+    hash = header_mask(k.cookie_secret, <const uint8_t *>sample)
+    tag = <uint32_t>(hash >> 32) | 1
+    has_seen = a.seen[hash % SEEN_INITS] == tag
+    a.seen[hash % SEEN_INITS] = tag
+    return has_seen
 
 
 # --- the table ---

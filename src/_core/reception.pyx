@@ -9,9 +9,9 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
 from interpeer._core.answer cimport (
-    HALF_ANSWERED, HALF_ASKING, HALF_OPEN_NS, HalfOpen, answering_admits, answering_forget_glare, answering_is_loaded,
-    half_open_add, half_open_answer, half_open_ask, half_open_find_id, half_open_find_init, half_open_find_peer,
-    half_open_parameters, half_open_remove, half_open_resume)
+    HALF_ANSWERED, HALF_ASKING, HALF_OPEN_NS, HalfOpen, answering_admits, answering_forget_glare, answering_has_seen,
+    answering_is_loaded, half_open_add, half_open_answer, half_open_ask, half_open_find_id, half_open_find_init,
+    half_open_find_peer, half_open_parameters, half_open_remove, half_open_resume)
 from interpeer._core.cids cimport LocalCid
 from interpeer._core.conn cimport (
     CLOSED_BY_REFUSAL, CLOSED_BY_RESET, CLOSED_BY_VERSION, CLOSED_LOCALLY, CLOSED_UNREACHABLE, CONN_DIALING,
@@ -120,7 +120,7 @@ cdef void handle_init(Registry *r, const uint8_t *p, uint32_t n, const Datagrams
         repeat_response(r, h, from_, now_ns)
         return
     if (answering_is_loaded(&r.answering) or not rate_has(&r.wasted, share_of(r, WASTED_PER_SECOND), now_ns)) \
-            and not r.seen and not admit_under_load(r, p, from_, now_ns):
+            and not r.seen and not admit_under_load(r, p, mac1, from_, now_ns):
         return
     result = read_init(&r.keys, p, &init)
     if result == HANDSHAKE_OPEN:
@@ -153,8 +153,12 @@ cdef bint is_expected_elsewhere(Registry *r, const InitMessage *init, int result
     return to >= 0 and registry_pass(r, to, from_, <uint8_t *>p, INIT_BYTES, INIT_BYTES, seen)
 
 
-cdef bint admit_under_load(Registry *r, const uint8_t *init, const Datagrams *from_, uint64_t now_ns) noexcept nogil:
-    """Ask for a cookie; who has one, let in at the rate of its prefix."""
+cdef bint admit_under_load(Registry *r, const uint8_t *init, uint64_t mac1, const Datagrams *from_,
+                           uint64_t now_ns) noexcept nogil:
+    """Ask for a cookie; who has one, let in at the rate of its prefix.
+
+    In a flood a stranger is asked when it repeats its init, as honest ones do and forged sources do not: to answer costs
+    four times as much as to look, and the time is that of the connections there are."""
     cdef uint8_t fresh[32]
     cdef uint8_t nonce[24]
     cdef Reply *reply
@@ -164,6 +168,10 @@ cdef bint admit_under_load(Registry *r, const uint8_t *init, const Datagrams *fr
     if init_has_mac2(&r.keys, init, &from_.remote, now_ns):
         if answering_admits(&r.answering, &r.keys, &from_.remote, now_ns):
             return True
+        r.context.counters.dropped_limited += 1
+        return False
+    if not rate_allows(&r.cookies, share_of(r, COOKIES_PER_SECOND), now_ns) \
+            and not answering_has_seen(&r.answering, &r.keys, &from_.remote, mac1):
         r.context.counters.dropped_limited += 1
         return False
     entropy_take(&r.context.entropy, nonce, XNONCE_BYTES)

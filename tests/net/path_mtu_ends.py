@@ -107,6 +107,10 @@ async def two_ends(mtu: int):
         other.process.wait()
 
 
+def route_to(address: str) -> str:
+    return subprocess.run(["ip", "route", "get", address], check=True, capture_output=True, text=True).stdout
+
+
 async def move(connection, count: int) -> int:
     """Send so many bytes; return how many have arrived."""
     async with asyncio.timeout(PATIENCE_S):
@@ -128,7 +132,7 @@ async def until(connection, low: int, high: int) -> int:
 
 async def jumbo(mtu: int = 9000) -> dict:
     """The whole of the link is used; the own interface's lower MTU is respected at once, and so is a black hole."""
-    async with two_ends(mtu) as (other, connection, node):
+    async with two_ends(mtu) as (_, connection, node):
         found = [await until(connection, 8900, 8972)]
         flow = asyncio.create_task(move(connection, 32 * PIECE))
         await asyncio.sleep(0)
@@ -163,7 +167,7 @@ async def forged() -> dict:
         for mtu in (68, 576, 1000):
             other.say(f"forge {near_port} {connection.path.remote.port} {mtu}")
             found.append(await until(connection, 1200, 1472))
-        route = subprocess.run(["ip", "route", "get", FAR], check=True, capture_output=True, text=True).stdout
+        route = route_to(FAR)
         arrived = await move(connection, 8 * PIECE)
         found.append(connection.stats().packet_bytes)
         return {"found": found, "arrived": arrived, "sent": 8 * PIECE, "route": route, "counters": node.counters()}

@@ -42,9 +42,7 @@ async def settle(sim, pair, ends):
         await sim.transfer(pair, 16 * ends[0].stats().packet_bytes, ends=ends)
 
 
-@pytest.mark.parametrize(
-    "mtu", [1228, 1229, 1280, 1420, 1492, 1500, 1501, 2000, 4352, 9000, 9001, 16_000, 32_768, 65_535]
-)
+@pytest.mark.parametrize("mtu", [1228, 1229, 1280, 1420, 1492, 1500, 1501, 2000, 4352, 9000, 9001, 16_000, 32_768, 65_535])
 def test_what_the_path_carries_is_found_and_used(sim, mtu):
     async def main():
         async with sim.pair(Link(delay_s=0.005, mtu_bytes=mtu)) as pair:

@@ -13,7 +13,13 @@ class Flow:
     """Let the node send all it can; acknowledge each packet a round trip after it was sent, but for those that are lost."""
 
     def __init__(
-        self, peer: Peer, rtt_ns: int, *, lose: Callable[[int], bool] = lambda number: False, step_ns: int = MS, ce: int = 0,
+        self,
+        peer: Peer,
+        rtt_ns: int,
+        *,
+        lose: Callable[[int], bool] = lambda number: False,
+        step_ns: int = MS,
+        ce: int = 0,
         write_bytes: int = WRITE_BYTES,
     ) -> None:
         self.peer, self.rtt_ns, self.lose, self.step_ns = peer, rtt_ns, lose, step_ns

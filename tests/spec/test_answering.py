@@ -236,6 +236,26 @@ def test_under_load_a_stranger_gets_a_cookie_and_nothing_else():
     assert node.counter("dropped_handshake") == 0
 
 
+@pytest.mark.spec("HS-86")
+@pytest.mark.row("H16")
+def test_in_a_flood_a_stranger_gets_a_cookie_when_it_repeats_its_init():
+    node = loaded()
+    init = Peer(node).init()
+    sources = [endpoint(f"10.{i >> 8}.{i & 255}.1", 5000) for i in range(2100)]
+    answers = [node.answers(init, source=source) for source in sources]
+    assert [len(said) for said in answers] == [1] * 2000 + [0] * 100
+    before = control.live_objects(node.engine)
+    for i in (2000, 2050, 2099):
+        ((answer,), nothing) = (
+            node.answers(init, source=sources[i]),
+            node.answers(init, source=(*sources[i][:1], sources[i][1] + 1, 0)),
+        )
+        assert answer[0] == ref.COOKIE and nothing == [], "from another port it is another's"
+    assert control.live_objects(node.engine) == before
+    node.now_ns += SECOND // 100
+    assert sum(len(node.answers(init, source=endpoint(f"11.0.{i}.1", 5000))) for i in range(30)) == 20
+
+
 @pytest.mark.spec("HS-47")
 def test_load_begins_with_256_entries():
     node = Node()

@@ -142,7 +142,13 @@ def test_cve_2023_36435_handshakes_that_fail_leave_nothing():
 @pytest.mark.row("H14")
 def test_cve_2023_46239_frames_in_any_order():
     """quic-go: frames of the handshake in an order that nobody expected ended the program."""
-    frames = [ref.ping(), ref.stream(0, b"data", fin=True), ref.datagram(b"message"), ref.max_data(1 << 41), ref.stop_sending(0, 1)]
+    frames = [
+        ref.ping(),
+        ref.stream(0, b"data", fin=True),
+        ref.datagram(b"message"),
+        ref.max_data(1 << 41),
+        ref.stop_sending(0, 1),
+    ]
     for order in itertools.permutations(frames):
         peer = Peer(Node())
         answered(peer)
@@ -272,7 +278,11 @@ def test_cve_2022_29190_things_of_no_length():
 @pytest.mark.parametrize("length", [1 << 30, (1 << 62) - 1])
 def test_ghsa_xqvc_92cf_94j4_lengths_that_nobody_can_mean(length):
     """py-libp2p: the length in front of a message was believed, and as much allocated."""
-    for head in (ref.numbers(ref.STREAM | ref.LEN, 0, length), ref.numbers(ref.DATAGRAM_LEN, length), ref.numbers(ref.CLOSE, 0, length)):
+    for head in (
+        ref.numbers(ref.STREAM | ref.LEN, 0, length),
+        ref.numbers(ref.DATAGRAM_LEN, length),
+        ref.numbers(ref.CLOSE, 0, length),
+    ):
         peer = connected()
         before = memory(peer.node)
         peer.send(head + bytes(100))

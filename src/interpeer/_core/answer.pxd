@@ -14,6 +14,7 @@ cdef enum:
     GATE_BUCKETS = 1024             # token buckets, by hash of the source's prefix
     GATE_RATE = 20                  # inits a second from one /24 or /64 under load
     GATE_BURST = 40
+    SEEN_INITS = 65536              # remembered in a flood, with 4 bytes each
     STORED_RESPONSE_BYTES = 208     # it has 193 with every parameter at its largest
 
 cdef enum:                          # states (docs/spec, chapter 4)
@@ -78,12 +79,14 @@ cdef struct Answering:              # the responder's side of an engine
     Table by_mac1
     Table by_cid
     Bucket *buckets                 # owned; allocated under the first load
+    uint32_t *seen                  # by hash: a tag of the init that was last left unanswered; owned; allocated in a flood
 
 cdef int half_input(HalfOpen *h, int event) noexcept nogil
 cdef void answering_init(Answering *a, uint32_t capacity, uint64_t secret) noexcept nogil
 cdef void answering_free(Answering *a) noexcept nogil
 cdef bint answering_is_loaded(const Answering *a) noexcept nogil
 cdef bint answering_admits(Answering *a, const NodeKeys *k, const Endpoint *source, uint64_t now_ns) noexcept nogil
+cdef bint answering_has_seen(Answering *a, const NodeKeys *k, const Endpoint *source, uint64_t mac1) noexcept nogil
 cdef HalfOpen *half_open_find_init(const Answering *a, uint64_t mac1) noexcept nogil
 cdef HalfOpen *half_open_find_cid(const Answering *a, uint64_t cid) noexcept nogil
 cdef HalfOpen *half_open_find_id(Answering *a, uint32_t id) noexcept nogil

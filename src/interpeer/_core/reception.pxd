@@ -8,6 +8,7 @@ from interpeer._core.slab cimport Datagrams, SendBatch
 cdef enum:
     RESETS_PER_SECOND = 100
     VERSIONS_PER_SECOND = 100
+    COOKIES_PER_SECOND = 2000       # to strangers who ask for the first time; who repeats an init is answered anyway
 
 cdef void reception_handle_message(Registry *r, const uint8_t *p, uint32_t n, const Datagrams *from_,
                                    uint64_t now_ns) noexcept nogil

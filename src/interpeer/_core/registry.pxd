@@ -66,6 +66,7 @@ cdef struct Registry:               # everything an engine holds
     uint32_t ask_count
     Rate resets
     Rate versions
+    Rate cookies
     Rate wasted                     # inits that were read and came to nothing
     Rate strays                     # packets of unknown connections that another shard may know
     Shards *shards                  # shared with the other engines of the node; NULL: there are none
