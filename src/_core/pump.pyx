@@ -17,7 +17,8 @@ from interpeer._core.shards cimport MAX_SHARDS, STEERING_STEPS, Step, steering_p
 from interpeer._core.slab cimport (
     Endpoint, endpoint_is_ipv4, recv_batch_free, recv_batch_init, send_batch_clear, send_batch_free, send_batch_init)
 from interpeer._core.udp cimport (
-    UDP_WOULD_BLOCK, UdpCounters, udp_adopt, udp_clock_ns, udp_close, udp_join, udp_local, udp_open, udp_recv, udp_send, udp_steer)
+    UDP_WOULD_BLOCK, UdpCounters, udp_adopt, udp_clock_ns, udp_close, udp_join, udp_local, udp_open, udp_recv,
+    udp_send, udp_steer)
 from interpeer._core.udp import words_of
 
 cdef extern from "platform.h" nogil:
