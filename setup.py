@@ -47,6 +47,7 @@ MODULES = (
     "protection",
     "rekey",
     "stream",
+    "trace",
     "answer",
     "conn",
     "compose",
@@ -58,6 +59,7 @@ MODULES = (
     "egress",
     "handshake",
     "ingress",
+    "tracing",
     "keys",
     "shards",
     "engine",
@@ -161,7 +163,7 @@ class SourceDistribution(sdist):
     def make_distribution(self) -> None:
         for name in ("run", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"):
             self.filelist.include(name)
-        for folder in (".ci", "benchmarks", "docs", "examples", "tests"):
+        for folder in (".ci", "benchmarks", "docs", "examples", "tests", "tools"):
             self.filelist.graft(folder)
         self.filelist.prune(str(BUNDLE))
         self.filelist.global_exclude("*.py[cod]")

@@ -367,7 +367,7 @@ cdef bint write_stream_data(Builder *b, Stream *s) noexcept nogil:
         b.at = write_varint(b.at, n)
     if not type & STREAM_LEN and b.at - b.start - HEADER_BYTES <= HEADROOM and c.scheduler != SCHEDULE_REDUNDANT:
         b.tail = send_buffer_own(&s.out, offset, n)
-        b.tail_bytes = n
+        b.tail_bytes = n if b.tail != NULL else 0
     if b.tail == NULL:
         stream_copy(s, offset, b.at, n)
         b.at += n

@@ -25,6 +25,7 @@ from interpeer._core.stream cimport (
     STREAM_EVENT_READABLE, STREAM_EVENT_WRITABLE, Stream, stream_clear, stream_finish, stream_has_data, stream_init,
     stream_is_over, stream_read, stream_readable, stream_reset, stream_stop)
 from interpeer._core.table cimport table_find, table_free, table_init, table_put, table_remove
+from interpeer._core.trace cimport TRACE_STATE, trace_event
 from interpeer._core.wire cimport (
     CODE_INTERNAL, CODE_STREAM_LIMIT, CODE_STREAM_STATE, HEADER_BYTES, MAX_REASON_BYTES, Parameters)
 
@@ -97,10 +98,13 @@ cdef uint8_t[5][8][2] TABLE = [
 
 cdef int conn_input(Conn *c, int event) noexcept nogil:
     """Move the machine and do what the table says. Return 0, or -1 and no change where it has NOT_ALLOWED."""
-    cdef uint8_t action = TABLE[c.state][event][1]
+    cdef uint8_t action = TABLE[c.state][event][1], before = c.state
     if TABLE[c.state][event][0] == NOT_ALLOWED:
         return -1
     c.state = TABLE[c.state][event][0]
+    if c.context.trace != NULL and c.trace_id and c.state != before:
+        trace_event(c.context.trace, c.trace_id, 0, TRACE_STATE, before, c.state, event, c.closed_by, c.close_code,
+                    c.close_is_app)
     if action == DO_OPEN:
         conn_notify(c, CONN_EVENT_OPEN)
     elif action == DO_CLOSE:

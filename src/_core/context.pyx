@@ -10,6 +10,7 @@ from interpeer._core.links cimport link_init
 from interpeer._core.loss cimport FrameRecord
 from interpeer._core.slab cimport pool_free, pool_init
 from interpeer._core.stream cimport Stream
+from interpeer._core.trace cimport trace_free
 
 cdef enum:                          # free blocks kept for the next use; more go back to the system
     KEEP_SMALL = 1024               # 4 MiB
@@ -34,6 +35,7 @@ cdef void context_free(Context *x) noexcept nogil:
     pool_free(&x.blocks.large)
     pool_free(&x.streams)
     pool_free(&x.records)
+    trace_free(x.trace)
     free(x.spare_packet)
     wipe(&x.entropy, sizeof(Entropy))
 

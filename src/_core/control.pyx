@@ -5,7 +5,7 @@ the engine sees the same batches as from the system calls.
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
-from cpython.bytes cimport PyBytes_AS_STRING
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from cpython.weakref cimport PyWeakref_NewRef
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
@@ -29,6 +29,7 @@ from interpeer._core.slab cimport (
     MAX_UDP_PAYLOAD, RECV_SLOTS, Datagrams, Endpoint, RecvBatch, SendBatch, recv_batch_free, recv_batch_init,
     send_batch_clear, send_batch_free, send_batch_init)
 from interpeer._core.table cimport table_init
+from interpeer._core.trace cimport Trace, TraceKey, TraceRecord, trace_is_ripe, trace_new
 from interpeer._core.wire cimport MAX_PROTOCOL_BYTES, read_u64
 
 ASK, CONNECTION, INCOMING, STREAM = EVENT_ASK, EVENT_CONNECTION, EVENT_INCOMING, EVENT_STREAM
@@ -318,6 +319,49 @@ def live_objects(Engine engine not None):
     engine.unlock()
     return {"small_blocks": small, "large_blocks": large, "streams": streams, "records": records,
             "connections": connections, "half_open": half_open, "timers": timers}
+
+
+# --- what the trace has seen ---
+
+def trace_start(Engine engine not None, bint with_records, bint with_keys):
+    """Switch the trace on: records of what happens, secrets for a key log, or both. Once for an engine, before it opens."""
+    cdef Trace *t
+    cdef bint is_taken
+    take_lock(engine)
+    is_taken = engine.registry.context.trace != NULL
+    t = NULL if is_taken else trace_new(with_records, with_keys)
+    if t != NULL:
+        engine.registry.context.trace = t
+    engine.unlock()
+    if is_taken:
+        raise RuntimeError("this engine has a trace already")
+    if t == NULL:
+        raise MemoryError
+
+
+def trace_take(Engine engine not None, bint only_if_ripe):
+    """Take what the trace has, perhaps only if it is much, or urgent, and otherwise nothing.
+
+    Return (records, secrets, records left out so far, secrets left out so far)."""
+    cdef Trace *t
+    cdef bytes records, keys
+    cdef uint64_t overflowed, keys_overflowed
+    take_lock(engine)
+    try:
+        t = engine.registry.context.trace
+        if t == NULL:
+            raise RuntimeError("this engine has no trace")
+        if only_if_ripe and not trace_is_ripe(t):
+            return b"", b"", t.overflowed, t.keys_overflowed
+        records = PyBytes_FromStringAndSize(<char *>t.records, t.count * sizeof(TraceRecord)) if t.count else b""
+        keys = PyBytes_FromStringAndSize(<char *>t.keys, t.key_count * sizeof(TraceKey)) if t.key_count else b""
+        if t.key_count:
+            wipe(t.keys, t.key_count * sizeof(TraceKey))
+        t.count = t.key_count = 0
+        overflowed, keys_overflowed = t.overflowed, t.keys_overflowed
+    finally:
+        engine.unlock()
+    return records, keys, overflowed, keys_overflowed
 
 
 # --- datagrams by hand ---

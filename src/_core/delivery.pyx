@@ -26,6 +26,7 @@ from interpeer._core.slab cimport Endpoint, pool_give
 from interpeer._core.stream cimport (
     PENDING_MAX_DATA, PENDING_RESET, PENDING_STOP, RECV_OPEN, SEND_IN_RESET_ACKED, SEND_RESETTING, Stream, send_input,
     stream_handle_acked, stream_handle_lost)
+from interpeer._core.tracing cimport tracing_lost, tracing_metrics
 
 cdef enum:
     PROBES = 2                      # packets sent for each probe time-out (RFC 9002, 6.2.4)
@@ -82,6 +83,8 @@ cdef void conn_on_lost(void *owner, uint64_t number, const SentPacket *p) noexce
     cdef Conn *c = <Conn *>path.conn
     cdef FrameRecord *record = p.more
     cdef FrameRecord *following
+    if c.context.trace != NULL and c.state == CONN_OPEN:
+        tracing_lost(c, path, number, p)
     requeue(c, p)
     while record != NULL:
         following = record.next
@@ -225,8 +228,9 @@ cdef void conn_handle_recovery_timeout(Conn *c, Path *p, uint64_t now_ns) noexce
     if outcome.lost_packets:
         conn_count_lost(c, p, outcome.lost_packets)
         path_handle_outcome(p, NULL, &outcome, p.recovery.bytes_in_flight, now_ns)
-        return
-    if p.recovery.loss_time_ns == 0 and outcome.lost_mtu_probes == 0:
+    elif p.recovery.loss_time_ns == 0 and outcome.lost_mtu_probes == 0:
         send_probes(c, p)
         if p.ecn_state == ECN_TESTING and p.recovery.pto_count >= ECN_BLACK_HOLE_PTOS:
             p.ecn_state = ECN_FAILED
+    if c.context.trace != NULL:
+        tracing_metrics(c, p)

@@ -30,6 +30,7 @@ from interpeer._core.protection cimport protect
 from interpeer._core.slab cimport (
     MAX_SEGMENTS, MAX_UDP_PAYLOAD, SEND_BATCH_BYTES, SEND_ENTRIES, SLOT_BYTES, Datagrams, Endpoint, SendBatch)
 from interpeer._core.stream cimport READER_PAUSE_NS
+from interpeer._core.tracing cimport tracing_sent
 from interpeer._core.wire cimport (
     BASE_DATAGRAM_BYTES, CHALLENGE_BYTES, CODE_INTERNAL, CODE_PROTOCOL, FRAME_CLOSE, FRAME_CLOSE_APP, FRAME_PADDING,
     FRAME_PATH_CHALLENGE, FRAME_PATH_RESPONSE, HEADER_BYTES, write_varint)
@@ -145,6 +146,8 @@ cdef void build_lone(Conn *c, Path *p, SendBatch *batch, uint8_t type, const uin
         return
     start[HEADER_BYTES] = type
     memcpy(start + HEADER_BYTES + 1, data, CHALLENGE_BYTES)
+    if c.context.trace != NULL:
+        tracing_sent(c, p, number, start + HEADER_BYTES, 1 + CHALLENGE_BYTES, 0)
     bytes = protect(&c.send, start, start + HEADER_BYTES, 1 + CHALLENGE_BYTES, p.remote_cid, p.id, number)
     if bytes < 0:
         conn_fail(c, CODE_INTERNAL, b"a packet cannot be sealed")
@@ -363,7 +366,10 @@ cdef int begin_packet(Builder *b, Conn *c, Path *p, SendBatch *batch, uint32_t m
 
 cdef int send_packet(Builder *b, SendBatch *batch, uint64_t number) noexcept nogil:
     """Seal what was composed, account for it, and enter it in the batch."""
-    cdef Py_ssize_t bytes = seal(b, number)
+    cdef Py_ssize_t bytes
+    if b.c.context.trace != NULL:
+        tracing_sent(b.c, b.path, number, b.start + HEADER_BYTES, b.at - b.start - HEADER_BYTES, b.tail_bytes)
+    bytes = seal(b, number)
     if bytes < 0:
         conn_fail(b.c, CODE_INTERNAL, b"a packet cannot be sealed")
         return -1
@@ -565,6 +571,8 @@ cdef int transmit_close(Conn *c, SendBatch *batch, uint64_t now_ns) noexcept nog
     if c.close_reason_bytes:        # otherwise it may be NULL
         memcpy(b.at, c.close_reason, c.close_reason_bytes)
     b.at += c.close_reason_bytes
+    if c.context.trace != NULL:
+        tracing_sent(c, p, number, b.start + HEADER_BYTES, b.at - b.start - HEADER_BYTES, 0)
     bytes = protect(&c.send, b.start, b.start + HEADER_BYTES, b.at - b.start - HEADER_BYTES, p.remote_cid, p.id, number)
     if bytes > 0:
         count_sent(p, <uint32_t>bytes)

@@ -39,6 +39,7 @@ from interpeer._core.slab cimport SEND_BATCH_BYTES, SEND_ENTRIES, Datagrams, End
 from interpeer._core.stream cimport Stream
 from interpeer._core.table cimport table_find
 from interpeer._core.timers cimport Timer, timer_set, timers_due, timers_next_ns
+from interpeer._core.trace cimport trace_is_ripe
 from interpeer._core.wire cimport CID_FLAG, HEADER_BYTES, MESSAGE_HEADER_BYTES, MESSAGE_INIT, MESSAGE_VERSIONS, read_u64
 
 cdef extern from "platform.h" nogil:
@@ -118,12 +119,17 @@ cdef class Engine:
         """Tell whether this is a copy in a forked child, where keys and packet numbers are not ours to use."""
         return self.generation != fork_generation
 
+    cdef void set_now(self, uint64_t now_ns) noexcept nogil:
+        self.now_ns = now_ns
+        if self.registry.context.trace != NULL:
+            self.registry.context.trace.now_ns = now_ns
+
     # --- what arrives ---
 
     cdef void handle_batch(self, RecvBatch *batch, uint64_t now_ns) noexcept nogil:
         """Take a batch of datagrams; each message may be several packets glued together by GRO."""
         cdef uint32_t i
-        self.now_ns = now_ns
+        self.set_now(now_ns)
         for i in range(batch.count):
             if self.registry.shards == NULL:
                 self.handle_run(&batch.slots[i], 0, batch.slots[i].bytes, now_ns)
@@ -168,7 +174,7 @@ cdef class Engine:
         cdef uint8_t *mail
         cdef Mail *m
         cdef uint32_t at = 0, used = shards_collect(r.shards, r.shard, &mail)
-        self.now_ns = now_ns
+        self.set_now(now_ns)
         while at < used:
             m = <Mail *>(mail + at)
             r.seen = m.seen
@@ -221,7 +227,7 @@ cdef class Engine:
         """Do whatever is due by now."""
         cdef Timer *timer
         cdef Conn *c
-        self.now_ns = now_ns
+        self.set_now(now_ns)
         answering_expire(&self.registry.answering, now_ns)
         timer = timers_due(&self.registry.timers, now_ns)
         while timer != NULL:
@@ -255,7 +261,7 @@ cdef class Engine:
         cdef Link *link
         cdef Conn *c
         cdef bint is_full
-        self.now_ns = now_ns
+        self.set_now(now_ns)
         self.is_kicked = False
         self.take_back()
         if self.transmit_replies(batch):
@@ -327,7 +333,8 @@ cdef class Engine:
     # --- events ---
 
     cdef bint has_events(self) noexcept nogil:
-        return first_link(&self.registry.context.eventful) != NULL or self.registry.ask_count
+        return first_link(&self.registry.context.eventful) != NULL or self.registry.ask_count \
+            or (self.registry.context.trace != NULL and trace_is_ripe(self.registry.context.trace))
 
     cdef int poll_events(self, Event *out, int room) noexcept nogil:
         """Write up to `room` events; return how many. Fewer than `room` means that there are no more."""

@@ -24,6 +24,7 @@ from interpeer._core.rekey cimport rekey_handle_epoch, rekey_note_use
 from interpeer._core.replay cimport replay_accept
 from interpeer._core.slab cimport Datagrams, Endpoint
 from interpeer._core.stream cimport SEND_FINISHING, SEND_OPEN, STREAM_OK, Stream, stream_handle_data, stream_handle_reset
+from interpeer._core.tracing cimport tracing_dropped, tracing_key_update, tracing_metrics, tracing_received
 from interpeer._core.wire cimport (
     CODE_AEAD_LIMIT, CODE_CONNECTION_ID, CODE_FINAL_SIZE, CODE_FLOW_CONTROL, CODE_FRAME_ENCODING, CODE_GAPS,
     CODE_INTERNAL, CODE_PROTOCOL, CODE_STREAM_LIMIT, CODE_STREAM_STATE, FRAME_ACK, FRAME_ACK_ECN, FRAME_CLOSE,
@@ -49,6 +50,8 @@ cdef int conn_handle_packet(Conn *c, uint32_t path, uint8_t *packet, uint32_t by
     if p != NULL and p.validation != NULL:
         paths_give_credit(p, &from_.remote, bytes)
     if n < 0:
+        if c.context.trace != NULL:
+            tracing_dropped(c, path, n, bytes)
         count_dropped(c, n)
         return <int>n
     if p == NULL:
@@ -60,6 +63,8 @@ cdef int conn_handle_packet(Conn *c, uint32_t path, uint8_t *packet, uint32_t by
         paths_give_credit(p, &from_.remote, bytes)
     elif number + 1 == p.window.next and not is_same_way(p, from_):
         paths_follow(c, p, from_, bytes)
+    if c.context.trace != NULL:
+        tracing_received(c, p, number, packet, bytes, n, from_.ecn)
     p.packets_received += 1
     p.bytes_received += bytes
     p.last_received_ns = now_ns
@@ -73,6 +78,8 @@ cdef int conn_handle_packet(Conn *c, uint32_t path, uint8_t *packet, uint32_t by
         if recv_keys_update(&c.recv) != 0:
             conn_fail(c, CODE_INTERNAL, b"out of memory")
             return 0
+        if c.context.trace != NULL:
+            tracing_key_update(c, False, c.recv.epoch)
         rekey_handle_epoch(&c.rekey, c.recv.epoch, now_ns)
         c.previous_until_ns = now_ns + PREVIOUS_KEY_PTOS * paths_longest_pto_ns(c)
     conn_wake(c)
@@ -256,6 +263,8 @@ cdef uint64_t handle_ack(Conn *c, Frame *f, uint64_t now_ns) noexcept nogil:
     path_handle_outcome(p, f, &outcome, in_flight, now_ns)
     if outcome.acked_bytes:
         p.pto_probes = 0
+    if c.context.trace != NULL:
+        tracing_metrics(c, p)
     return 0
 
 

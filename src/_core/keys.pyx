@@ -15,6 +15,7 @@ from interpeer._core.protection cimport send_keys_update
 from interpeer._core.rekey cimport (
     REKEY_ASKED, Rekey, rekey_answer, rekey_ask, rekey_handle_answer, rekey_handle_init, rekey_handle_timeout,
     rekey_has_message, rekey_is_turning, rekey_turn)
+from interpeer._core.tracing cimport tracing_key_update, tracing_recv_secret, tracing_send_secret
 from interpeer._core.wire cimport CODE_AEAD_LIMIT, CODE_INTERNAL, FRAME_REKEY, Frame
 
 
@@ -42,6 +43,8 @@ cdef void begin_epoch(Conn *c) noexcept nogil:
         p.epoch_confirmed = False
         paths_rotate_cid(c, p)
     c.context.counters.key_updates += 1
+    if c.context.trace != NULL:
+        tracing_key_update(c, True, c.send.epoch)
 
 
 cdef int keys_may_seal(Conn *c) noexcept nogil:
@@ -86,6 +89,8 @@ cdef void keys_advance(Conn *c, uint64_t now_ns) noexcept nogil:
             fail(c, rekey_ask(r, x.static_secret, x.static_public, c.peer_key, ephemeral, c.send.epoch, now_ns))
         else:
             fail(c, rekey_answer(r, x.static_secret, x.static_public, c.peer_key, ephemeral, &c.recv, c.send.epoch, now_ns))
+            if x.trace != NULL:
+                tracing_recv_secret(c)
         wipe(ephemeral, KEY_BYTES)
         c.pending |= CONN_PENDING_REKEY
     elif rekey_is_turning(r) and is_epoch_confirmed(c):
@@ -93,6 +98,8 @@ cdef void keys_advance(Conn *c, uint64_t now_ns) noexcept nogil:
             conn_fail(c, CODE_INTERNAL, b"out of memory")
             return
         begin_epoch(c)
+        if x.trace != NULL:
+            tracing_send_secret(c)
         c.pending |= CONN_PENDING_PING
 
 
@@ -100,7 +107,10 @@ cdef uint64_t keys_handle_frame(Conn *c, const Frame *f, uint64_t now_ns) noexce
     """Take a REKEY or its answer. Return 0, or the code of the rule that it breaks."""
     cdef uint64_t code
     if f.type != FRAME_REKEY:
-        return rekey_handle_answer(&c.rekey, f.value, f.data, &c.recv, now_ns)
+        code = rekey_handle_answer(&c.rekey, f.value, f.data, &c.recv, now_ns)
+        if c.context.trace != NULL:
+            tracing_recv_secret(c)
+        return code
     code = rekey_handle_init(&c.rekey, f.value, f.data, c.recv.epoch, now_ns)
     if code == 0 and rekey_has_message(&c.rekey):
         c.pending |= CONN_PENDING_REKEY     # it has asked again: our answer may be lost

@@ -28,6 +28,7 @@ from interpeer._core.path cimport (
     Validation, path_free, path_handle_challenge, path_handle_response, path_init, path_input, path_is_from,
     path_is_live, path_is_proven, path_start_validation)
 from interpeer._core.slab cimport Datagrams, Endpoint
+from interpeer._core.trace cimport TRACE_PATH, trace_event
 from interpeer._core.wire cimport (
     CID_BYTES, CID_FLAG, CODE_CONNECTION_ID, CODE_INTERNAL, CODE_PROTOCOL, FRAME_NEW_CONNECTION_ID,
     FRAME_PATH_CHALLENGE, FRAME_PATH_RESPONSE, FRAME_PATH_STATUS, FRAME_RETIRE_CONNECTION_ID, HEADER_BYTES, Frame,
@@ -97,6 +98,9 @@ cdef void paths_notify(Conn *c, const Path *p, int kind, int reason) noexcept no
     """Tell the application; what it has not taken in time is counted."""
     cdef PathEvents *e = c.path_events
     cdef PathEvent *event
+    if c.context.trace != NULL:
+        trace_event(c.context.trace, c.trace_id, p.id, TRACE_PATH, kind, reason, read_u64(p.remote.address),
+                    read_u64(p.remote.address + 8), p.remote.port, 0)
     if e == NULL:
         e = c.path_events = <PathEvents *>calloc(1, sizeof(PathEvents))
         if e == NULL:

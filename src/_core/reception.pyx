@@ -41,6 +41,7 @@ from interpeer._core.registry cimport (
 from interpeer._core.shards cimport shards_note_answer
 from interpeer._core.slab cimport SEND_BATCH_BYTES, SEND_ENTRIES, Datagrams, Endpoint, SendBatch
 from interpeer._core.table cimport table_find
+from interpeer._core.tracing cimport tracing_secrets
 from interpeer._core.wire cimport (
     CID_FLAG, CODE_BUSY, CODE_IDENTITY, CODE_NO_SUITE, CODE_PARAMETER, CODE_REFUSED, CODE_UNKNOWN_PROTOCOL,
     INIT_BYTES, MESSAGE_COOKIE, MESSAGE_INIT, MESSAGE_RESPONSE, MESSAGE_VERSIONS, RESET_BYTES, VERSION, Parameters,
@@ -371,6 +372,8 @@ cdef Conn *reception_handle_first_packet(Registry *r, HalfOpen *h, uint8_t *p, u
         conn_free(c)
         return NULL
     r.context.counters.connections_accepted += 1
+    if r.context.trace != NULL:
+        tracing_secrets(c, h.send_secret, h.recv_secret)
     half_open_remove(&r.answering, h)
     if own != NULL and own.state == CONN_DIALING:
         take_over(r, own, c)
@@ -561,6 +564,8 @@ cdef int open_session(Registry *r, Conn *c, Dial *d, const Parameters *theirs, c
         result = doubt(c, bytes)
     if result == 0:
         result = registry_add(r, c)
+    if result == 0 and r.context.trace != NULL:
+        tracing_secrets(c, send_secret, recv_secret)
     wipe(send_secret, KEY_BYTES)
     wipe(recv_secret, KEY_BYTES)
     if result != 0:

@@ -13,7 +13,7 @@ CORE = ROOT / "src/_core"
 PYTHON = ROOT / "src/interpeer"
 
 L0 = {"wire", "crypto", "replay", "timers", "slab", "rangeset", "table", "links", "controller"}
-L1 = {"noise", "loss", "stream", "datagram", "path", "pmtud", "buffer", "protection", "cids", "fec"}
+L1 = {"noise", "loss", "stream", "datagram", "path", "pmtud", "buffer", "protection", "cids", "fec", "trace"}
 L1 |= {"cc", "pacing", "cubic", "bbr", "bbr_model", "ledbat"}  # congestion control
 L2 = {
     "handshake",
@@ -29,6 +29,7 @@ L2 = {
     "egress",
     "rekey",
     "keys",
+    "tracing",
     "shards",
 }
 L3 = {"registry", "reception", "engine"}
@@ -42,13 +43,14 @@ SIDEWAYS: dict[str, set[str]] = {
     "dial": {"handshake"},
     "answer": {"handshake"},
     "conn": {"context", "rekey"},
-    "keys": {"conn", "context", "paths", "rekey"},
-    "delivery": {"conn"},
+    "tracing": {"conn"},
+    "keys": {"conn", "context", "paths", "rekey", "tracing"},
+    "delivery": {"conn", "tracing"},
     "paths": {"conn", "delivery"},
     "deadlines": {"conn", "delivery", "keys", "paths"},
-    "ingress": {"conn", "delivery", "keys", "paths", "rekey"},
+    "ingress": {"conn", "delivery", "keys", "paths", "rekey", "tracing"},
     "compose": {"conn", "context", "rekey"},
-    "egress": {"compose", "conn", "context", "keys", "paths"},
+    "egress": {"compose", "conn", "context", "keys", "paths", "tracing"},
     "reception": {"registry"},
     "engine": {"registry", "reception"},
     "connection_handle": {"entry", "stream_handle"},

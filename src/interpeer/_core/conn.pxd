@@ -122,6 +122,7 @@ cdef struct Conn:
     bint in_backlog                 # a peer opened it, and the application has not taken it yet
     uint8_t state
     uint8_t controller              # of congestion, on each of its paths
+    uint32_t trace_id               # its number in context.trace; 0: it has none
     bint is_initiator
     bint is_confirmed               # the peer has proved that it has the keys
     uint8_t peer_identity[32]       # Ed25519

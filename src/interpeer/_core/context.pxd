@@ -3,6 +3,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from interpeer._core.buffer cimport BlockPools
 from interpeer._core.links cimport Link
 from interpeer._core.slab cimport Pool
+from interpeer._core.trace cimport Trace
 
 cdef enum:
     ENTROPY_BYTES = 4096            # enough for the busiest turn: a handshake takes 100 bytes
@@ -88,6 +89,7 @@ cdef struct Context:                # what every connection of an engine shares
     uint32_t waiting                # connections with data that may not go yet
     Link eventful                   # connections with events for the application
     bint is_pressed                 # a queue of received datagrams is half full: let the application read first
+    Trace *trace                    # what is seen, for a log; owned; NULL: nobody looks
 
 cdef void context_init(Context *x) noexcept nogil
 cdef void context_free(Context *x) noexcept nogil

@@ -41,6 +41,7 @@ cdef class Engine:
     cdef void unlock(self) noexcept nogil
     cdef bint is_forked(self) noexcept nogil
 
+    cdef void set_now(self, uint64_t now_ns) noexcept nogil
     cdef void handle_batch(self, RecvBatch *batch, uint64_t now_ns) noexcept nogil
     cdef bint has_mail(self) noexcept nogil
     cdef void handle_mail(self, uint64_t now_ns) noexcept nogil
