@@ -36,7 +36,7 @@ autodoc_default_options = {"members": True}
 python_use_unqualified_type_names = True
 
 GIVEN = {
-    *(f"interpeer.{name}" for name in ("Connection", "Identity", "Path", "Stats", "Stream")),
+    *(f"interpeer.{name}" for name in ("ChannelStats", "Connection", "Identity", "Path", "PathStats", "Stats", "Stream")),
     *(f"interpeer.blocking.{name}" for name in ("Connection", "Stream")),
     *(f"interpeer.testing.{name}" for name in ("Host", "Packet", "SimLoop", "Wire", "WireStats")),
 }

@@ -12,6 +12,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromSt
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF, Py_XDECREF
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
 from interpeer.errors import DatagramTooLarge
@@ -30,7 +31,7 @@ from interpeer._core.paths cimport OPEN_NOT_NOW, OPEN_NO_ID, paths_may_open
 from interpeer._core.pmtud cimport pmtud_want
 from interpeer._core.registry cimport registry_leave_backlog
 from interpeer._core.slab cimport Endpoint
-from interpeer._core.stream cimport Stream
+from interpeer._core.stream cimport Stream, stream_readable
 from interpeer._core.stream_handle cimport wrap_stream
 from interpeer.errors import DatagramTooLarge
 
@@ -82,6 +83,30 @@ cdef uint64_t age_ns(const Conn *c) noexcept nogil:
     """Return how old the keys were that the last packet was under: the time since they were agreed."""
     cdef uint64_t last = c.last_received_ns if c.last_received_ns > c.last_sent_ns else c.last_sent_ns
     return last - c.rekey.fresh_ns if last > c.rekey.fresh_ns else 0
+
+
+cdef struct ChannelFigures:         # what channel_stats() tells of a stream
+    uint64_t id
+    uint64_t is_ours
+    uint64_t queued_bytes           # written and never sent
+    uint64_t unacked_bytes          # sent and not acknowledged
+    uint64_t readable_bytes         # received in order and not read
+    uint64_t bytes_sent
+    uint64_t bytes_received         # up to the highest
+    uint64_t send_limit
+    uint64_t recv_limit
+
+
+cdef void fill_channel(const Conn *c, const Stream *s, ChannelFigures *out) noexcept nogil:
+    out.id = s.id
+    out.is_ours = (s.id & 1) == (0 if c.is_initiator else 1)
+    out.queued_bytes = s.out.end - s.sent if s.out.end > s.sent else 0
+    out.unacked_bytes = s.sent - s.out.start if s.sent > s.out.start else 0
+    out.readable_bytes = stream_readable(s)
+    out.bytes_sent = s.sent
+    out.bytes_received = s.highest
+    out.send_limit = s.send_limit
+    out.recv_limit = s.recv_limit
 
 
 cdef object MADE_HERE = object()    # nobody else has it: a handle of nothing would be read all the same
@@ -218,23 +243,25 @@ cdef class ConnectionHandle:
         cdef Figures figures
         cdef Conn *c = self.enter()
         cdef Path *p = c.path
-        figures.rtt_ns = p.recovery.rtt.smoothed_ns
-        figures.min_rtt_ns = p.recovery.rtt.min_ns
-        figures.latest_rtt_ns = p.recovery.rtt.latest_ns
-        figures.rtt_variance_ns = p.recovery.rtt.variance_ns
-        figures.window_bytes = p.cc.window
-        figures.bytes_in_flight = p.recovery.bytes_in_flight
-        figures.controller = p.cc.kind
-        figures.congestion_events = p.cc.congestion_events
-        figures.pacing_bytes_per_s = <uint64_t>pacing_rate(&p.cc, p.recovery.rtt.smoothed_ns)
-        figures.packets_sent = p.packets_sent
-        figures.packets_received = p.packets_received
-        figures.packets_lost = p.packets_lost
-        figures.bytes_sent = p.bytes_sent
-        figures.bytes_received = p.bytes_received
-        figures.packet_bytes = p.packet_bytes
-        figures.ecn = p.ecn_state
-        figures.ecn_ce = p.ecn_ce
+        memset(&figures, 0, sizeof(Figures))
+        if p != NULL:                       # a call that is not answered has none
+            figures.rtt_ns = p.recovery.rtt.smoothed_ns
+            figures.min_rtt_ns = p.recovery.rtt.min_ns
+            figures.latest_rtt_ns = p.recovery.rtt.latest_ns
+            figures.rtt_variance_ns = p.recovery.rtt.variance_ns
+            figures.window_bytes = p.cc.window
+            figures.bytes_in_flight = p.recovery.bytes_in_flight
+            figures.controller = p.cc.kind
+            figures.congestion_events = p.cc.congestion_events
+            figures.pacing_bytes_per_s = <uint64_t>pacing_rate(&p.cc, p.recovery.rtt.smoothed_ns)
+            figures.packets_sent = p.packets_sent
+            figures.packets_received = p.packets_received
+            figures.packets_lost = p.packets_lost
+            figures.bytes_sent = p.bytes_sent
+            figures.bytes_received = p.bytes_received
+            figures.packet_bytes = p.packet_bytes
+            figures.ecn = p.ecn_state
+            figures.ecn_ce = p.ecn_ce
         figures.key_epoch = c.send.epoch
         figures.peer_key_epoch = c.recv.epoch
         figures.rekeys = c.rekey.count
@@ -249,6 +276,25 @@ cdef class ConnectionHandle:
         figures.datagrams_dropped = c.messages_in.dropped
         leave(self.engine)
         return figures                      # by name
+
+    def channel_stats(self):
+        """Return figures of each stream, in no order. Raises MemoryError."""
+        cdef ChannelFigures *figures
+        cdef Conn *c = self.enter()
+        cdef uint32_t i, n = 0, count = c.streams.count
+        figures = <ChannelFigures *>malloc(count * sizeof(ChannelFigures) + 1)
+        if figures != NULL:
+            for i in range(c.streams.capacity):
+                if c.streams.keys[i]:
+                    fill_channel(c, <Stream *>c.streams.values[i], &figures[n])
+                    n += 1
+        leave(self.engine)
+        if figures == NULL:
+            raise MemoryError
+        try:
+            return [figures[i] for i in range(n)]
+        finally:
+            free(figures)
 
     # --- verbs ---
 

@@ -8,6 +8,7 @@ from interpeer._core.conn cimport (
 from interpeer._core.connection_handle cimport ConnectionHandle
 from interpeer._core.control cimport read_endpoint
 from interpeer._core.entry cimport leave
+from interpeer._core.pacing cimport pacing_rate
 from interpeer._core.path cimport Path
 from interpeer._core.paths cimport paths_abandon, paths_find, paths_open, paths_prefer, paths_set_standby
 from interpeer._core.slab cimport Endpoint
@@ -37,8 +38,15 @@ cdef struct Figures:                # of one path
     uint64_t packets_lost
     uint64_t bytes_sent
     uint64_t bytes_received
+    uint64_t pto_count
+    uint64_t controller             # CONTROLLER_*
+    uint64_t pacing_bytes_per_s     # 0: there is no round trip to tell from yet
     uint64_t ecn
+    uint64_t ecn_sent               # packets marked
     uint64_t ecn_ce
+    uint64_t ecn_received_ect0
+    uint64_t ecn_received_ect1
+    uint64_t ecn_received_ce
 
 
 cdef tuple address_of(const Endpoint *e):
@@ -76,7 +84,14 @@ def paths(ConnectionHandle handle not None):
         figures[i].packets_lost = p.packets_lost
         figures[i].bytes_sent = p.bytes_sent
         figures[i].bytes_received = p.bytes_received
+        figures[i].pto_count = p.recovery.pto_count
+        figures[i].controller = p.cc.kind
+        figures[i].pacing_bytes_per_s = <uint64_t>pacing_rate(&p.cc, p.recovery.rtt.smoothed_ns)
         figures[i].ecn = p.ecn_state
+        figures[i].ecn_sent = p.ecn_sent
+        figures[i].ecn_received_ect0 = p.ecn_received[0]
+        figures[i].ecn_received_ect1 = p.ecn_received[1]
+        figures[i].ecn_received_ce = p.ecn_received[2]
         figures[i].ecn_ce = p.ecn_ce
     leave(handle.engine)
     return [{**figures[i], "remote": address_of(&remotes[i]), "local": <bytes>locals[i][:16]} for i in range(n)]

@@ -16,13 +16,14 @@ import logging as _logging
 from interpeer import blocking
 from interpeer._address import Address, Endpoint
 from interpeer._config import Config, Give
-from interpeer._connection import Connection, Stats
+from interpeer._connection import Connection
 from interpeer._events import ConnectFailed, Event, EventsDropped, PathChanged, PeerConnected, PeerDisconnected
 from interpeer._identity import Identity, PeerId
 from interpeer._node import Node
 from interpeer._path import Path
 from interpeer._run import run
 from interpeer._state import StateLockedError
+from interpeer._stats import ChannelStats, PathStats, Stats
 from interpeer._stream import Stream
 from interpeer._version import __version__
 from interpeer.errors import (
@@ -46,6 +47,7 @@ from interpeer.errors import (
 
 __all__ = [
     "Address",
+    "ChannelStats",
     "ClosedError",
     "Config",
     "ConnectFailed",
@@ -65,6 +67,7 @@ __all__ = [
     "Node",
     "Path",
     "PathChanged",
+    "PathStats",
     "PeerConnected",
     "PeerDisconnected",
     "PeerId",

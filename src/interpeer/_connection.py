@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, final
 
 from interpeer import errors
 from interpeer._address import Endpoint
-from interpeer._config import CONGESTION
 from interpeer._core import connection_handle, control, entry, path_handle
 from interpeer._identity import PeerId
 from interpeer._path import ANY_ADDRESS, Path, kind_of
+from interpeer._stats import Stats, make_stats
 from interpeer._stream import Stream, bytes_in
 from interpeer._waiting import Opening, Waiters
 
@@ -44,45 +43,6 @@ _CODES = {
     0x13: "there is no cipher in common",
     0x14: "the identity does not match its key",
 }
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Stats:
-    """Hold figures of a connection at one moment. Times are in seconds, sizes in bytes."""
-
-    rtt_s: float
-    min_rtt_s: float
-    latest_rtt_s: float
-    rtt_variance_s: float
-    window_bytes: int
-    bytes_in_flight: int
-    congestion: str
-    """The congestion controller, by name."""
-    congestion_events: int
-    pacing_bytes_per_s: int
-    packets_sent: int
-    packets_received: int
-    packets_lost: int
-    bytes_sent: int
-    bytes_received: int
-    packet_bytes: int
-    ecn: str
-    ecn_ce: int
-    key_epoch: int
-    peer_key_epoch: int
-    rekeys: int
-    """How often fresh keys were agreed on after the handshake."""
-    key_age_s: float
-    """Between the last agreement and the last packet."""
-    data_sent: int
-    data_limit: int
-    data_received: int
-    data_allowed: int
-    streams: int
-    datagrams_queued: int
-    datagrams_waiting: int
-    datagrams_dropped: int
 
 
 class _Streams:
@@ -167,18 +127,8 @@ class Connection:
         return {**names, _BY_SILENCE: "silence"}.get(closed[0], "network")
 
     def stats(self) -> Stats:
-        """Return figures of this moment; cheap, but not free."""
-        raw = self._handle.stats()
-        return Stats(
-            rtt_s=raw.pop("rtt_ns") / 1e9,
-            min_rtt_s=raw.pop("min_rtt_ns") / 1e9,
-            latest_rtt_s=raw.pop("latest_rtt_ns") / 1e9,
-            rtt_variance_s=raw.pop("rtt_variance_ns") / 1e9,
-            key_age_s=raw.pop("key_age_ns") / 1e9,
-            congestion=CONGESTION[raw.pop("controller")],
-            ecn=("testing", "capable", "failed")[raw.pop("ecn")],
-            **raw,
-        )
+        """Return figures of this moment, of the connection and of each path and channel; cheap, but not free."""
+        return make_stats(self._handle.stats(), path_handle.paths(self._handle), self._handle.channel_stats())
 
     def __repr__(self) -> str:
         return f"<Connection to {self.peer_id} for {self._protocol}>"

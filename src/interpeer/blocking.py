@@ -28,12 +28,12 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, final
 import interpeer
 from interpeer._address import Address, Endpoint
 from interpeer._config import Config, Give
-from interpeer._connection import Stats
 from interpeer._events import Event
 from interpeer._identity import Identity, PeerId
 from interpeer._node import DEFAULT_PROTOCOL, Allow, Target
 from interpeer._path import Path
 from interpeer._run import loop_factory
+from interpeer._stats import Stats
 from interpeer._stream import MAX_READ_BYTES
 from interpeer.errors import ClosedError, ForkedError, LocalError, NetworkError
 
