@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import final
 
 KIB, MIB = 1 << 10, 1 << 20
@@ -115,6 +116,14 @@ class Config:
     never uses more, and costs least; 0: one for each core that this process may use, up to 32."""
     spin_s: float = 0.0
     """How long to poll for the next packet before sleeping: lower latency for a busy core."""
+    qlog_dir: Path | str | None = None
+    """A folder for what happens on each connection, as qlog: numbers, no payload. None: that of the environment's
+    INTERPEER_QLOG or QLOGDIR, or none."""
+    qlog_max_bytes: int = 256 * MIB
+    """How large the qlog file of a connection may grow: a million packets, about; the rest is left out."""
+    key_log: Path | str | None = None
+    """A file to which the keys of every connection are added, for Wireshark. Whoever has it reads everything. None: that of
+    the environment's INTERPEER_KEYLOG, or none."""
 
     def __post_init__(self) -> None:
         _check(self)
@@ -224,6 +233,7 @@ def _check(settings: Config | Give) -> None:
             "float": is_number,
             "bool": isinstance(value, bool),
             "str": isinstance(value, str),
+            "Path": isinstance(value, str | Path) and bool(str(value)),
         }
         if not is_right.get(kind, isinstance(value, Iterable)):
             raise TypeError(f"{name} is {annotation}, not {value!r}")

@@ -24,6 +24,7 @@ from interpeer._events import ConnectFailed, Event, EventsDropped, PathChanged, 
 from interpeer._identity import Identity, PeerId
 from interpeer._path import KINDS, REASONS
 from interpeer._state import StateDirectory
+from interpeer._tracer import Tracer, make_tracers
 from interpeer._waiting import Opening, Waiters
 
 logger = logging.getLogger("interpeer")
@@ -138,6 +139,7 @@ class Node:
         self._events: collections.deque[Event] = collections.deque()
         self._events_dropped = 0
         self._engines = [engine.Engine()]
+        self._tracers: dict[engine.Engine, Tracer] = {}
         self._driver: Driver
         self._loop: asyncio.AbstractEventLoop
         self._waiters: Waiters
@@ -177,6 +179,8 @@ class Node:
         total = collections.Counter[str]()
         for core in self._engines:
             total.update(control.counters(core))
+        for tracer in self._tracers.values():
+            total.update(tracer.counters())
         return {**total, **self._driver.counters()}
 
     _is_open = False  # also of one that could not be made
@@ -205,6 +209,7 @@ class Node:
                 if len(self._engines) > 1:
                     control.share(self._engines)
                 self._driver = make_driver(self._engines, self._config, self._on_core_events, self._loop)
+            self._tracers = make_tracers(self._engines, self._config, self._loop, stack, is_simulated=self._host is not None)
             stack.callback(self._driver.close)
             await self._driver.open(self._listen)
             self._resources = stack.pop_all()
@@ -374,6 +379,8 @@ class Node:
                 self._on_incoming(event[1], event[2])
             else:
                 self._on_ask(core, event[1], PeerId._of_proved(event[2]))
+        if core in self._tracers:
+            self._tracers[core].collect(only_if_ripe=True)
 
     def _on_connection_events(self, handle: connection_handle.ConnectionHandle, events: int) -> None:
         connection: Connection | None = handle.owner

@@ -10,6 +10,7 @@
     --no-lan             INTERPEER_NO_LAN        lan = false      lan = true
     --give RATE          INTERPEER_GIVE          give             what `interpeer.Give` says
     --no-roles           INTERPEER_NO_ROLES      roles = false    roles = true
+    --qlog DIR           INTERPEER_QLOG          qlog             none: no qlog is written
 
 (1) the seed itself in base32, for containers; never a path, and never printed.
 config.toml is in $XDG_CONFIG_HOME/interpeer. The XDG directories default to ~/.config and ~/.local/state, on Windows to
@@ -57,6 +58,8 @@ class Settings:
     give: int | None = None
     """Bytes a second given to others; None: the library's default."""
     roles: bool = True
+    qlog: Path | None = None
+    """Where what happens on each connection is logged, or None."""
 
     def as_give(self) -> Give:
         """Return the caps as the library takes them."""
@@ -78,6 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--bootstrap", metavar="TICKET", action="append", help="a peer to join the overlay by (used once there is one)")
     add("--no-lan", action="store_true", default=None, help="do not look for peers in the local network (with the overlay)")
     add("--give", metavar="RATE", help="bytes a second given to other peers, such as 500k or 10M (with the overlay)")
+    add("--qlog", metavar="DIR", help="log what happens on each connection as qlog, a file each, in this folder")
     add("--no-roles", action="store_true", default=None, help="take no role for the network (with the overlay)")
 
 
@@ -96,13 +100,13 @@ def resolve(options: argparse.Namespace, environ: Mapping[str, str] = os.environ
 
 
 def _from_flags(options: argparse.Namespace) -> dict[str, Any]:
-    names = ("key", "listen", "timeout", "state", "network", "bootstrap", "give", "no_lan", "no_roles")
+    names = ("key", "listen", "timeout", "state", "network", "bootstrap", "give", "qlog", "no_lan", "no_roles")
     given = {name: getattr(options, name, None) for name in names}
     return _read({name: value for name, value in given.items() if value is not None}, lambda name: "--" + name.replace("_", "-"))
 
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
-    names = ("listen", "timeout", "state", "network", "bootstrap", "give", "no_lan", "no_roles")
+    names = ("listen", "timeout", "state", "network", "bootstrap", "give", "qlog", "no_lan", "no_roles")
     given: dict[str, Any] = {name: value for name in names if (value := environ.get(f"INTERPEER_{name.upper()}"))}
     if "bootstrap" in given:
         given["bootstrap"] = re.split(r"[\s,]+", given["bootstrap"].strip())
@@ -128,7 +132,7 @@ def _from_config(environ: Mapping[str, str]) -> dict[str, Any]:
         given = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise Misuse(f"{path} is not TOML: {error}") from None
-    known = ("key", "listen", "timeout", "state", "network", "bootstrap", "lan", "give", "roles")
+    known = ("key", "listen", "timeout", "state", "network", "bootstrap", "lan", "give", "roles", "qlog")
     if unknown := sorted(set(given) - set(known)):
         raise Misuse(f"{path} sets {unknown[0]!r}, which does not exist; there are {', '.join(known)}")
     return _read(given, lambda name: f"{name} in {path}")
@@ -232,6 +236,7 @@ _READERS: dict[str, Callable[[object], Any]] = {
     "lan": _boolean,
     "give": _rate,
     "roles": _boolean,
+    "qlog": _path,
 }
 
 
