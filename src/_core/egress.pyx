@@ -366,10 +366,7 @@ cdef int begin_packet(Builder *b, Conn *c, Path *p, SendBatch *batch, uint32_t m
 
 cdef int send_packet(Builder *b, SendBatch *batch, uint64_t number) noexcept nogil:
     """Seal what was composed, account for it, and enter it in the batch."""
-    cdef Py_ssize_t bytes
-    if b.c.context.trace != NULL:
-        tracing_sent(b.c, b.path, number, b.start + HEADER_BYTES, b.at - b.start - HEADER_BYTES, b.tail_bytes)
-    bytes = seal(b, number)
+    cdef Py_ssize_t bytes = seal(b, number)
     if bytes < 0:
         conn_fail(b.c, CODE_INTERNAL, b"a packet cannot be sealed")
         return -1
@@ -452,6 +449,8 @@ cdef Py_ssize_t seal(Builder *b, uint64_t number) noexcept nogil:
     cdef uint8_t *payload = b.start + HEADER_BYTES
     cdef size_t n = b.at - payload
     cdef Py_ssize_t bytes
+    if b.c.context.trace != NULL:
+        tracing_sent(b.c, p, number, payload, n, b.tail_bytes)
     if b.tail == NULL:
         return protect(&b.c.send, b.start, payload, n, p.remote_cid, p.id, number)
     memcpy(saved, b.tail - n, n)

@@ -50,8 +50,10 @@ def transfer(sim, folder, link=LINK, size=300_000, **settings):
         async with sim.pair(link, qlog_dir=folder, **settings) as pair:
             here, there = await pair.connect()
             await sim.transfer(pair, size, ends=(here, there))
-            here.send_datagram(b"one more")
-            await there.recv_datagram()
+            receiving = asyncio.create_task(there.recv_datagram())
+            while not receiving.done():  # the link may lose it
+                here.send_datagram(b"one more")
+                await asyncio.sleep(0.1)
             stats = here.stats()
             await here.close(5, "enough")
             await there.wait_closed()
