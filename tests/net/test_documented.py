@@ -40,7 +40,8 @@ def test_every_public_class_has_an_example_or_is_plain_data(root):
     }
     data = {
         *("ChannelStats", "ConnectFailed", "EventsDropped", "Give", "Path", "PathStats", "PeerConnected", "PeerDisconnected"),
-        "PathChanged", "Stats",
+        "PathChanged",
+        "Stats",
     }
     assert without <= data
 
