@@ -9,6 +9,7 @@ from interpeer._core.conn cimport (
 from interpeer._core.connection_handle cimport ConnectionHandle
 from interpeer._core.control cimport read_endpoint
 from interpeer._core.entry cimport leave
+from interpeer._core.pacing cimport pacing_rate
 from interpeer._core.path cimport Path
 from interpeer._core.paths cimport paths_abandon, paths_find, paths_open, paths_prefer, paths_set_standby
 from interpeer._core.slab cimport Endpoint

@@ -6,13 +6,12 @@ file with packets that are not.
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
-from interpeer._core.pacing cimport pacing_rate
 from interpeer._core.loss cimport PACKET_THRESHOLD, SentPacket, recovery_oldest
+from interpeer._core.pacing cimport pacing_rate
 from interpeer._core.trace cimport (
     PHASE_AVOIDANCE, PHASE_RECOVERY, PHASE_SLOW_START, TRACE_DROPPED, TRACE_KEY, TRACE_LOST, TRACE_METRICS,
     TRACE_RECEIVED, TRACE_SENT, TRACE_STARTED, Trace, TraceRecord, trace_add, trace_event, trace_key, trace_packet)
 from interpeer._core.wire cimport COUNTER_BITS, EPOCH_MASK, HEADER_BYTES, read_u64
-
 
 cdef void begin(Conn *c, const Path *p) noexcept nogil:
     """Number a connection, and note between whom it is."""

@@ -153,11 +153,11 @@ def _seconds(raw: dict[str, Any]) -> dict[str, Any]:
 def make_stats(raw: dict[str, Any], paths: list[dict[str, Any]], channels: list[dict[str, Any]]) -> Stats:
     """Name what the core has counted."""
     figures = _seconds(raw)
-    ecn, congestion = _ECN[int(figures.pop("ecn"))], CONGESTION[int(figures.pop("controller"))]
+    congestion, ecn = CONGESTION[int(figures.pop("controller"))], _ECN[int(figures.pop("ecn"))]
     return Stats(
         **figures,
-        ecn=ecn,
         congestion=congestion,
+        ecn=ecn,
         paths=tuple(_path(path) for path in sorted(paths, key=lambda path: int(path["id"]))),
         channels=tuple(_channel(channel) for channel in sorted(channels, key=lambda channel: int(channel["id"]))),
     )
