@@ -18,8 +18,8 @@ from interpeer._core.loss cimport (
     SENT_REKEY, SENT_STREAM, AckOutcome, FrameRecord, SentPacket, recovery_give_up, recovery_handle_timeout,
     recovery_oldest)
 from interpeer._core.path cimport (
-    ECN_FAILED, ECN_TESTING, PATH_PENDING_ABANDON, PATH_PENDING_STATUS, Path, path_follow_mtu, path_handle_ack_acked,
-    path_handle_outcome, path_is_from)
+    ECN_FAILED, ECN_TESTING, PATH_ACTIVE, PATH_PENDING_ABANDON, PATH_PENDING_STATUS, Path, path_follow_mtu,
+    path_handle_ack_acked, path_handle_outcome, path_is_from)
 from interpeer._core.pmtud cimport (
     pmtud_handle_acked, pmtud_handle_lost, pmtud_handle_probe_acked, pmtud_handle_probe_lost, pmtud_handle_refused)
 from interpeer._core.slab cimport Endpoint, pool_give
@@ -92,8 +92,9 @@ cdef void conn_on_lost(void *owner, uint64_t number, const SentPacket *p) noexce
         record = following
     if p.flags & SENT_MTU_PROBE:
         pmtud_handle_probe_lost(&path.mtu, number)
-    elif c.state == CONN_OPEN and pmtud_handle_lost(&path.mtu, number, p.bytes, path.recovery.next):
-        fall_back(c, path)
+    elif c.state == CONN_OPEN and path.state == PATH_ACTIVE \
+            and pmtud_handle_lost(&path.mtu, number, p.bytes, path.recovery.next):
+        fall_back(c, path)          # what is given up on a path that is silent tells nothing of sizes
 
 
 cdef void fall_back(Conn *c, Path *p) noexcept nogil:

@@ -33,7 +33,7 @@ from interpeer._core.stream cimport READER_PAUSE_NS
 from interpeer._core.tracing cimport tracing_sent
 from interpeer._core.wire cimport (
     BASE_DATAGRAM_BYTES, CHALLENGE_BYTES, CODE_INTERNAL, CODE_PROTOCOL, FRAME_CLOSE, FRAME_CLOSE_APP, FRAME_PADDING,
-    FRAME_PATH_CHALLENGE, FRAME_PATH_RESPONSE, HEADER_BYTES, write_varint)
+    FRAME_PATH_CHALLENGE, FRAME_PATH_RESPONSE, FRAME_PING, HEADER_BYTES, write_varint)
 
 cdef enum:
     CLOSE_PTOS = 3                  # closing lasts so many probe time-outs (RFC 9000, 10.2)
@@ -221,9 +221,10 @@ cdef bint probe_mtu(Conn *c, Path *p, SendBatch *batch, uint64_t now_ns) noexcep
     if begin_packet(&b, c, p, batch, size, now_ns) != 0:
         return True
     number = p.recovery.next - 1
-    compose_ping(&b)
+    b.at = write_varint(b.at, FRAME_PING)       # of its own: one that is pending has to arrive
     memset(b.at, FRAME_PADDING, b.end - b.at)
     b.at = b.end
+    b.is_eliciting = True
     bytes = seal(&b, number)
     if bytes < 0:
         conn_fail(c, CODE_INTERNAL, b"a packet cannot be sealed")

@@ -347,6 +347,7 @@ cdef const SentPacket *recovery_oldest(const Recovery *r) noexcept nogil:
     cdef const SentPacket *p
     for number in range(r.base, r.next):
         p = packet(r, number)
-        if p.flags & SENT_OUTSTANDING and (p.flags & ~<uint32_t>(SENT_OUTSTANDING | SENT_ELICITING | SENT_MTU_PROBE) or p.more != NULL):
+        if p.flags & SENT_OUTSTANDING \
+                and (p.flags & ~<uint32_t>(SENT_OUTSTANDING | SENT_ELICITING | SENT_MTU_PROBE) or p.more != NULL):
             return p
     return NULL

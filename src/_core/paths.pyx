@@ -27,7 +27,8 @@ from interpeer._core.path cimport (
     PATH_PENDING_ABANDON, PATH_PENDING_STATUS, PATH_SUSPECT, PATH_VALIDATING, RESPONSE_PROVES, RESPONSE_RETURNS, Path,
     Validation, path_free, path_handle_challenge, path_handle_response, path_init, path_input, path_is_from,
     path_is_live, path_is_proven, path_start_validation)
-from interpeer._core.slab cimport Datagrams, Endpoint
+from interpeer._core.pmtud cimport pmtud_init
+from interpeer._core.slab cimport Datagrams, Endpoint, endpoint_is_ipv4
 from interpeer._core.trace cimport TRACE_PATH, trace_event
 from interpeer._core.wire cimport (
     CID_BYTES, CID_FLAG, CODE_CONNECTION_ID, CODE_INTERNAL, CODE_PROTOCOL, FRAME_NEW_CONNECTION_ID,
@@ -350,6 +351,8 @@ cdef void prove(Conn *c, Path *p, const uint8_t *data, uint64_t now_ns) noexcept
     if was_moved:
         # what was lost on the way to the old address tells nothing about the new one (RFC 9000, 9.4)
         if is_elsewhere:
+            pmtud_init(&p.mtu, c.context.limits.packet_bytes, endpoint_is_ipv4(&p.remote))
+            conn_limit_path(c, p)
             cc_init(&p.cc, c.controller, p.packet_bytes)
         cc_forgive(&p.cc, now_ns)
         p.recovery.pto_count = 0
