@@ -10,7 +10,20 @@ from interpeer._core.probe_cc import Controller
 from interpeer._core.probe_transport import Recoverer
 from tests.models import wire
 from tests.models.pipe import (
-    BBR, BBR_LOSSY, CRUISE, DOWN, DRAIN, MS, PACKET, PROBE_RTT, REFILL, SECOND, STARTUP, UP, Pipe)  # fmt: skip
+    BBR,  # fmt: skip
+    BBR_LOSSY,
+    CRUISE,
+    DOWN,
+    DRAIN,
+    MS,
+    PACKET,
+    PROBE_RTT,
+    REFILL,
+    SECOND,
+    STARTUP,
+    UP,
+    Pipe,
+)
 
 STATES = (STARTUP, DRAIN, DOWN, CRUISE, REFILL, UP, PROBE_RTT)
 FULL, DRAINED, PROBE_DUE, REFILLED, PROBED, RTT_STALE, RTT_SEEN, RTT_SEEN_EARLY = range(8)
