@@ -5,7 +5,7 @@ keeping less in flight. What it learns is in bbr_model. The lossy variant is the
 it takes for congestion, and says so there.
 """
 
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint64_t
 
 from interpeer._core.bbr_model cimport (
     ACKS_INIT, ACKS_PROBE_FEEDBACK, ACKS_PROBE_STARTING, ACKS_PROBE_STOPPING, ACKS_REFILLING, BBR_CRUISE, BBR_DOWN,
@@ -176,7 +176,8 @@ cdef uint64_t target_inflight(const Congestion *c) noexcept nogil:
 
 cdef uint64_t inflight_with_headroom(const Congestion *c) noexcept nogil:
     """Return inflight_hi, less what is left to others."""
-    cdef uint64_t hi = c.state.bbr.inflight_hi, room = <uint64_t>(HEADROOM * hi), least = MIN_PIPE_PACKETS * <uint64_t>c.packet_bytes
+    cdef uint64_t hi = c.state.bbr.inflight_hi, room = <uint64_t>(HEADROOM * hi)
+    cdef uint64_t least = MIN_PIPE_PACKETS * <uint64_t>c.packet_bytes
     if hi == NO_BOUND:
         return NO_BOUND
     if room < c.packet_bytes:

@@ -209,7 +209,8 @@ def connect(Engine engine not None, bytes identity not None, list addresses not 
             int controller=-1):
     """Start calling a peer at up to 16 addresses ((16 bytes, port, scope) each); return its ConnectionHandle.
 
-    `controller` is the number of a congestion controller, -1: the node's. Raises ValueError for a key that cannot be dialled, for our own, and for no address at all."""
+    `controller` is the number of a congestion controller, -1: the node's. Raises ValueError for a key that
+    cannot be dialled, for our own, for no address at all, and for a number that no controller has."""
     cdef Endpoint candidates[16]
     cdef uint8_t peer_key[32]
     cdef ConnectionHandle handle = new_handle(engine)

@@ -5,7 +5,7 @@ rule closes the connection with the code of that rule. Nothing here is sent: han
 """
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.string cimport memcmp, memset
+from libc.string cimport memcmp
 
 from interpeer._core.conn cimport (
     CLOSED_BY_PEER, CLOSED_BY_PEER_ERROR, CONN_CLOSING, CONN_EVENT_DATAGRAM, CONN_EVENT_STREAM_ROOM,

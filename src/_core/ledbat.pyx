@@ -29,31 +29,30 @@ cdef void ledbat_on_start(Congestion *c) noexcept nogil:
 
 
 cdef void ledbat_on_ack(Congestion *c, const AckSample *s) noexcept nogil:
-    cdef Ledbat *l = &c.state.ledbat
+    cdef Ledbat *b = &c.state.ledbat
     cdef uint32_t base_us, waited_us
     if s.rtt_ns:
-        note_sample(l, <uint32_t>(s.rtt_ns // 1000 + 1), s.now_ns)
-    base_us = least_of(l.base_us, BASE_MINUTES)
+        note_sample(b, <uint32_t>(s.rtt_ns // 1000 + 1), s.now_ns)
+    base_us = least_of(b.base_us, BASE_MINUTES)
     if base_us == 0:
         return
-    waited_us = least_of(l.recent_us, RECENT_SAMPLES) - base_us
-    if l.phase == LEDBAT_SLOWDOWN:
-        if s.now_ns - l.phase_ns >= SLOWDOWN_ROUNDS * s.smoothed_rtt_ns:
-            l.phase = LEDBAT_RETURN
+    waited_us = least_of(b.recent_us, RECENT_SAMPLES) - base_us
+    if b.phase == LEDBAT_SLOWDOWN:
+        if s.now_ns - b.phase_ns >= SLOWDOWN_ROUNDS * s.smoothed_rtt_ns:
+            b.phase = LEDBAT_RETURN
         return
-    if l.slowdown_ns and s.now_ns >= l.slowdown_ns:
+    if b.slowdown_ns and s.now_ns >= b.slowdown_ns:
         slow_down(c, s.now_ns)
         return
     if is_in_recovery(c, s) or s.app_limited:
         return
-    if l.phase == LEDBAT_STEADY:
+    if b.phase == LEDBAT_STEADY:
         steer(c, s, base_us, waited_us)
     else:
         slow_start(c, s, base_us, waited_us)
 
 
 cdef void slow_start(Congestion *c, const AckSample *s, uint32_t base_us, uint32_t waited_us) noexcept nogil:
-    cdef Ledbat *l = &c.state.ledbat
     grow(c, gain_of(base_us) * s.acked_bytes)
     if c.window < c.threshold and waited_us <= SLOW_START_EXIT_US:
         return
@@ -62,13 +61,13 @@ cdef void slow_start(Congestion *c, const AckSample *s, uint32_t base_us, uint32
 
 cdef void enter_steady(Congestion *c, uint64_t now_ns) noexcept nogil:
     """Leave slow start: the first slowdown comes after two round trips, every later one when the last has paid off."""
-    cdef Ledbat *l = &c.state.ledbat
+    cdef Ledbat *b = &c.state.ledbat
     c.threshold = c.window
-    l.phase = LEDBAT_STEADY
-    if l.slowdown_start_ns:
-        l.slowdown_ns = now_ns + SLOWDOWN_SHARE * (now_ns - l.slowdown_start_ns)
+    b.phase = LEDBAT_STEADY
+    if b.slowdown_start_ns:
+        b.slowdown_ns = now_ns + SLOWDOWN_SHARE * (now_ns - b.slowdown_start_ns)
     else:
-        l.slowdown_ns = now_ns + SLOWDOWN_ROUNDS * 1000 * <uint64_t>least_of(l.recent_us, RECENT_SAMPLES)
+        b.slowdown_ns = now_ns + SLOWDOWN_ROUNDS * 1000 * <uint64_t>least_of(b.recent_us, RECENT_SAMPLES)
 
 
 cdef void steer(Congestion *c, const AckSample *s, uint32_t base_us, uint32_t waited_us) noexcept nogil:
@@ -89,53 +88,53 @@ cdef double gain_of(uint32_t base_us) noexcept nogil:
 
 cdef void grow(Congestion *c, double change) noexcept nogil:
     """Change the window; what is less than a byte is kept."""
-    cdef Ledbat *l = &c.state.ledbat
+    cdef Ledbat *b = &c.state.ledbat
     cdef uint64_t least = MINIMUM_WINDOW_PACKETS * <uint64_t>c.packet_bytes
-    cdef double window = c.window + l.growth + change
+    cdef double window = c.window + b.growth + change
     if window < least:
         window = least
     c.window = <uint64_t>window
-    l.growth = window - c.window
+    b.growth = window - c.window
 
 
 cdef void slow_down(Congestion *c, uint64_t now_ns) noexcept nogil:
-    cdef Ledbat *l = &c.state.ledbat
+    cdef Ledbat *b = &c.state.ledbat
     c.threshold = c.window
     c.window = SLOWDOWN_PACKETS * <uint64_t>c.packet_bytes
-    l.phase = LEDBAT_SLOWDOWN
-    l.phase_ns = now_ns
-    l.slowdown_start_ns = now_ns
-    l.slowdown_ns = 0
+    b.phase = LEDBAT_SLOWDOWN
+    b.phase_ns = now_ns
+    b.slowdown_start_ns = now_ns
+    b.slowdown_ns = 0
 
 
 cdef void ledbat_on_congestion(Congestion *c, uint64_t now_ns, int what) noexcept nogil:
-    cdef Ledbat *l = &c.state.ledbat
+    cdef Ledbat *b = &c.state.ledbat
     if what == CONGESTION_PERSISTENT:
         c.window = MINIMUM_WINDOW_PACKETS * <uint64_t>c.packet_bytes
-        l.phase = LEDBAT_RETURN
+        b.phase = LEDBAT_RETURN
         return
-    if l.phase == LEDBAT_SLOWDOWN:
+    if b.phase == LEDBAT_SLOWDOWN:
         return
     c.window //= 2
-    if l.phase != LEDBAT_STEADY:
+    if b.phase != LEDBAT_STEADY:
         enter_steady(c, now_ns)
     c.threshold = c.window
 
 
 # --- round trips ---
 
-cdef void note_sample(Ledbat *l, uint32_t rtt_us, uint64_t now_ns) noexcept nogil:
+cdef void note_sample(Ledbat *b, uint32_t rtt_us, uint64_t now_ns) noexcept nogil:
     """Remember the last samples, and the least one of each of the last ten minutes."""
-    l.recent_us[l.recent_at] = rtt_us
-    l.recent_at = (l.recent_at + 1) % RECENT_SAMPLES
-    if l.minute_ns == 0:
-        l.minute_ns = now_ns
-    elif now_ns - l.minute_ns >= MINUTE_NS:
-        l.minute_ns = now_ns
-        l.base_at = (l.base_at + 1) % BASE_MINUTES
-        l.base_us[l.base_at] = 0
-    if l.base_us[l.base_at] == 0 or rtt_us < l.base_us[l.base_at]:
-        l.base_us[l.base_at] = rtt_us
+    b.recent_us[b.recent_at] = rtt_us
+    b.recent_at = (b.recent_at + 1) % RECENT_SAMPLES
+    if b.minute_ns == 0:
+        b.minute_ns = now_ns
+    elif now_ns - b.minute_ns >= MINUTE_NS:
+        b.minute_ns = now_ns
+        b.base_at = (b.base_at + 1) % BASE_MINUTES
+        b.base_us[b.base_at] = 0
+    if b.base_us[b.base_at] == 0 or rtt_us < b.base_us[b.base_at]:
+        b.base_us[b.base_at] = rtt_us
 
 
 cdef uint32_t least_of(const uint32_t *samples, int n) noexcept nogil:
