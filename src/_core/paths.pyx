@@ -167,7 +167,8 @@ cdef Path *begin_path(Conn *c, uint32_t id, const Endpoint *remote, const uint8_
 
 cdef Path *paths_accept(Conn *c, uint32_t id, const Datagrams *from_) noexcept nogil:
     """Take a path whose first packet was authentic; NULL: it is gone already, or its peer has to try again."""
-    if id < c.next_path[id & 1] or (id & 1) == (0 if c.is_initiator else 1) or paths_live(c) >= c.max_paths or remote_cids_spare(&c.remote_cids, id) == NULL:
+    if id < c.next_path[id & 1] or (id & 1) == (0 if c.is_initiator else 1) \
+            or paths_live(c) >= c.max_paths or remote_cids_spare(&c.remote_cids, id) == NULL:
         return NULL
     return begin_path(c, id, &from_.remote, from_.local)
 

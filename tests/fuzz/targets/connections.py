@@ -17,7 +17,7 @@ from interpeer._core.stream_handle import StreamHandle
 from interpeer.errors import DatagramTooLarge
 from tests.fuzz.source import Source
 from tests.models import wire
-from tests.spec.peer import DELAY_NS, ELSEWHERE, NODES, PEER_AT, SECOND, Node, Peer
+from tests.spec.peer import DELAY_NS, ELSEWHERE, NODES, PEER_AT, SECOND, Endpoint, Node, Peer
 
 MAX_STEPS = 200
 
@@ -51,7 +51,7 @@ def recorded() -> tuple[bytes, bytes, bytes, bytes, int, int]:
     """Return init, response, both secrets, the id that the node takes for its own, and the peer's suite."""
     node = make_node()
     peer = Peer(node)
-    (init,) = [peer.init()]
+    init = peer.init(parameters=peer.parameters(MAX_PATHS=4))
     (response,) = node.answers(init)
     peer.read_response(response)
     return init, response, *peer.handshake.secrets(), int.from_bytes(peer.remote_cid), peer.suite
@@ -61,21 +61,27 @@ class Talk:
     """Both ends of the connection: the node's by its handle, the peer's by its keys."""
 
     def __init__(self) -> None:
-        init, response, send, receive, self.cid, suite = recorded()
+        init, response, send, receive, cid, suite = recorded()
+        self.ids = {0: cid}  # of each path the last that the node has told
         self.node = make_node()
         self.sealer, self.opener = Sealer(suite, send), Opener(suite, receive)
         self.numbers: list[int] = []  # of what the node has said
-        self.counter = 0
+        self.counters = [0] * 8
         self.streams: list[StreamHandle] = []
         assert self.node.answers(init) == [response]
         self.node.now_ns += 2 * DELAY_NS
         self.send(wire.write_frame(("ping",)))
         self.handle: ConnectionHandle = self.node.incoming()
 
-    def send(self, *frames: bytes) -> None:
+    @property
+    def cid(self) -> int:
+        return self.ids[0]
+
+    def send(self, *frames: bytes, path: int = 0, at: Endpoint = PEER_AT) -> None:
         """Say this as the peer, and hear what the node says to it."""
-        self.node.hear(self.sealer.protect(b"".join(frames)[:1400], self.cid, 0, self.counter))
-        self.counter += 1
+        packet = self.sealer.protect(b"".join(frames)[:1400], self.ids[path], path, self.counters[path])
+        self.node.hear(packet, source=at)
+        self.counters[path] += 1
         self.pass_time(0)
 
     def pass_time(self, ns: int) -> None:
@@ -85,7 +91,9 @@ class Talk:
                 payload, number, is_update = opened
                 if is_update:
                     self.opener.update()
-                wire.read_frames(payload)
+                for frame in wire.read_frames(payload)[0]:
+                    if frame[0] == "new_connection_id" and 0 < frame[1] < len(self.counters):
+                        self.ids[frame[1]] = int.from_bytes(frame[3])
                 self.numbers.append(number)
 
     def stream(self, source: Source) -> StreamHandle | None:
@@ -109,6 +117,20 @@ def say_frame(talk: Talk, source: Source) -> None:
         ("rekey", value & 3, bytes([stream]) * 96), ("rekey_answer", value & 3, bytes([stream]) * 48),
     )  # fmt: skip
     talk.send(wire.write_frame(frames[source.byte(len(frames))]))
+
+
+def say_path(talk: Talk, source: Source) -> None:
+    """Say something about paths, on one of them, from one address or another."""
+    path, sequence, eight = source.byte(6), source.byte(4), source.byte(4)
+    frames = (
+        ("new_connection_id", path, sequence, bytes([0x80, path, sequence]) + bytes(5), bytes([eight]) * 16),
+        ("retire_connection_id", path, sequence), ("path_abandon", path, 0), ("path_status", path, sequence, eight),
+        ("path_challenge", bytes([eight]) * 8), ("path_response", bytes([eight]) * 8), ("ping",),
+        ("ack", path, 0, [(0, eight)], None),
+    )  # fmt: skip
+    ids = sorted(talk.ids)
+    frame = wire.write_frame(frames[source.byte(len(frames))])
+    talk.send(frame, bytes(source.byte()), path=ids[source.byte(len(ids))], at=(PEER_AT, ELSEWHERE)[source.byte(2)])
 
 
 def say_payload(talk: Talk, source: Source) -> None:
@@ -231,6 +253,6 @@ def close(talk: Talk, source: Source) -> None:
 
 STEPS: tuple[Callable[[Talk, Source], None], ...] = (
     say_stream, say_stream, say_frame, say_payload, acknowledge, acknowledge, say_noise, open_stream, accept_stream, write,
-    lend, read, read, post, end, end, send_datagrams, receive_datagrams, want, pass_time, close,
+    lend, read, read, post, end, end, send_datagrams, receive_datagrams, want, pass_time, close, say_path,
 )  # fmt: skip
 """What a byte of the input does."""
