@@ -15,6 +15,7 @@ import logging as _logging
 
 from interpeer import blocking
 from interpeer._address import Address, Endpoint
+from interpeer._channel import Channel, ChannelOptions, ChannelStats, Dropped
 from interpeer._config import Config, Give
 from interpeer._connection import Connection, Stats
 from interpeer._events import ConnectFailed, Event, EventsDropped, PathChanged, PeerConnected, PeerDisconnected
@@ -26,6 +27,7 @@ from interpeer._state import StateLockedError
 from interpeer._stream import Stream
 from interpeer._version import __version__
 from interpeer.errors import (
+    ChannelClosed,
     ClosedError,
     ConnectionClosed,
     DatagramTooLarge,
@@ -33,6 +35,8 @@ from interpeer.errors import (
     IdentityFileError,
     InterpeerError,
     LocalError,
+    MessageLost,
+    MessageTooLarge,
     NetworkError,
     ProtocolError,
     Refused,
@@ -46,12 +50,17 @@ from interpeer.errors import (
 
 __all__ = [
     "Address",
+    "Channel",
+    "ChannelClosed",
+    "ChannelOptions",
+    "ChannelStats",
     "ClosedError",
     "Config",
     "ConnectFailed",
     "Connection",
     "ConnectionClosed",
     "DatagramTooLarge",
+    "Dropped",
     "Endpoint",
     "Event",
     "EventsDropped",
@@ -61,6 +70,8 @@ __all__ = [
     "IdentityFileError",
     "InterpeerError",
     "LocalError",
+    "MessageLost",
+    "MessageTooLarge",
     "NetworkError",
     "Node",
     "Path",
