@@ -109,9 +109,7 @@ def test_options_that_cannot_be_are_refused(run, options):
     run(main())
 
 
-def test_threads_use_channels(driver):
-    if driver != "asyncio":
-        pytest.skip("a node for threads brings its own loop")
+def test_threads_use_channels():
     with interpeer.blocking.Node() as a, interpeer.blocking.Node() as b, a.connect(b.address, timeout=20) as connection:
         accepted = b.accept(timeout=20)
         with connection.open_channel(deadline=5.0, timeout=20) as channel:
