@@ -241,7 +241,7 @@ def read_parameters(content: bytes) -> dict | None:
     try:
         while text.left:
             kind, value = text.varint(), Text(text.take(text.varint()))
-            if kind == 0 or kind > 0x0E:
+            if kind not in (*range(1, 0x0F), 0x10, 0x11):
                 continue
             require(kind not in seen)
             seen.add(kind)

@@ -218,7 +218,7 @@ def test_parameters_cut_anywhere_are_refused_or_end_between_two():
         found = probe_wire.read_parameters(written[:n])
         assert found == wire.read_parameters(written[:n])
         whole += found is not None
-    assert whole == 13  # of the thirteen parameters none, one, ..., twelve
+    assert whole == 15  # of the fifteen parameters none, one, ..., fourteen
 
 
 @pytest.mark.row("H21")
