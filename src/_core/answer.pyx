@@ -181,6 +181,8 @@ cdef HalfOpen *half_open_add(Answering *a, const InitMessage *init, const Datagr
     h.max_udp_payload = <uint16_t>(p.max_udp_payload if p.max_udp_payload <= 0xFFFF else 0xFFFF)
     h.receive_buffer = fit(p.receive_buffer)
     h.max_paths = <uint8_t>(p.max_paths if p.max_paths < 255 else 255)
+    h.max_channels = fit(p.max_channels)
+    h.max_message = fit(p.max_message)
     h.has_reset_token = p.has_reset_token
     memcpy(h.reset_token, p.reset_token, sizeof(h.reset_token))
     return h
@@ -202,6 +204,8 @@ cdef void half_open_parameters(const HalfOpen *h, Parameters *out) noexcept nogi
     out.max_udp_payload = h.max_udp_payload
     out.receive_buffer = h.receive_buffer
     out.max_paths = h.max_paths
+    out.max_channels = h.max_channels
+    out.max_message = h.max_message
     out.has_reset_token = h.has_reset_token
     memcpy(out.reset_token, h.reset_token, sizeof(out.reset_token))
 

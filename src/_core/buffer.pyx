@@ -237,9 +237,8 @@ cdef int recv_buffer_write(RecvBuffer *b, uint64_t offset, const uint8_t *data, 
     """Keep a fragment; what has been received before stays as it is. The caller has checked the window.
 
     Return BUFFER_OK, BUFFER_GAPS (nothing kept) or BUFFER_NO_MEMORY (the fragment counts as not received)."""
-    cdef uint64_t end = offset + n, blocks, at, stop
+    cdef uint64_t end = offset + n, at, stop
     cdef uint32_t i
-    cdef int result
     if n == 0 or end <= b.ready:
         return BUFFER_OK
     if offset < b.ready:
@@ -255,8 +254,7 @@ cdef int recv_buffer_write(RecvBuffer *b, uint64_t offset, const uint8_t *data, 
             return BUFFER_OK
         data += stop
         offset += stop
-    blocks = (end - 1) // SMALL_BLOCK - b.read // SMALL_BLOCK + 1
-    if blocks > b.slots and grow_slots(b, blocks) != BUFFER_OK:
+    if make_slots(b, end) != BUFFER_OK:
         return BUFFER_NO_MEMORY
     if b.beyond.count == 0 and offset == b.ready:
         if copy_in(b, offset, data, end - offset) != BUFFER_OK:
@@ -275,6 +273,18 @@ cdef int recv_buffer_write(RecvBuffer *b, uint64_t offset, const uint8_t *data, 
         if copy_in(b, at, data + (at - offset), stop - at) != BUFFER_OK:
             return BUFFER_NO_MEMORY
         at = stop
+    return note_received(b, offset, end)
+
+
+cdef int make_slots(RecvBuffer *b, uint64_t end) noexcept nogil:
+    """See that the ring has a slot for every block up to `end`."""
+    cdef uint64_t blocks = (end - 1) // SMALL_BLOCK - b.read // SMALL_BLOCK + 1
+    return grow_slots(b, blocks) if blocks > b.slots else BUFFER_OK
+
+
+cdef int note_received(RecvBuffer *b, uint64_t offset, uint64_t end) noexcept nogil:
+    """Count a range as received, which does not begin below `ready`."""
+    cdef int result
     if offset == b.ready:
         b.ready = end
     else:
@@ -331,3 +341,52 @@ cdef uint64_t recv_buffer_read(RecvBuffer *b, uint8_t *out, uint64_t n) noexcept
     if b.read == b.ready and b.beyond.count == 0 and b.slots > FIRST_SLOTS:
         drop_slots(b)
     return done
+
+
+# --- messages, which may be read out of order ---
+
+cdef bint recv_buffer_has(const RecvBuffer *b, uint64_t start, uint64_t end) noexcept nogil:
+    """Tell whether all of a range, which is not empty and not read, has been received."""
+    cdef uint32_t i
+    if end <= b.ready:
+        return True
+    i = ranges_search(&b.beyond, start)
+    return i < b.beyond.count and b.beyond.ranges[i].start <= start and end <= b.beyond.ranges[i].end
+
+
+cdef int recv_buffer_skip(RecvBuffer *b, uint64_t start, uint64_t end) noexcept nogil:
+    """Count a range as received that will never come, and keep no memory for it. Results as of recv_buffer_write."""
+    if start < b.ready:
+        start = b.ready
+    if start >= end:
+        return BUFFER_OK
+    if make_slots(b, end) != BUFFER_OK:
+        return BUFFER_NO_MEMORY
+    return note_received(b, start, end)
+
+
+cdef void recv_buffer_copy(const RecvBuffer *b, uint64_t offset, uint8_t *out, uint64_t n) noexcept nogil:
+    """Copy a range that has come and is not read; it stays. What was skipped reads as zeros."""
+    cdef uint64_t within, step
+    cdef const uint8_t *block
+    while n:
+        within = offset % SMALL_BLOCK
+        step = min_u64(SMALL_BLOCK - within, n)
+        block = b.blocks[(offset // SMALL_BLOCK) & (b.slots - 1)]
+        if block == NULL:
+            memset(out, 0, step)
+        else:
+            memmove(out, block + within, step)
+        offset += step
+        out += step
+        n -= step
+
+
+cdef void recv_buffer_change(RecvBuffer *b, uint64_t offset, const uint8_t *data, uint64_t n) noexcept nogil:
+    """Write over bytes that have come and are not read; not over what was skipped."""
+    cdef uint64_t i
+    cdef uint8_t *block
+    for i in range(offset, offset + n):
+        block = b.blocks[(i // SMALL_BLOCK) & (b.slots - 1)]
+        if block != NULL:
+            block[i % SMALL_BLOCK] = data[i - offset]

@@ -4,58 +4,42 @@ Egress decides that there is a packet, on which path and how large; here it is f
 its record, for when it is acknowledged or lost.
 """
 
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.string cimport memcpy, memset
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy
 
 from interpeer._core.buffer cimport HEADROOM, send_buffer_own
+from interpeer._core.builder cimport FRAME_ROOM, STREAM_ROOM, Builder, add_record, room, write_number
+from interpeer._core.channel_out cimport write_channel_control, write_messages
 from interpeer._core.cids cimport (
     LOCAL_SENT, LOCAL_UNSENT, REMOTE_RETIRED, REMOTE_RETIRING, LocalCid, RemoteCid, remote_cids_in_state)
 from interpeer._core.conn cimport (
-    CONN_EVENT_DATAGRAM_ROOM, CONN_PENDING_IDS, CONN_PENDING_MAX_DATA, CONN_PENDING_MAX_STREAMS, CONN_PENDING_PATHS,
-    CONN_PENDING_PING, CONN_PENDING_REKEY, SCHEDULE_REDUNDANT, Conn, conn_max_datagram, conn_notify)
+    CONN_EVENT_DATAGRAM_ROOM, CONN_PENDING_IDS, CONN_PENDING_MAX_CHANNELS, CONN_PENDING_MAX_DATA,
+    CONN_PENDING_MAX_STREAMS, CONN_PENDING_PATHS, CONN_PENDING_PING, CONN_PENDING_REKEY, SCHEDULE_REDUNDANT, Conn,
+    conn_has_data, conn_hold, conn_max_datagram, conn_notify, conn_queue_stream, conn_unqueue_stream)
 from interpeer._core.datagram cimport messages_next_bytes, messages_pop, messages_skip
 from interpeer._core.links cimport Link, first_link, is_linked, link_last, unlink
 from interpeer._core.loss cimport (
-    RECORD_MAX_STREAM_DATA, RECORD_NEW_CID, RECORD_PATH_ABANDON, RECORD_PATH_STATUS, RECORD_RESET_STREAM,
-    RECORD_RETIRE_CID, RECORD_STOP_SENDING, RECORD_STREAM, SENT_FIN, SENT_MAX_DATA, SENT_MAX_STREAMS,
-    SENT_OUTSTANDING, SENT_REKEY, SENT_STREAM, FrameRecord, recovery_pto_ns)
+    RECORD_MAX_CHANNELS, RECORD_MAX_STREAM_DATA, RECORD_NEW_CID, RECORD_PATH_ABANDON, RECORD_PATH_STATUS,
+    RECORD_RESET_STREAM, RECORD_RETIRE_CID, RECORD_STOP_SENDING, RECORD_STREAM, SENT_FIN, SENT_MAX_DATA,
+    SENT_MAX_STREAMS, SENT_OUTSTANDING, SENT_REKEY, SENT_STREAM, FrameRecord, recovery_pto_ns)
 from interpeer._core.path cimport (
     PATH_PENDING_ABANDON, PATH_PENDING_PING, PATH_PENDING_STATUS, Path, path_challenge_is_due, path_challenge_sent,
     path_is_live, path_write_ack)
 from interpeer._core.rekey cimport REKEY_ROOM, rekey_has_message, rekey_note_use, rekey_write
-from interpeer._core.slab cimport pool_give, pool_take
+from interpeer._core.slab cimport pool_give
 from interpeer._core.stream cimport (
     PENDING_ANNOUNCE, PENDING_MAX_DATA, PENDING_RESET, PENDING_STOP, Stream, stream_copy, stream_has_data,
     stream_mark_sent, stream_next, stream_raise_limit)
 from interpeer._core.wire cimport (
-    CHALLENGE_BYTES, CID_BYTES, CODE_NO_ERROR, FRAME_DATAGRAM, FRAME_DATAGRAM_LEN, FRAME_MAX_DATA, FRAME_MAX_STREAMS,
-    FRAME_MAX_STREAM_DATA, FRAME_NEW_CONNECTION_ID, FRAME_PATH_ABANDON, FRAME_PATH_CHALLENGE, FRAME_PATH_RESPONSE,
-    FRAME_PATH_STATUS, FRAME_PING, FRAME_RESET_STREAM, FRAME_RETIRE_CONNECTION_ID, FRAME_STOP_SENDING, FRAME_STREAM,
-    HEADER_BYTES, STREAM_FIN, STREAM_LEN, STREAM_OFF, varint_bytes, write_u64, write_varint)
+    CHALLENGE_BYTES, CID_BYTES, CODE_NO_ERROR, DEFAULT_PRIORITY, FRAME_DATAGRAM, FRAME_DATAGRAM_LEN,
+    FRAME_MAX_CHANNELS, FRAME_MAX_DATA, FRAME_MAX_STREAMS, FRAME_MAX_STREAM_DATA, FRAME_NEW_CONNECTION_ID,
+    FRAME_PATH_ABANDON, FRAME_PATH_CHALLENGE, FRAME_PATH_RESPONSE, FRAME_PATH_STATUS, FRAME_PING, FRAME_RESET_STREAM,
+    FRAME_RETIRE_CONNECTION_ID, FRAME_STOP_SENDING, FRAME_STREAM, HEADER_BYTES, PRIORITIES, STREAM_FIN, STREAM_LEN,
+    STREAM_OFF, varint_bytes, write_u64, write_varint)
 
 cdef enum:
     NEW_CID_ROOM = 41               # type, two varints, id and token
-    FRAME_ROOM = 25                 # the longest control frame: a type and three varints
-    STREAM_ROOM = 32                # less than this is not worth a STREAM frame
     STREAM_TURN_PACKETS = 16        # that a stream fills before the next one's turn; in one piece they cost less
-
-
-cdef inline size_t room(const Builder *b) noexcept nogil:
-    return b.end - b.at if b.tail == NULL else 0
-
-
-cdef FrameRecord *add_record(Builder *b, uint8_t kind, uint64_t stream) noexcept nogil:
-    """Remember a frame beyond the first STREAM frame, for when the packet is lost; NULL without memory."""
-    cdef FrameRecord *record = <FrameRecord *>pool_take(&b.c.context.records)
-    if record == NULL:
-        b.c.context.counters.no_memory += 1
-        return NULL
-    memset(record, 0, sizeof(FrameRecord))
-    record.kind = kind
-    record.stream = stream
-    record.next = b.sent.more
-    b.sent.more = record
-    return record
 
 
 cdef void compose_proof(Builder *b) noexcept nogil:
@@ -129,7 +113,7 @@ cdef void compose_frames(Builder *b) noexcept nogil:
     if c.pending:
         write_control(b)
     data = b.at
-    if c.messages_out.count and not (c.streams_first and is_linked(&c.sendable)):
+    if c.messages_out.count and not streams_go_first(c):
         c.streams_first = True
         write_datagrams(b)
         if c.context.limits.bundle:
@@ -145,9 +129,10 @@ cdef void compose_frames(Builder *b) noexcept nogil:
         compose_ping(b)
 
 
-cdef void write_number(Builder *b, uint64_t type, uint64_t value) noexcept nogil:
-    b.at = write_varint(write_varint(b.at, type), value)
-    b.is_eliciting = True
+cdef inline bint streams_go_first(const Conn *c) noexcept nogil:
+    """Tell whether streams fill the packet before datagrams, which have the default priority and take turns with its streams."""
+    cdef uint16_t more_urgent = c.sendable_classes & ((1 << DEFAULT_PRIORITY) - 1)
+    return is_linked(&c.urgent) or more_urgent or (c.streams_first and c.sendable_classes & (1 << DEFAULT_PRIORITY))
 
 
 cdef void write_control(Builder *b) noexcept nogil:
@@ -168,6 +153,9 @@ cdef void write_control(Builder *b) noexcept nogil:
         write_number(b, FRAME_MAX_STREAMS, c.peer_open_limit)
         b.sent.flags |= SENT_MAX_STREAMS
         c.pending &= ~CONN_PENDING_MAX_STREAMS
+    if c.pending & CONN_PENDING_MAX_CHANNELS and room(b) >= FRAME_ROOM and add_record(b, RECORD_MAX_CHANNELS, 0) != NULL:
+        write_number(b, FRAME_MAX_CHANNELS, c.channels.peer_open_limit)
+        c.pending &= ~CONN_PENDING_MAX_CHANNELS
 
 
 cdef void compose_ids(Builder *b) noexcept nogil:
@@ -267,29 +255,59 @@ cdef void write_datagrams(Builder *b) noexcept nogil:
 
 
 cdef void write_streams(Builder *b) noexcept nogil:
-    """Let the streams that wait fill the packet, in turn."""
+    """Let the streams that wait fill the packet: first their control frames, then data, class by class."""
     cdef Conn *c = b.c
-    cdef Link *link = first_link(&c.sendable)
-    cdef Link *last = c.sendable.prev
+    cdef Link *link = first_link(&c.urgent)
+    cdef Stream *s
+    cdef int priority = 0
+    while link != NULL and room(b) >= STREAM_ROOM:
+        s = <Stream *>link.owner
+        if s.channel != NULL:
+            write_channel_control(b, s)
+        else:
+            write_stream_control(b, s)
+        if s.pending & PENDING_ANNOUNCE and s.channel == NULL:
+            write_stream_data(b, s)  # which announces it
+        if s.pending:
+            return                  # the packet is full
+        unlink(&s.sendable)
+        if conn_has_data(s):
+            conn_queue_stream(c, s)
+        link = first_link(&c.urgent)
+    while priority < PRIORITIES and c.sendable_classes >> priority and room(b) >= STREAM_ROOM:
+        if c.sendable_classes >> priority & 1:
+            write_class(b, &c.sendable[priority])
+        priority += 1
+
+
+cdef void write_class(Builder *b, Link *list) noexcept nogil:
+    """Let the streams of one class fill the packet, in turn."""
+    cdef Conn *c = b.c
+    cdef Link *link = first_link(list)
+    cdef Link *last = list.prev
     cdef Link *following
     cdef Stream *s
     while link != NULL and room(b) >= STREAM_ROOM:
         s = <Stream *>link.owner
         following = link.next if link != last else NULL
+        if s.channel != NULL:
+            while write_messages(b, s):
+                pass
+        else:
+            while write_stream_data(b, s):
+                pass
         if s.pending:
-            write_stream_control(b, s)
-        while write_stream_data(b, s):
-            pass
-        if not s.pending and not stream_has_data(s):
-            unlink(&s.sendable)
+            pass                    # it was put among the urgent ones
+        elif not conn_has_data(s):
+            conn_unqueue_stream(c, s)
         elif room(b) >= STREAM_ROOM:
             # it is held back by the connection's limit: another may have something to send again
             unlink(&s.sendable)
-            link_last(&c.sendable, &s.sendable)
+            link_last(list, &s.sendable)
         elif c.stream_turn >= STREAM_TURN_PACKETS:
             c.stream_turn = 0
             unlink(&s.sendable)
-            link_last(&c.sendable, &s.sendable)
+            link_last(list, &s.sendable)
         else:
             c.stream_turn += 1
         link = following
@@ -305,7 +323,8 @@ cdef void write_stream_control(Builder *b, Stream *s) noexcept nogil:
         b.is_eliciting = True
         s.pending &= ~PENDING_ANNOUNCE
     if s.pending & PENDING_MAX_DATA and room(b) >= FRAME_ROOM and add_record(b, RECORD_MAX_STREAM_DATA, s.id) != NULL:
-        stream_raise_limit(s, b.now_ns, b.path.recovery.rtt.smoothed_ns, c.context.limits.max_stream_window)
+        if stream_raise_limit(s, b.now_ns, b.path.recovery.rtt.smoothed_ns, c.context.limits.max_stream_window):
+            conn_hold(c, s, 0)
         b.at = write_varint(write_varint(b.at, FRAME_MAX_STREAM_DATA), s.id)
         b.at = write_varint(b.at, s.recv_limit)
         b.is_eliciting = True
@@ -325,7 +344,15 @@ cdef void write_stream_control(Builder *b, Stream *s) noexcept nogil:
 cdef bint has_piece(const Conn *c, Stream *s) noexcept nogil:
     """Tell whether the stream has something that both its own limit and the connection's let go."""
     cdef uint64_t offset
-    return stream_has_data(s) and (stream_next(s, c.data_limit - c.data_sent, &offset) > 0 or offset == s.out.end)
+    return stream_has_data(s) and (stream_next(s, credit_of(c), &offset) > 0 or offset == s.out.end)
+
+
+cdef inline uint64_t credit_of(const Conn *c) noexcept nogil:
+    """Return how much the connection lets go that is new, but for what messages need that were begun."""
+    cdef uint64_t credit = c.data_limit - c.data_sent
+    if c.channels == NULL:
+        return credit
+    return credit - c.channels.reserved if credit > c.channels.reserved else 0
 
 
 cdef bint write_stream_data(Builder *b, Stream *s) noexcept nogil:
@@ -338,7 +365,7 @@ cdef bint write_stream_data(Builder *b, Stream *s) noexcept nogil:
     cdef FrameRecord *record = NULL
     if room(b) < STREAM_ROOM or not has_piece(c, s):
         return False
-    n = stream_next(s, c.data_limit - c.data_sent, &offset)
+    n = stream_next(s, credit_of(c), &offset)
     is_new = offset == s.sent
     header = 1 + varint_bytes(s.id) + (varint_bytes(offset) if offset else 0)
     if offset:

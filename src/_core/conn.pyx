@@ -10,10 +10,13 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, strlen
 
 from interpeer._core.buffer cimport BUFFER_OK, send_buffer_append, send_buffer_lend
+from interpeer._core.channel cimport (
+    Channel, channel_clear, channel_has_data, channel_init, channel_key, channel_of, channel_reset, channel_unsent)
 from interpeer._core.cids cimport CIDS_OK, REMOTE_USED, LocalCid, remote_cids_add, remote_cids_find, remote_cids_free
 from interpeer._core.context cimport Context
 from interpeer._core.datagram cimport messages_free, messages_init
-from interpeer._core.links cimport link_init, link_last, unlink
+from interpeer._core.inbox cimport channel_forget_received, channel_has_message
+from interpeer._core.links cimport is_linked, link_init, link_last, unlink
 from interpeer._core.loss cimport recovery_free
 from interpeer._core.path cimport LOCAL_RTT_NS, Path, path_follow_mtu, path_free, path_is_live
 from interpeer._core.pmtud cimport PMTUD_BUFFER_PACKETS, pmtud_limit
@@ -23,11 +26,11 @@ from interpeer._core.slab cimport MAX_UDP_PAYLOAD, pool_give, pool_take
 from interpeer._core.stream cimport (
     PENDING_ANNOUNCE, PENDING_MAX_DATA, RECV_OPEN, RECV_SIZE_KNOWN, SEND_FINISHING, SEND_OPEN, STREAM_EVENT_ACKED,
     STREAM_EVENT_READABLE, STREAM_EVENT_WRITABLE, Stream, stream_clear, stream_finish, stream_has_data, stream_init,
-    stream_is_over, stream_read, stream_readable, stream_reset, stream_stop)
+    stream_is_over, stream_read, stream_readable, stream_reset, stream_stop, stream_waiting)
 from interpeer._core.table cimport table_find, table_free, table_init, table_put, table_remove
 from interpeer._core.trace cimport TRACE_STATE, trace_event
 from interpeer._core.wire cimport (
-    CODE_INTERNAL, CODE_STREAM_LIMIT, CODE_STREAM_STATE, HEADER_BYTES, MAX_REASON_BYTES, Parameters)
+    CODE_INTERNAL, CODE_STREAM_LIMIT, CODE_STREAM_STATE, HEADER_BYTES, MAX_REASON_BYTES, PRIORITIES, Parameters)
 
 cdef enum:
     NOT_ALLOWED = 0xFF
@@ -123,6 +126,7 @@ cdef int conn_input(Conn *c, int event) noexcept nogil:
 cdef Conn *conn_new(Context *x) noexcept nogil:
     """Return a connection in CONN_DIALING that has no path and no keys yet, or NULL without memory."""
     cdef Conn *c = <Conn *>calloc(1, sizeof(Conn))
+    cdef int i
     if c == NULL:
         x.counters.no_memory += 1
         return NULL
@@ -132,7 +136,9 @@ cdef Conn *conn_new(Context *x) noexcept nogil:
     link_init(&c.eventful, c)
     link_init(&c.member, c)
     c.timer.owner = c
-    link_init(&c.sendable, NULL)
+    link_init(&c.urgent, NULL)
+    for i in range(PRIORITIES):
+        link_init(&c.sendable[i], NULL)
     link_init(&c.eventful_streams, NULL)
     table_init(&c.streams, 0)
     messages_init(&c.messages_out, x.limits.datagram_queue_bytes)
@@ -158,9 +164,9 @@ cdef void conn_free(Conn *c) noexcept nogil:
     free(c.path_events)
     for i in range(c.streams.capacity):
         if c.streams.keys[i]:
-            stream_clear(<Stream *>c.streams.values[i])
-            pool_give(&c.context.streams, c.streams.values[i])
+            free_stream(c, <Stream *>c.streams.values[i])
     table_free(&c.streams)
+    free(c.channels)
     messages_free(&c.messages_out)
     messages_free(&c.messages_in)
     send_keys_wipe(&c.send)
@@ -191,6 +197,8 @@ cdef int conn_start(Conn *c, int suite, const uint8_t *send_secret, const uint8_
     c.data_limit = peer.max_data
     c.first_stream_limit = peer.max_stream_data
     c.open_limit = peer.max_streams
+    c.channel_limit = peer.max_channels
+    c.max_message_peer = peer.max_message
     c.max_datagram_peer = peer.max_datagram
     c.peer_receive_buffer = peer.receive_buffer if peer.receive_buffer else DEFAULT_RECEIVE_BUFFER
     c.peer_ack_delay_ns = peer.max_ack_delay_us * 1000
@@ -237,9 +245,9 @@ cdef void stop_sending(Conn *c) noexcept nogil:
     for i in range(c.streams.capacity):
         if c.streams.keys[i]:
             s = <Stream *>c.streams.values[i]
-            unlink(&s.sendable)
+            conn_unqueue_stream(c, s)
             s.pending = 0
-            stream_reset(s, 0)
+            give_side_up(c, s, 0)
             s.pending = 0
             conn_notify_stream(c, s)
     conn_notify(c, CONN_EVENT_CLOSED)       # which wakes whoever waits for anything else, too
@@ -264,11 +272,11 @@ cdef void conn_notify_stream(Conn *c, Stream *s) noexcept nogil:
     cdef uint8_t events = 0
     if s.wanted == 0:
         return
-    if s.wanted & STREAM_EVENT_READABLE and (stream_readable(s) or s.in_.posted_filled >= s.read_mark or c.state > CONN_OPEN
+    if s.wanted & STREAM_EVENT_READABLE and (is_readable(s) or s.in_.posted_filled >= s.read_mark or c.state > CONN_OPEN
                                              or s.is_stopped
                                              or (s.recv_state != RECV_OPEN and s.recv_state != RECV_SIZE_KNOWN)):
         events |= STREAM_EVENT_READABLE     # what could not be posted, after a gap, has to be read to make room
-    if s.wanted & STREAM_EVENT_WRITABLE and (s.out.end - s.out.start <= conn_send_buffer(c) // 2
+    if s.wanted & STREAM_EVENT_WRITABLE and (stream_waiting(s) <= conn_send_buffer(c) // 2
                                              or s.send_state != SEND_OPEN):
         events |= STREAM_EVENT_WRITABLE
     if s.wanted & STREAM_EVENT_ACKED and (s.out.start >= s.acked_mark and s.send_state != SEND_FINISHING
@@ -279,6 +287,10 @@ cdef void conn_notify_stream(Conn *c, Stream *s) noexcept nogil:
         s.wanted &= ~events
         link_last(&c.eventful_streams, &s.eventful)
         link_last(&c.context.eventful, &c.eventful)
+
+
+cdef bint is_readable(Stream *s) noexcept nogil:
+    return channel_has_message(s) if s.channel != NULL else stream_readable(s) != 0
 
 
 cdef void conn_fail(Conn *c, uint64_t code, const char *reason) noexcept nogil:
@@ -377,9 +389,36 @@ cdef Stream *conn_accept_stream(Conn *c) noexcept nogil:
 
 cdef void conn_stream_changed(Conn *c, Stream *s) noexcept nogil:
     """Queue a stream that has something to send."""
-    if c.state == CONN_OPEN and (s.pending or stream_has_data(s)):
-        link_last(&c.sendable, &s.sendable)
+    if c.state == CONN_OPEN and (s.pending or conn_has_data(s)):
+        conn_queue_stream(c, s)
         conn_wake(c)
+
+
+cdef bint conn_has_data(const Stream *s) noexcept nogil:
+    """Tell whether a stream or channel has a piece to send, the connection's credit permitting."""
+    return channel_has_data(s) if s.channel != NULL else stream_has_data(s)
+
+
+cdef void conn_queue_stream(Conn *c, Stream *s) noexcept nogil:
+    """Put a stream at the end of its list: control frames go before all data, since others wait for what they allow."""
+    if s.pending and s.is_queued_for_data:
+        conn_unqueue_stream(c, s)
+    if is_linked(&s.sendable):
+        return
+    if s.pending:
+        link_last(&c.urgent, &s.sendable)
+        return
+    link_last(&c.sendable[s.priority], &s.sendable)
+    s.is_queued_for_data = True
+    c.sendable_classes |= <uint16_t>(1 << s.priority)
+
+
+cdef void conn_unqueue_stream(Conn *c, Stream *s) noexcept nogil:
+    unlink(&s.sendable)
+    if s.is_queued_for_data:
+        s.is_queued_for_data = False
+        if not is_linked(&c.sendable[s.priority]):
+            c.sendable_classes &= <uint16_t>~(1 << s.priority)
 
 
 cdef uint64_t conn_write_stream(Conn *c, Stream *s, const uint8_t *data, uint64_t n) noexcept nogil:
@@ -435,16 +474,31 @@ cdef void conn_settle_stream(Conn *c, Stream *s, uint8_t before) noexcept nogil:
 
 cdef void conn_reset_stream(Conn *c, Stream *s, uint64_t code) noexcept nogil:
     cdef uint8_t before = s.send_state
-    stream_reset(s, code)
+    give_side_up(c, s, code)
     conn_stream_changed(c, s)
     conn_settle_stream(c, s, before)
 
 
+cdef void give_side_up(Conn *c, Stream *s, uint64_t code) noexcept nogil:
+    if s.channel != NULL:
+        channel_reset(s, code)
+        conn_reserve(c, s)
+    else:
+        stream_reset(s, code)
+
+
 cdef void conn_stop_stream(Conn *c, Stream *s, uint64_t code) noexcept nogil:
-    conn_consumed(c, stream_stop(s, code, True))
+    stop_reading(c, s, code, True)
     conn_stream_changed(c, s)
     conn_notify_stream(c, s)
     conn_reap_stream(c, s)
+
+
+cdef void stop_reading(Conn *c, Stream *s, uint64_t code, bint at_once) noexcept nogil:
+    conn_hold(c, s, 0)
+    if s.channel != NULL:
+        channel_forget_received(s)
+    conn_consumed(c, stream_stop(s, code, at_once))
 
 
 cdef void conn_release_stream(Conn *c, Stream *s) noexcept nogil:
@@ -457,10 +511,10 @@ cdef void conn_release_stream(Conn *c, Stream *s) noexcept nogil:
     s.wanted = 0
     if c.state == CONN_OPEN:
         if s.send_state == SEND_OPEN and s.out.end:
-            stream_reset(s, 0)
+            give_side_up(c, s, 0)
         else:
             conn_finish_stream(c, s)
-        conn_consumed(c, stream_stop(s, 0, False))
+        stop_reading(c, s, 0, False)
         conn_stream_changed(c, s)
     conn_reap_stream(c, s)
 
@@ -469,26 +523,126 @@ cdef void conn_reap_stream(Conn *c, Stream *s) noexcept nogil:
     """Free a stream that is over on both sides and that the application has let go of."""
     if not s.is_released or not (stream_is_over(s) or c.state > CONN_OPEN):
         return
-    if (s.id & 1) != (0 if c.is_initiator else 1):
+    if s.channel != NULL and not channel_of(s).is_announced and c.state == CONN_OPEN:
+        return
+    conn_hold(c, s, 0)
+    if (s.id & 1) == (0 if c.is_initiator else 1):
+        pass
+    elif s.channel != NULL:
+        c.channels.peer_done += 1
+        if c.channels.peer_done + c.context.limits.max_channels - c.channels.peer_open_limit \
+                >= (c.context.limits.max_channels + 1) // 2:
+            c.pending |= CONN_PENDING_MAX_CHANNELS
+            conn_wake(c)
+    else:
         c.peer_done += 1
         if c.peer_done + c.context.limits.max_streams - c.peer_open_limit >= (c.context.limits.max_streams + 1) // 2:
             c.pending |= CONN_PENDING_MAX_STREAMS
             conn_wake(c)
     if c.last_stream == s:
         c.last_stream = NULL
-    unlink(&s.sendable)
+    conn_unqueue_stream(c, s)
     unlink(&s.eventful)
     table_remove(&c.streams, s.id + 1)
+    free_stream(c, s)
+
+
+cdef void free_stream(Conn *c, Stream *s) noexcept nogil:
+    if s.channel != NULL:
+        channel_clear(s)
+        conn_reserve(c, s)
+        c.channels.count -= 1
+        unlink(&channel_of(s).fresh_link)
+        pool_give(&c.context.channels, s.channel)
     stream_clear(s)
     pool_give(&c.context.streams, s)
+
+
+cdef void conn_hold(Conn *c, Stream *s, uint64_t n) noexcept nogil:
+    """Let the connection's window be larger by what a stream has received, or shall receive, that is not read meanwhile: its
+    reader is stuck, or waits for the rest of a large message. Otherwise a few such streams would stop all others."""
+    c.data_held += n - s.held
+    s.held = n
+    conn_consumed(c, 0)
+
+
+cdef void conn_received(Conn *c, uint64_t n) noexcept nogil:
+    """Count what came, as far as the greatest offsets moved."""
+    c.data_received += n
+    if c.data_consumed != c.data_eased:
+        conn_ease(c)
+
+
+cdef void conn_ease(Conn *c) noexcept nogil:
+    """When the connection's credit runs out though somebody reads, or waits for something to read: let the window be larger by
+    what lies unread, which is others' who do not."""
+    if c.data_allowed - c.data_received <= c.data_window // 4:
+        c.data_eased = c.data_consumed
+        c.data_backlog = c.data_received - c.data_consumed
+        conn_consumed(c, 0)
+
+
+cdef void conn_reserve(Conn *c, Stream *s) noexcept nogil:
+    """Keep credit for the rest of a message that was begun: one that waits half-way cannot be read, and frees nothing."""
+    cdef Channels *all = c.channels
+    cdef Channel *ch = channel_of(s)
+    cdef uint64_t rest = channel_unsent(s)
+    all.reserved += rest - ch.reserved
+    ch.reserved = rest
+    if rest and all.large == NULL and all.reserved > c.data_limit - c.data_sent:
+        all.large = s
+    elif rest == 0 and all.large == s:
+        all.large = NULL
+
+
+# --- channels: their numbers and lists; what they do is in `channels` ---
+
+cdef bint conn_make_channels(Conn *c) noexcept nogil:
+    """See that a connection has its Channels; False without memory."""
+    if c.channels == NULL:
+        c.channels = <Channels *>calloc(1, sizeof(Channels))
+        if c.channels == NULL:
+            c.context.counters.no_memory += 1
+            return False
+        c.channels.peer_open_limit = c.context.limits.max_channels
+        link_init(&c.channels.fresh, NULL)
+        link_init(&c.channels.dated, NULL)
+    return True
+
+
+cdef Stream *conn_add_channel(Conn *c, uint64_t id) noexcept nogil:
+    cdef Channel *ch = <Channel *>pool_take(&c.context.channels)
+    cdef Stream *s
+    if ch == NULL:
+        c.context.counters.no_memory += 1
+        return NULL
+    s = add_stream(c, channel_key(id))
+    if s == NULL:
+        pool_give(&c.context.channels, ch)
+        return NULL
+    channel_init(s, ch)
+    c.channels.count += 1
+    return s
 
 
 cdef void conn_consumed(Conn *c, uint64_t n) noexcept nogil:
     """Count bytes that the application has read or never will; the peer may send as many more."""
     c.data_consumed += n
-    if n and c.data_allowed - c.data_consumed <= c.data_window // 2:
+    if (n or c.data_held or c.data_backlog) and conn_data_is_due(c):
         c.pending |= CONN_PENDING_MAX_DATA
         conn_wake(c)
+
+
+cdef uint64_t conn_data_wanted(const Conn *c, uint64_t window) noexcept nogil:
+    """Return the limit that allows `window` beyond what is read and held, as far as one peer may make us keep."""
+    cdef uint64_t most = c.context.limits.max_connection_window
+    window += c.data_held if c.data_held > c.data_backlog else c.data_backlog
+    return c.data_consumed + (window if window < most else most)
+
+
+cdef bint conn_data_is_due(const Conn *c) noexcept nogil:
+    """Tell whether half of the connection's window is used up, and the limit can be raised."""
+    return c.data_allowed <= conn_data_wanted(c, c.data_window // 2) and c.data_allowed < conn_data_wanted(c, c.data_window)
 
 
 cdef uint64_t conn_send_buffer(const Conn *c) noexcept nogil:

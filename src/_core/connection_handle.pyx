@@ -15,12 +15,14 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
-from interpeer.errors import DatagramTooLarge
+from interpeer._core.channel_handle cimport read_capabilities, wrap_channel
+from interpeer._core.channel cimport Channel
+from interpeer._core.channels cimport conn_accept_channel, conn_next_channel, conn_open_channel
 from interpeer._core.conn cimport (
-    CLOSED_LOCALLY, CONN_EVENT_CLOSED, CONN_EVENT_DATAGRAM, CONN_EVENT_DATAGRAM_ROOM, CONN_EVENT_FLUSHED,
-    CONN_EVENT_IDS, CONN_EVENT_OPEN, CONN_EVENT_PATH, CONN_EVENT_STREAM, CONN_EVENT_STREAM_ROOM, CONN_IN_CLOSE,
-    CONN_OPEN, Conn, Handle, conn_accept_stream, conn_close_info, conn_input, conn_max_datagram, conn_open_stream,
-    conn_wake)
+    CLOSED_LOCALLY, CONN_EVENT_CHANNEL, CONN_EVENT_CHANNEL_ROOM, CONN_EVENT_CLOSED, CONN_EVENT_DATAGRAM,
+    CONN_EVENT_DATAGRAM_ROOM, CONN_EVENT_FLUSHED, CONN_EVENT_IDS, CONN_EVENT_OPEN, CONN_EVENT_PATH, CONN_EVENT_STREAM,
+    CONN_EVENT_STREAM_ROOM, CONN_IN_CLOSE, CONN_OPEN, Conn, Handle,
+    conn_accept_stream, conn_close_info, conn_input, conn_max_datagram, conn_open_stream, conn_wake)
 from interpeer._core.datagram cimport MESSAGES_OK, messages_next_bytes, messages_pop, messages_push
 from interpeer._core.dial cimport Candidate, Dial
 from interpeer._core.engine cimport Engine
@@ -33,6 +35,7 @@ from interpeer._core.registry cimport registry_leave_backlog
 from interpeer._core.slab cimport Endpoint
 from interpeer._core.stream cimport Stream, stream_readable
 from interpeer._core.stream_handle cimport wrap_stream
+from interpeer._core.wire cimport Capabilities
 from interpeer.errors import DatagramTooLarge
 
 # numbers for the layer above
@@ -45,6 +48,8 @@ EVENT_DATAGRAM_ROOM = CONN_EVENT_DATAGRAM_ROOM
 EVENT_FLUSHED = CONN_EVENT_FLUSHED
 EVENT_PATH = CONN_EVENT_PATH
 EVENT_IDS = CONN_EVENT_IDS
+EVENT_CHANNEL = CONN_EVENT_CHANNEL
+EVENT_CHANNEL_ROOM = CONN_EVENT_CHANNEL_ROOM
 
 
 cdef struct Figures:                # what stats() tells
@@ -74,6 +79,7 @@ cdef struct Figures:                # what stats() tells
     uint64_t data_received
     uint64_t data_allowed
     uint64_t streams
+    uint64_t open_channels
     uint64_t datagrams_queued
     uint64_t datagrams_waiting
     uint64_t datagrams_dropped
@@ -95,10 +101,14 @@ cdef struct ChannelFigures:         # what channel_stats() tells of a stream
     uint64_t bytes_received         # up to the highest
     uint64_t send_limit
     uint64_t recv_limit
+    uint64_t is_channel             # of messages; otherwise a stream
+    uint64_t priority
+    uint64_t dropped                # messages given up here
+    uint64_t late                   # of these, for their deadlines
 
 
 cdef void fill_channel(const Conn *c, const Stream *s, ChannelFigures *out) noexcept nogil:
-    out.id = s.id
+    out.id = s.id & ~(<uint64_t>1 << 61)
     out.is_ours = (s.id & 1) == (0 if c.is_initiator else 1)
     out.queued_bytes = s.out.end - s.sent if s.out.end > s.sent else 0
     out.unacked_bytes = s.sent - s.out.start if s.sent > s.out.start else 0
@@ -107,6 +117,10 @@ cdef void fill_channel(const Conn *c, const Stream *s, ChannelFigures *out) noex
     out.bytes_received = s.highest
     out.send_limit = s.send_limit
     out.recv_limit = s.recv_limit
+    out.is_channel = s.channel != NULL
+    out.priority = s.priority
+    out.dropped = (<const Channel *>s.channel).counters.dropped if s.channel != NULL else 0
+    out.late = (<const Channel *>s.channel).counters.late if s.channel != NULL else 0
 
 
 cdef object MADE_HERE = object()    # nobody else has it: a handle of nothing would be read all the same
@@ -270,7 +284,8 @@ cdef class ConnectionHandle:
         figures.data_limit = c.data_limit
         figures.data_received = c.data_received
         figures.data_allowed = c.data_allowed
-        figures.streams = c.streams.count
+        figures.open_channels = c.channels.count if c.channels != NULL else 0
+        figures.streams = c.streams.count - figures.open_channels
         figures.datagrams_queued = c.messages_out.count
         figures.datagrams_waiting = c.messages_in.count
         figures.datagrams_dropped = c.messages_in.dropped
@@ -324,6 +339,10 @@ cdef class ConnectionHandle:
             now |= CONN_EVENT_DATAGRAM_ROOM
         if events & CONN_EVENT_FLUSHED and c.finishing == 0:
             now |= CONN_EVENT_FLUSHED
+        if events & CONN_EVENT_CHANNEL and conn_next_channel(c) != NULL:
+            now |= CONN_EVENT_CHANNEL
+        if events & CONN_EVENT_CHANNEL_ROOM and (c.channels == NULL or c.channels.opened < c.channel_limit):
+            now |= CONN_EVENT_CHANNEL_ROOM
         if not now:
             c.wanted |= events
         leave(self.engine)
@@ -351,6 +370,32 @@ cdef class ConnectionHandle:
         cdef Stream *s = conn_accept_stream(c)
         leave(self.engine)
         return wrap_stream(self.engine, self, s) if s != NULL else None
+
+    @property
+    def max_message_bytes(self):
+        """Return how large a message the peer takes on a channel; 0 when it knows no channels."""
+        cdef Conn *c = self.enter()
+        cdef uint64_t most = c.max_message_peer if c.channel_limit else 0
+        leave(self.engine)
+        return most
+
+    def open_channel(self, tuple capabilities not None):
+        """Open a channel and announce it; None while the peer allows no more, or when the connection is not open."""
+        cdef Capabilities values
+        cdef Conn *c
+        cdef Stream *s
+        read_capabilities(capabilities, &values)
+        c = self.enter()
+        s = conn_open_channel(c, &values) if c.state == CONN_OPEN else NULL
+        leave(self.engine)
+        return wrap_channel(self.engine, self, s) if s != NULL else None
+
+    def accept_channel(self):
+        """Return the peer's next channel, or None."""
+        cdef Conn *c = self.enter()
+        cdef Stream *s = conn_accept_channel(c)
+        leave(self.engine)
+        return wrap_channel(self.engine, self, s) if s != NULL else None
 
     def send_datagram(self, data):
         """Queue a datagram; False when the queue is full or the connection is not open. Raise DatagramTooLarge."""

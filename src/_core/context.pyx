@@ -5,6 +5,7 @@ from libc.stdlib cimport free
 from libc.string cimport memcpy, memset
 
 from interpeer._core.buffer cimport LARGE_BLOCK, SMALL_BLOCK
+from interpeer._core.channel cimport Channel
 from interpeer._core.crypto cimport wipe
 from interpeer._core.links cimport link_init
 from interpeer._core.loss cimport FrameRecord
@@ -17,6 +18,7 @@ cdef enum:                          # free blocks kept for the next use; more go
     KEEP_LARGE = 64                 # 4 MiB
     KEEP_STREAMS = 256
     KEEP_RECORDS = 1024
+    KEEP_CHANNELS = 256
 
 
 cdef void context_init(Context *x) noexcept nogil:
@@ -25,6 +27,7 @@ cdef void context_init(Context *x) noexcept nogil:
     pool_init(&x.blocks.large, LARGE_BLOCK, KEEP_LARGE)
     pool_init(&x.streams, sizeof(Stream), KEEP_STREAMS)
     pool_init(&x.records, sizeof(FrameRecord), KEEP_RECORDS)
+    pool_init(&x.channels, sizeof(Channel), KEEP_CHANNELS)
     link_init(&x.ready, NULL)
     link_init(&x.eventful, NULL)
 
@@ -36,6 +39,7 @@ cdef void context_free(Context *x) noexcept nogil:
     pool_free(&x.streams)
     pool_free(&x.records)
     trace_free(x.trace)
+    pool_free(&x.channels)
     free(x.spare_packet)
     wipe(&x.entropy, sizeof(Entropy))
 

@@ -316,9 +316,11 @@ def live_objects(Engine engine not None):
     take_lock(engine)
     x = &engine.registry.context
     small, large, streams, records = x.blocks.small.live, x.blocks.large.live, x.streams.live, x.records.live
+    channels = x.channels.live
     connections, half_open, timers = engine.registry.connections, engine.registry.answering.count, engine.registry.timers.count
     engine.unlock()
     return {"small_blocks": small, "large_blocks": large, "streams": streams, "records": records,
+            "channels": channels,
             "connections": connections, "half_open": half_open, "timers": timers}
 
 

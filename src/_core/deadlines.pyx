@@ -7,6 +7,7 @@ asks after every turn, and keeps one timer for each connection.
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset
 
+from interpeer._core.channels cimport channels_expire
 from interpeer._core.conn cimport (
     CLOSED_BY_SILENCE, CONN_CLOSING, CONN_DRAINING, CONN_IN_DRAINED, CONN_IN_SILENCE, CONN_OPEN, CONN_PENDING_PATHS,
     Conn, conn_close_info, conn_input, conn_wake)
@@ -73,6 +74,8 @@ cdef uint64_t conn_deadline_ns(const Conn *c) noexcept nogil:
     for i in range(c.path_count):
         deadline = earlier(deadline, path_deadline_ns(c, c.paths[i]))
     deadline = earlier(deadline, c.rekey.deadline_ns)
+    if c.channels != NULL:
+        deadline = earlier(deadline, c.channels.due_ns)
     return earlier(deadline, c.previous_until_ns)
 
 
@@ -100,6 +103,7 @@ cdef void conn_handle_timeout(Conn *c, uint64_t now_ns) noexcept nogil:
     paths_handle_timeout(c, now_ns)
     for i in range(c.path_count):
         handle_path_timeout(c, c.paths[i], now_ns)
+    channels_expire(c, now_ns)
 
 
 cdef void handle_path_timeout(Conn *c, Path *p, uint64_t now_ns) noexcept nogil:

@@ -6,17 +6,21 @@ range of a stream that has been acknowledged meanwhile, or a limit that has been
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
+from interpeer._core.channels cimport (
+    conn_handle_channel_acked, conn_handle_dropped_acked, conn_handle_message_acked, conn_lose_piece,
+    conn_requeue_channel)
 from interpeer._core.cids cimport (
     LOCAL_SENT, LOCAL_UNSENT, REMOTE_FREE, REMOTE_RETIRED, REMOTE_RETIRING, LocalCid, RemoteCid, local_cid_find,
     remote_cids_find)
 from interpeer._core.conn cimport (
-    CONN_OPEN, CONN_PENDING_IDS, CONN_PENDING_MAX_DATA, CONN_PENDING_MAX_STREAMS, CONN_PENDING_PATHS,
-    CONN_PENDING_REKEY, Conn, conn_find_stream, conn_settle_stream, conn_stream_changed, conn_wake)
+    CONN_OPEN, CONN_PENDING_IDS, CONN_PENDING_MAX_CHANNELS, CONN_PENDING_MAX_DATA, CONN_PENDING_MAX_STREAMS,
+    CONN_PENDING_PATHS, CONN_PENDING_REKEY, Conn, conn_find_stream, conn_settle_stream, conn_stream_changed,
+    conn_wake)
 from interpeer._core.loss cimport (
-    RECORD_MAX_STREAM_DATA, RECORD_NEW_CID, RECORD_PATH_ABANDON, RECORD_PATH_STATUS, RECORD_RESET_STREAM,
-    RECORD_RETIRE_CID, RECORD_STOP_SENDING, RECORD_STREAM, SENT_FIN, SENT_MAX_DATA, SENT_MAX_STREAMS, SENT_MTU_PROBE,
-    SENT_REKEY, SENT_STREAM, AckOutcome, FrameRecord, SentPacket, recovery_give_up, recovery_handle_timeout,
-    recovery_oldest)
+    RECORD_CHANNEL, RECORD_DROPPED, RECORD_MAX_CHANNELS, RECORD_MAX_STREAM_DATA, RECORD_NEW_CID, RECORD_PATH_ABANDON,
+    RECORD_PATH_STATUS, RECORD_RESET_STREAM, RECORD_RETIRE_CID, RECORD_STOP_SENDING, RECORD_STREAM, SENT_FIN,
+    SENT_MAX_DATA, SENT_MAX_STREAMS, SENT_MTU_PROBE, SENT_REKEY, SENT_STREAM, AckOutcome, FrameRecord, SentPacket,
+    recovery_give_up, recovery_handle_timeout, recovery_oldest)
 from interpeer._core.path cimport (
     ECN_FAILED, ECN_TESTING, PATH_ACTIVE, PATH_PENDING_ABANDON, PATH_PENDING_STATUS, Path, path_follow_mtu,
     path_handle_ack_acked, path_handle_outcome, path_is_from)
@@ -57,6 +61,10 @@ cdef void conn_on_acked(void *owner, uint64_t number, const SentPacket *p) noexc
             retire_acked(c, record)
         elif record.kind == RECORD_PATH_ABANDON:
             abandon_acked(c, record.stream)
+        elif record.kind == RECORD_DROPPED:
+            dropped_acked(c, record)
+        elif record.kind == RECORD_CHANNEL:
+            channel_acked(c, record.stream)
         following = record.next
         pool_give(&c.context.records, record)
         record = following
@@ -65,10 +73,24 @@ cdef void conn_on_acked(void *owner, uint64_t number, const SentPacket *p) noexc
 cdef void stream_frame_acked(Conn *c, uint64_t id, uint64_t offset, uint64_t n, bint fin) noexcept nogil:
     cdef Stream *s = conn_find_stream(c, id)
     cdef uint8_t before
-    if s != NULL:
+    if s != NULL and s.channel != NULL:
+        conn_handle_message_acked(c, s, offset, n, fin)
+    elif s != NULL:
         before = s.send_state
         stream_handle_acked(s, offset, n, fin)
         conn_settle_stream(c, s, before)
+
+
+cdef void dropped_acked(Conn *c, const FrameRecord *record) noexcept nogil:
+    cdef Stream *s = conn_find_stream(c, record.stream)
+    if s != NULL:
+        conn_handle_dropped_acked(c, s, record.offset, record.bytes, record.fin)
+
+
+cdef void channel_acked(Conn *c, uint64_t id) noexcept nogil:
+    cdef Stream *s = conn_find_stream(c, id)
+    if s != NULL:
+        conn_handle_channel_acked(c, s)
 
 
 cdef void reset_acked(Conn *c, uint64_t id) noexcept nogil:
@@ -85,7 +107,7 @@ cdef void conn_on_lost(void *owner, uint64_t number, const SentPacket *p) noexce
     cdef FrameRecord *following
     if c.context.trace != NULL and c.state == CONN_OPEN:
         tracing_lost(c, path, number, p)
-    requeue(c, p)
+    requeue(c, p, True)
     while record != NULL:
         following = record.next
         pool_give(&c.context.records, record)
@@ -131,15 +153,15 @@ cdef void handle_refused_on(Conn *c, Path *p, uint32_t bytes) noexcept nogil:
         recovery_give_up(&p.recovery, probe)
 
 
-cdef void requeue(Conn *c, const SentPacket *p) noexcept nogil:
-    """See that everything a packet carried that still matters is sent again."""
+cdef void requeue(Conn *c, const SentPacket *p, bint is_lost) noexcept nogil:
+    """See that everything a packet carried that still matters is sent again: it `is_lost`, or may be."""
     cdef FrameRecord *record = p.more
     if c.state != CONN_OPEN:
         return
     if p.flags & SENT_STREAM:
-        requeue_frame(c, RECORD_STREAM, p.stream, p.offset, p.stream_bytes, (p.flags & SENT_FIN) != 0)
+        requeue_frame(c, RECORD_STREAM, p.stream, p.offset, p.stream_bytes, (p.flags & SENT_FIN) != 0, is_lost)
     while record != NULL:
-        requeue_frame(c, record.kind, record.stream, record.offset, record.bytes, record.fin)
+        requeue_frame(c, record.kind, record.stream, record.offset, record.bytes, record.fin, is_lost)
         record = record.next
     if p.flags & SENT_MAX_DATA:
         c.pending |= CONN_PENDING_MAX_DATA
@@ -187,13 +209,23 @@ cdef void requeue_path_frame(Conn *c, uint8_t kind, uint64_t path, uint64_t numb
             c.pending |= CONN_PENDING_PATHS
 
 
-cdef void requeue_frame(Conn *c, uint8_t kind, uint64_t id, uint64_t offset, uint64_t n, bint fin) noexcept nogil:
+cdef void requeue_frame(Conn *c, uint8_t kind, uint64_t id, uint64_t offset, uint64_t n, bint fin,
+                        bint is_lost) noexcept nogil:
     cdef Stream *s
-    if kind >= RECORD_NEW_CID:
+    if RECORD_NEW_CID <= kind <= RECORD_PATH_ABANDON:
         requeue_path_frame(c, kind, id, offset)
+        return
+    if kind == RECORD_MAX_CHANNELS:
+        c.pending |= CONN_PENDING_MAX_CHANNELS
         return
     s = conn_find_stream(c, id)
     if s == NULL:
+        return
+    if s.channel != NULL and kind == RECORD_STREAM:
+        conn_lose_piece(c, s, offset, n, fin, is_lost)
+        return
+    if kind == RECORD_CHANNEL or kind == RECORD_DROPPED:
+        conn_requeue_channel(c, s, kind, offset, <uint32_t>n, fin)
         return
     if kind == RECORD_STREAM:
         stream_handle_lost(s, offset, n, fin)
@@ -210,7 +242,7 @@ cdef void requeue_oldest(Conn *c, const Path *path) noexcept nogil:
     """Queue what the oldest packet in flight carried, so that a probe has something useful to say."""
     cdef const SentPacket *p = recovery_oldest(&path.recovery)
     if p != NULL:
-        requeue(c, p)
+        requeue(c, p, False)
 
 
 cdef void send_probes(Conn *c, Path *p) noexcept nogil:

@@ -9,14 +9,16 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport malloc
 from libc.string cimport memcpy, memset
 
+from interpeer._core.builder cimport Builder
 from interpeer._core.cc cimport cc_handle_sent
-from interpeer._core.compose cimport Builder, compose_ack, compose_copy, compose_frames, compose_ping, compose_proof
+from interpeer._core.channels cimport channels_count_deadlines, channels_raise_limit
+from interpeer._core.compose cimport compose_ack, compose_copy, compose_frames, compose_ping, compose_proof
 from interpeer._core.conn cimport (
     CLOSED_LOCALLY, CONN_CLOSING, CONN_DRAINING, CONN_OPEN, CONN_PENDING_CLOSE, CONN_PENDING_MAX_DATA,
-    CONN_PENDING_MAX_STREAMS, SCHEDULE_AGGREGATE, SCHEDULE_REDUNDANT, Conn, conn_fail, conn_set_waiting)
+    CONN_PENDING_MAX_STREAMS, SCHEDULE_AGGREGATE, SCHEDULE_REDUNDANT, Conn, conn_data_is_due, conn_data_wanted,
+    conn_fail, conn_has_sendable, conn_set_waiting)
 from interpeer._core.context cimport entropy_take
 from interpeer._core.keys cimport keys_drive, keys_may_seal
-from interpeer._core.links cimport is_linked
 from interpeer._core.loss cimport (
     SENT_ELICITING, SENT_MTU_PROBE, SentPacket, recovery_add, recovery_mark_app_limited, recovery_pto_ns,
     recovery_sent, recovery_skip)
@@ -60,6 +62,8 @@ cdef int conn_transmit(Conn *c, SendBatch *batch, uint64_t now_ns) noexcept nogi
         paths_tidy(c, now_ns)
     keys_drive(c, now_ns)
     raise_limits(c, now_ns)
+    if c.channels != NULL:
+        channels_count_deadlines(c, now_ns)
     for i in range(c.path_count):
         c.paths[i].paced_until_ns = 0       # where nothing is to be sent (any more), nothing is held back
     for i in range(c.path_count):
@@ -255,7 +259,7 @@ cdef bint is_full(const SendBatch *batch, const Path *p) noexcept nogil:
 cdef bint has_data(Conn *c) noexcept nogil:
     """Tell whether anything waits that asks for an acknowledgement."""
     cdef uint32_t i
-    if c.pending or c.messages_out.count or is_linked(&c.sendable):
+    if c.pending or c.messages_out.count or conn_has_sendable(c):
         return True
     for i in range(c.path_count):
         if c.paths[i].pto_probes:
@@ -303,13 +307,15 @@ cdef void raise_limits(Conn *c, uint64_t now_ns) noexcept nogil:
     cdef uint64_t rtt_ns = c.path.recovery.rtt.smoothed_ns, most = c.context.limits.max_connection_window
     if rtt_ns < READER_PAUSE_NS:
         rtt_ns = READER_PAUSE_NS
-    if c.pending & CONN_PENDING_MAX_DATA and c.data_allowed - c.data_consumed <= c.data_window // 2:
+    if c.pending & CONN_PENDING_MAX_DATA and conn_data_is_due(c):
         if c.data_window_ns and now_ns - c.data_window_ns < 2 * rtt_ns:
             c.data_window = c.data_window * 2 if c.data_window * 2 < most else most
         c.data_window_ns = now_ns
-        c.data_allowed = c.data_consumed + c.data_window
+        c.data_allowed = conn_data_wanted(c, c.data_window)
     if c.pending & CONN_PENDING_MAX_STREAMS:
         c.peer_open_limit = c.peer_done + c.context.limits.max_streams
+    if c.channels != NULL:
+        channels_raise_limit(c)
 
 
 # --- one packet ---

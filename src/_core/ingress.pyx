@@ -7,11 +7,12 @@ rule closes the connection with the code of that rule. Nothing here is sent: han
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp
 
+from interpeer._core.channel_in cimport handle_channel_frame
 from interpeer._core.conn cimport (
     CLOSED_BY_PEER, CLOSED_BY_PEER_ERROR, CONN_CLOSING, CONN_EVENT_DATAGRAM, CONN_EVENT_STREAM_ROOM,
-    CONN_IN_PEER_CLOSE, CONN_OPEN, CONN_PENDING_CLOSE, Conn, conn_close_info, conn_consumed, conn_fail, conn_input,
-    conn_notify, conn_notify_stream, conn_peer_stream, conn_reap_stream, conn_reset_stream, conn_stream_changed,
-    conn_stream_was_read, conn_wake)
+    CONN_IN_PEER_CLOSE, CONN_OPEN, CONN_PENDING_CLOSE, Conn, conn_close_info, conn_consumed, conn_fail, conn_hold,
+    conn_input, conn_notify, conn_notify_stream, conn_peer_stream, conn_reap_stream, conn_received, conn_reset_stream,
+    conn_stream_changed, conn_stream_was_read, conn_wake)
 from interpeer._core.datagram cimport messages_push_dropping
 from interpeer._core.delivery cimport conn_count_lost
 from interpeer._core.keys cimport keys_handle_frame
@@ -23,15 +24,16 @@ from interpeer._core.protection cimport UNPROTECT_FORGED, UNPROTECT_REPLAY, UNPR
 from interpeer._core.rekey cimport rekey_handle_epoch, rekey_note_use
 from interpeer._core.replay cimport replay_accept
 from interpeer._core.slab cimport Datagrams, Endpoint
-from interpeer._core.stream cimport SEND_FINISHING, SEND_OPEN, STREAM_OK, Stream, stream_handle_data, stream_handle_reset
+from interpeer._core.stream cimport (
+    RECV_OPEN, SEND_FINISHING, SEND_OPEN, STREAM_OK, Stream, stream_handle_data, stream_handle_reset)
 from interpeer._core.tracing cimport tracing_dropped, tracing_key_update, tracing_metrics, tracing_received
 from interpeer._core.wire cimport (
     CODE_AEAD_LIMIT, CODE_CONNECTION_ID, CODE_FINAL_SIZE, CODE_FLOW_CONTROL, CODE_FRAME_ENCODING, CODE_GAPS,
-    CODE_INTERNAL, CODE_PROTOCOL, CODE_STREAM_LIMIT, CODE_STREAM_STATE, FRAME_ACK, FRAME_ACK_ECN, FRAME_CLOSE,
-    FRAME_CLOSE_APP, FRAME_DATAGRAM, FRAME_DATAGRAM_LEN, FRAME_IGNORABLE, FRAME_MAX_DATA, FRAME_MAX_STREAMS,
-    FRAME_MAX_STREAM_DATA, FRAME_NEW_CONNECTION_ID, FRAME_PATH_STATUS, FRAME_PING, FRAME_REKEY, FRAME_REKEY_ANSWER,
-    FRAME_RESET_STREAM, FRAME_STOP_SENDING, FRAME_STREAM, HEADER_BYTES, PARSE_END, PARSE_OK, Frame, Reader,
-    parse_frame)
+    CODE_INTERNAL, CODE_MESSAGE_SIZE, CODE_PROTOCOL, CODE_STREAM_LIMIT, CODE_STREAM_STATE, FRAME_ACK, FRAME_ACK_ECN,
+    FRAME_CHANNEL, FRAME_CHANNELS_END, FRAME_CLOSE, FRAME_CLOSE_APP, FRAME_DATAGRAM, FRAME_DATAGRAM_LEN,
+    FRAME_IGNORABLE, FRAME_MAX_DATA, FRAME_MAX_STREAMS, FRAME_MAX_STREAM_DATA, FRAME_NEW_CONNECTION_ID,
+    FRAME_PATH_STATUS, FRAME_PING, FRAME_REKEY, FRAME_REKEY_ANSWER, FRAME_RESET_STREAM, FRAME_STOP_SENDING,
+    FRAME_STREAM, HEADER_BYTES, PARSE_END, PARSE_OK, Frame, Reader, parse_frame)
 
 cdef enum:
     PREVIOUS_KEY_PTOS = 3           # how long packets of the last epoch are still read
@@ -167,6 +169,8 @@ cdef const char *reason_of(uint64_t code) noexcept nogil:
         return b"too many gaps in a stream"
     if code == CODE_CONNECTION_ID:
         return b"connection ids that cannot be"
+    if code == CODE_MESSAGE_SIZE:
+        return b"a message that is too large"
     if code == CODE_INTERNAL:
         return b"out of memory"
     return b"a rule of the protocol is broken"
@@ -195,6 +199,8 @@ cdef uint64_t handle_frame(Conn *c, Path *p, Frame *f, const Datagrams *from_, u
         return 0
     if f.type == FRAME_RESET_STREAM:
         return handle_reset_stream(c, f)
+    if FRAME_CHANNEL <= f.type < FRAME_CHANNELS_END:
+        return handle_channel_frame(c, f)
     if f.type == FRAME_STOP_SENDING:
         return handle_stop_sending(c, f)
     if FRAME_NEW_CONNECTION_ID <= f.type <= FRAME_PATH_STATUS:
@@ -220,7 +226,9 @@ cdef uint64_t handle_stream(Conn *c, const Frame *f) noexcept nogil:
     code = stream_handle_data(s, f.offset, f.data, f.bytes, f.fin, c.data_allowed - c.data_received, &grown)
     if code != STREAM_OK:
         return code
-    c.data_received += grown
+    conn_received(c, grown)
+    if s.highest == s.recv_limit and s.recv_state == RECV_OPEN and not s.is_stopped:
+        conn_hold(c, s, s.highest - s.in_.read)
     if s.is_stopped:
         conn_consumed(c, grown)
         conn_stream_changed(c, s)
@@ -288,7 +296,8 @@ cdef uint64_t handle_reset_stream(Conn *c, const Frame *f) noexcept nogil:
     code = stream_handle_reset(s, f.value, f.offset, c.data_allowed - c.data_received, &grown, &dropped)
     if code != STREAM_OK:
         return code
-    c.data_received += grown
+    conn_received(c, grown)
+    conn_hold(c, s, 0)
     conn_consumed(c, dropped)
     conn_notify_stream(c, s)
     conn_reap_stream(c, s)

@@ -10,6 +10,8 @@ from interpeer._core.protection cimport (
     send_keys_wipe, unprotect)
 from interpeer._core.replay cimport ReplayWindow, replay_init
 from interpeer._core.wire cimport (
+    FRAME_CHANNEL, FRAME_CHANNELS_END, FRAME_CHANNEL_MAX_DATA, FRAME_CHANNEL_RESET, FRAME_CHANNEL_STOP, FRAME_DROPPED,
+    FRAME_MAX_CHANNELS, FRAME_MESSAGES,
     CHALLENGE_BYTES, CID_BYTES, FRAME_ACK, FRAME_ACK_ECN, FRAME_CLOSE, FRAME_CLOSE_APP, FRAME_DATAGRAM,
     FRAME_DATAGRAM_LEN, FRAME_MAX_DATA, FRAME_MAX_STREAMS, FRAME_MAX_STREAM_DATA, FRAME_NEW_CONNECTION_ID,
     FRAME_PATH_ABANDON, FRAME_PATH_CHALLENGE, FRAME_PATH_RESPONSE, FRAME_PATH_STATUS, FRAME_PING, FRAME_REKEY,
@@ -100,6 +102,21 @@ cdef tuple path_frame_of(Frame *f):
         return "path_abandon", f.path, f.value
     if f.type == FRAME_PATH_STATUS:
         return "path_status", f.path, f.id, f.value
+    if f.type >= FRAME_MESSAGES and f.type < FRAME_CHANNELS_END:
+        return "messages", f.id, f.offset, f.within, data_of(f), bool(f.fin)
+    if f.type == FRAME_CHANNEL:
+        c = f.capabilities
+        return "channel", f.id, f.value, c.flags, c.priority, c.deadline_us, c.fec_data, c.fec_repair
+    if f.type == FRAME_MAX_CHANNELS:
+        return "max_channels", f.value
+    if f.type == FRAME_CHANNEL_MAX_DATA:
+        return "channel_max_data", f.id, f.value
+    if f.type == FRAME_CHANNEL_RESET:
+        return "channel_reset", f.id, f.value, f.offset
+    if f.type == FRAME_CHANNEL_STOP:
+        return "channel_stop", f.id, f.value
+    if f.type == FRAME_DROPPED:
+        return "dropped", f.id, f.offset, f.within, f.bytes, f.value, f.count
     return "ignorable", f.type, data_of(f)
 
 
@@ -124,7 +141,7 @@ def parse(bytes payload):
 
 NUMBERS = (
     "max_data", "max_stream_data", "max_streams", "max_datagram", "idle_timeout_ms", "max_ack_delay_us", "max_udp_payload",
-    "receive_buffer", "max_paths")
+    "receive_buffer", "max_paths", "max_channels", "max_message")
 
 
 def read_parameters(bytes text):
@@ -143,6 +160,7 @@ cdef dict parameters_to_dict(const Parameters *p):
         "max_data": p.max_data, "max_stream_data": p.max_stream_data, "max_streams": p.max_streams,
         "max_datagram": p.max_datagram, "idle_timeout_ms": p.idle_timeout_ms, "max_ack_delay_us": p.max_ack_delay_us,
         "max_udp_payload": p.max_udp_payload, "receive_buffer": p.receive_buffer, "max_paths": p.max_paths,
+        "max_channels": p.max_channels, "max_message": p.max_message,
         "reset_token": <bytes>p.reset_token[:16] if p.has_reset_token else None,
         "connection_id": p.connection_id, "refusal": p.refusal, "reason": <bytes>p.reason[:p.reason_bytes],
     }
@@ -165,6 +183,8 @@ cdef int parameters_from_dict(dict values, Parameters *p) except -1:
     p.max_udp_payload = values.get("max_udp_payload", 0)
     p.receive_buffer = values.get("receive_buffer", 0)
     p.max_paths = values.get("max_paths", 0)
+    p.max_channels = values.get("max_channels", 0)
+    p.max_message = values.get("max_message", 0)
     p.has_reset_token = token is not None
     if token is not None:
         memcpy(p.reset_token, <const uint8_t *>token, 16)

@@ -314,6 +314,8 @@ cdef void registry_parameters(Registry *r, Parameters *out, uint64_t cid) noexce
     out.max_udp_payload = MAX_UDP_PAYLOAD_ACCEPTED
     out.receive_buffer = r.context.limits.receive_buffer
     out.max_paths = r.context.limits.max_paths
+    out.max_channels = r.context.limits.max_channels
+    out.max_message = r.context.limits.max_message
     out.has_reset_token = r.keys.has_reset_key
     if out.has_reset_token:
         reset_token_of(&r.keys, cid, out.reset_token)

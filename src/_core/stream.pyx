@@ -16,7 +16,7 @@ from interpeer._core.buffer cimport (
 from interpeer._core.links cimport link_init
 from interpeer._core.rangeset cimport (
     ranges_add, ranges_drop_lowest, ranges_free, ranges_init, ranges_remove, ranges_search)
-from interpeer._core.wire cimport CODE_FINAL_SIZE, CODE_FLOW_CONTROL, CODE_GAPS, CODE_INTERNAL
+from interpeer._core.wire cimport CODE_FINAL_SIZE, CODE_FLOW_CONTROL, CODE_GAPS, CODE_INTERNAL, DEFAULT_PRIORITY
 
 cdef enum:
     NOT_ALLOWED = 0xFF
@@ -74,6 +74,7 @@ cdef void stream_init(Stream *s, uint64_t id, BlockPools *pools, uint64_t send_l
     s.window = window
     s.recv_limit = window
     s.read_mark = 1
+    s.priority = DEFAULT_PRIORITY
 
 
 cdef void stream_clear(Stream *s) noexcept nogil:
@@ -141,6 +142,16 @@ cdef void stream_handle_acked(Stream *s, uint64_t offset, uint64_t n, bint fin) 
     s.is_announced = True
     if s.send_state != SEND_OPEN and s.send_state != SEND_FINISHING:
         return
+    stream_mark_acked(s, offset, end)
+    if fin:
+        s.fin_acked = True
+    stream_settle(s)
+
+
+cdef void stream_mark_acked(Stream *s, uint64_t offset, uint64_t end) noexcept nogil:
+    """Keep nothing of a piece any more: it has arrived, or was given up."""
+    if s.lost.count:
+        ranges_remove(&s.lost, offset, end)
     if offset <= s.out.start:
         while s.acked.count and s.acked.ranges[0].start <= end:
             if s.acked.ranges[0].end > end:
@@ -149,11 +160,11 @@ cdef void stream_handle_acked(Stream *s, uint64_t offset, uint64_t n, bint fin) 
         send_buffer_release(&s.out, end)
     else:
         ranges_add(&s.acked, offset, end)
-    if s.lost.count:
-        ranges_remove(&s.lost, offset, end)
-    if fin:
-        s.fin_acked = True
-    if s.fin_acked and s.out.start == s.out.end:
+
+
+cdef void stream_settle(Stream *s) noexcept nogil:
+    """End the side when its end and everything before it are acknowledged."""
+    if s.fin_acked and s.out.start == s.out.end and s.undone == 0:
         send_input(s, SEND_IN_ALL_ACKED)
 
 

@@ -11,8 +11,9 @@ from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from interpeer._core.buffer cimport recv_buffer_post, recv_buffer_unpost
+from interpeer._core.channels cimport conn_set_priority
 from interpeer._core.conn cimport (
-    CONN_OPEN, Conn, conn_finish_stream, conn_lend_stream, conn_read_stream, conn_reset_stream, conn_send_buffer,
+    CONN_OPEN, Conn, conn_ease, conn_finish_stream, conn_lend_stream, conn_read_stream, conn_reset_stream, conn_send_buffer,
     conn_stop_stream, conn_write_stream)
 from interpeer._core.engine cimport Engine
 from interpeer._core.entry cimport kick_from_destructor, leave, take_lock, wire_code
@@ -20,6 +21,7 @@ from interpeer._core.stream cimport (
     RECV_COMPLETE, RECV_IN_TOLD, RECV_OPEN, RECV_READ, RECV_RESET, RECV_RESET_TOLD, RECV_SIZE_KNOWN, SEND_DONE,
     SEND_FINISHING, SEND_OPEN, STREAM_EVENT_ACKED, STREAM_EVENT_READABLE, STREAM_EVENT_WRITABLE, Stream, recv_input,
     stream_readable)
+from interpeer._core.wire cimport PRIORITIES
 
 cdef enum:                          # how the receiving side stands
     READING_MORE = 0                # something can be read, or may come
@@ -120,6 +122,23 @@ cdef class StreamHandle:
         start = self.stream.out.start
         leave(self.engine)
         return start
+
+    @property
+    def priority(self):
+        """Return the class: 0 is the most urgent."""
+        self.enter()
+        priority = self.stream.priority
+        leave(self.engine)
+        return priority
+
+    @priority.setter
+    def priority(self, uint8_t priority):
+        cdef Conn *c
+        if priority >= PRIORITIES:
+            raise ValueError(f"a class of urgency is below {PRIORITIES}, not {priority}")
+        c = self.enter()
+        conn_set_priority(c, self.stream, priority)
+        leave(self.engine)
 
     @property
     def can_write(self):
@@ -361,6 +380,7 @@ cdef class StreamHandle:
                 recv_buffer_post(&s.in_, <uint8_t *>view.buf + start, view.len - start)
                 s.read_mark = mark
                 s.wanted |= STREAM_EVENT_READABLE
+                conn_ease(c)
                 move_buffer(&self.posted, &view)
                 self.has_post = True
             leave(self.engine)
@@ -400,6 +420,7 @@ cdef class StreamHandle:
         cdef bint is_so = is_readable(c, s)
         if not is_so:
             s.wanted |= STREAM_EVENT_READABLE
+            conn_ease(c)
         leave(self.engine)
         return is_so
 

@@ -103,6 +103,8 @@ cdef int parse_frame(Reader *r, Frame *f) noexcept nogil:
     if f.type == FRAME_REKEY or f.type == FRAME_REKEY_ANSWER:
         f.bytes = REKEY_MESSAGE_BYTES if f.type == FRAME_REKEY else REKEY_ANSWER_MESSAGE_BYTES
         return PARSE_ERROR if read_varint(r, &f.value) != PARSE_OK else take(r, f.bytes, &f.data)
+    if FRAME_CHANNEL <= f.type < FRAME_CHANNELS_END:
+        return parse_channel_frame(r, f)
     if f.type >= FRAME_IGNORABLE:
         return read_bytes(r, f)
     return PARSE_ERROR
@@ -128,6 +130,66 @@ cdef inline int parse_stream(Reader *r, Frame *f) noexcept nogil:
     else:
         f.bytes = <uint64_t>(r.end - r.p)
         take(r, f.bytes, &f.data)
+    return PARSE_OK if f.offset + f.bytes < <uint64_t>1 << VARINT_MAX_BITS else PARSE_ERROR
+
+
+cdef int parse_channel_frame(Reader *r, Frame *f) noexcept nogil:
+    if f.type >= FRAME_MESSAGES:
+        return parse_messages(r, f)
+    if f.type == FRAME_MAX_CHANNELS:
+        return read_varint(r, &f.value)
+    if f.type == FRAME_CHANNEL_MAX_DATA or f.type == FRAME_CHANNEL_STOP:
+        return read_two(r, &f.id, &f.value)
+    if f.type == FRAME_CHANNEL_RESET:
+        return read_three(r, &f.id, &f.value, &f.offset)
+    if f.type == FRAME_CHANNEL:
+        return parse_channel(r, f)
+    if f.type == FRAME_DROPPED:
+        return parse_dropped(r, f)
+    return PARSE_ERROR
+
+
+cdef int parse_channel(Reader *r, Frame *f) noexcept nogil:
+    cdef uint64_t flags, priority, fec_data, fec_repair
+    if read_three(r, &f.id, &f.value, &flags) != PARSE_OK \
+            or read_two(r, &priority, &f.capabilities.deadline_us) != PARSE_OK \
+            or read_two(r, &fec_data, &fec_repair) != PARSE_OK:
+        return PARSE_ERROR
+    if flags & ~<uint64_t>CAPABILITY_FLAGS or priority >= PRIORITIES or fec_data > MAX_FEC_WINDOW or fec_repair > MAX_FEC_WINDOW:
+        return PARSE_ERROR
+    f.capabilities.flags = <uint8_t>flags
+    f.capabilities.priority = <uint8_t>priority
+    f.capabilities.fec_data = <uint8_t>fec_data
+    f.capabilities.fec_repair = <uint8_t>fec_repair
+    return PARSE_OK
+
+
+cdef int parse_dropped(Reader *r, Frame *f) noexcept nogil:
+    """Several messages that were not begun, or a piece of one that was: where its header was, or would be another."""
+    if read_three(r, &f.id, &f.offset, &f.within) != PARSE_OK or read_three(r, &f.bytes, &f.value, &f.count) != PARSE_OK:
+        return PARSE_ERROR
+    if f.bytes == 0 and (f.count == 0 or f.offset or f.within):
+        return PARSE_ERROR
+    if f.bytes and (f.count > 1 or f.bytes < MESSAGE_HEADER_SIZE or f.within > f.offset or 0 < f.within < MESSAGE_HEADER_SIZE):
+        return PARSE_ERROR
+    if (f.offset + f.bytes) >> VARINT_MAX_BITS or (f.value + f.count) >> VARINT_MAX_BITS:
+        return PARSE_ERROR
+    return PARSE_OK
+
+
+cdef int parse_messages(Reader *r, Frame *f) noexcept nogil:
+    f.fin = f.type & STREAM_FIN
+    if read_three(r, &f.id, &f.offset, &f.within) != PARSE_OK:
+        return PARSE_ERROR
+    if f.type & STREAM_LEN:
+        if read_bytes(r, f) != PARSE_OK:
+            return PARSE_ERROR
+    else:
+        f.bytes = <uint64_t>(r.end - r.p)
+        take(r, f.bytes, &f.data)
+    # no frame begins inside of a message's header
+    if f.within > f.offset or 0 < f.within < MESSAGE_HEADER_SIZE:
+        return PARSE_ERROR
     return PARSE_OK if f.offset + f.bytes < <uint64_t>1 << VARINT_MAX_BITS else PARSE_ERROR
 
 
@@ -195,7 +257,7 @@ cdef int parse_parameters(const uint8_t *p, size_t n, Parameters *out) noexcept 
             return PARSE_ERROR
         if take(&r, length, &data) != PARSE_OK:
             return PARSE_ERROR
-        if type == PARAM_PADDING or type >= PARAMS_KNOWN:
+        if type == PARAM_PADDING or type >= PARAMS_KNOWN or PARAM_MAX_PATHS < type < PARAM_MAX_CHANNELS:
             continue
         if seen >> type & 1:
             return PARSE_ERROR
@@ -265,6 +327,10 @@ cdef uint64_t *number_of(uint64_t type, Parameters *p) noexcept nogil:
         return &p.receive_buffer
     if type == PARAM_MAX_PATHS:
         return &p.max_paths
+    if type == PARAM_MAX_CHANNELS:
+        return &p.max_channels
+    if type == PARAM_MAX_MESSAGE:
+        return &p.max_message
     return &p.max_udp_payload
 
 
@@ -284,7 +350,7 @@ cdef Py_ssize_t write_parameters(uint8_t *p, size_t room, const Parameters *in_)
     cdef uint8_t cid[8]
     cdef uint64_t type
     cdef size_t n = 0
-    if room < 160 + <size_t>in_.protocol_bytes + in_.reason_bytes:
+    if room < 200 + <size_t>in_.protocol_bytes + in_.reason_bytes:
         return -1
     if in_.refusal:
         n = varint_bytes(in_.refusal)
@@ -302,6 +368,8 @@ cdef Py_ssize_t write_parameters(uint8_t *p, size_t room, const Parameters *in_)
         p = write_number(p, type, number_of(type, <Parameters *>in_)[0])
     p = write_number(p, PARAM_RECEIVE_BUFFER, in_.receive_buffer)
     p = write_number(p, PARAM_MAX_PATHS, in_.max_paths)
+    p = write_number(p, PARAM_MAX_CHANNELS, in_.max_channels)
+    p = write_number(p, PARAM_MAX_MESSAGE, in_.max_message)
     if in_.has_reset_token:
         p = write_bytes_parameter(p, PARAM_RESET_TOKEN, in_.reset_token, sizeof(in_.reset_token))
     if in_.connection_id:

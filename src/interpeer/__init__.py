@@ -15,6 +15,7 @@ import logging as _logging
 
 from interpeer import blocking
 from interpeer._address import Address, Endpoint
+from interpeer._channel import Channel, ChannelOptions, Dropped, MessageStats
 from interpeer._config import Config, Give
 from interpeer._connection import Connection
 from interpeer._events import ConnectFailed, Event, EventsDropped, PathChanged, PeerConnected, PeerDisconnected
@@ -27,6 +28,7 @@ from interpeer._stats import ChannelStats, PathStats, Stats
 from interpeer._stream import Stream
 from interpeer._version import __version__
 from interpeer.errors import (
+    ChannelClosed,
     ClosedError,
     ConnectionClosed,
     DatagramTooLarge,
@@ -34,6 +36,8 @@ from interpeer.errors import (
     IdentityFileError,
     InterpeerError,
     LocalError,
+    MessageLost,
+    MessageTooLarge,
     NetworkError,
     ProtocolError,
     Refused,
@@ -47,6 +51,9 @@ from interpeer.errors import (
 
 __all__ = [
     "Address",
+    "Channel",
+    "ChannelClosed",
+    "ChannelOptions",
     "ChannelStats",
     "ClosedError",
     "Config",
@@ -54,6 +61,7 @@ __all__ = [
     "Connection",
     "ConnectionClosed",
     "DatagramTooLarge",
+    "Dropped",
     "Endpoint",
     "Event",
     "EventsDropped",
@@ -63,6 +71,9 @@ __all__ = [
     "IdentityFileError",
     "InterpeerError",
     "LocalError",
+    "MessageLost",
+    "MessageStats",
+    "MessageTooLarge",
     "NetworkError",
     "Node",
     "Path",

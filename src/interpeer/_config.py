@@ -69,6 +69,11 @@ class Config:
     """... and on any path: twice what is on its way, up to this."""
     max_streams: int = 1024
     """Streams that a peer may have open at once."""
+    max_channels: int = 4096
+    """Channels that a peer may have open at once."""
+    max_message_bytes: int = 16 * MIB
+    """The largest message accepted on a channel: one that is not complete is kept until it is, so it fits twice in the
+    largest window of a connection."""
     datagram_queue_bytes: int = 4 * MIB
     """Datagrams waiting to be sent, and as much received and not read; more are refused, or the oldest dropped."""
     max_datagram_bytes: int = 65_000
@@ -161,6 +166,8 @@ class Config:
             "send_buffer_bytes": send_buffer_bytes,
             "max_send_buffer_bytes": max(send_buffer_bytes, self.max_send_buffer_bytes),
             "max_streams": self.max_streams,
+            "max_channels": self.max_channels,
+            "max_message": self.max_message_bytes,
             "datagram_queue_bytes": self.datagram_queue_bytes,
             "max_datagram": self.max_datagram_bytes,
             "key_update_packets": self.key_update_packets,
@@ -206,6 +213,8 @@ _MOST = {
     "spin_s": 1.0,  # in which the loop does nothing else
     "max_streams": 1 << 20,
     "shards": 32,
+    "max_channels": 1 << 20,
+    "max_message_bytes": 1 << 28,  # what the header of a message holds, with room for marks of our own
     "backlog": 1 << 31,
     "max_connections": 1 << 24,
     "max_half_open": 1 << 20,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Self, final
 
 from interpeer import errors
 from interpeer._address import Endpoint
+from interpeer._channel import Channel, ChannelOptions
 from interpeer._core import connection_handle, control, entry, path_handle
 from interpeer._identity import PeerId
 from interpeer._path import ANY_ADDRESS, Path, kind_of
@@ -37,6 +38,7 @@ _CODES = {
     0x08: "parameters that cannot be read",
     0x09: "a key is used up",
     0x0A: "too many gaps in a stream",
+    0x0B: "a message that is too large",
     0x10: "its policy does not let us in",
     0x11: "it does not speak this protocol",
     0x12: "it has no room for another connection",
@@ -59,6 +61,24 @@ class _Streams:
     async def __anext__(self) -> Stream:
         try:
             return await self._connection.accept_stream()
+        except (errors.NetworkError, errors.ClosedError):
+            raise StopAsyncIteration from None
+
+
+class _Channels:
+    """Iterate over the channels that the peer opens; may be used again after a cancellation."""
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Channel:
+        try:
+            return await self._connection.accept_channel()
         except (errors.NetworkError, errors.ClosedError):
             raise StopAsyncIteration from None
 
@@ -169,6 +189,61 @@ class Connection:
     def streams(self) -> _Streams:
         """Iterate over the streams that the peer opens, until the connection is over."""
         return _Streams(self)
+
+    # --- channels ---
+
+    def open_channel(
+        self,
+        resend: bool = True,
+        ordered: bool = True,
+        close_on_loss: bool = False,
+        deadline: float | None = None,
+        priority: int = 0,
+        fec: None = None,
+    ) -> Opening[Channel]:
+        """Open a channel for messages, with what guarantees both sides send at first; each may change its own by `set`.
+
+        With `resend`, what is lost is sent again; otherwise a message of which something is lost is given up. `ordered`
+        messages are delivered in the order in which they were sent. `close_on_loss` closes the channel when a message is given
+        up. A `deadline` is how many seconds a message may take: what is not acknowledged by then is given up. Of streams and
+        channels, those of higher `priority`, from -4 to 3, are sent first, those of the same in turn; a stream's is 0 unless
+        it is set, and datagrams have 0. `fec` is kept for forward error correction, which this version
+        does not have yet.
+
+        Await it, or use it with `async with`. The peer's `accept_channel` returns at once, before there are messages. Waits
+        while the peer allows no more channels. Raises ValueError for numbers out of range, UnsupportedVersion when the peer
+        knows no channels, and the connection's error when it is over."""
+        return Opening(self._open_channel(ChannelOptions(resend, ordered, close_on_loss, deadline, priority, fec)))
+
+    async def _open_channel(self, options: ChannelOptions) -> Channel:
+        self._waiters.check_loop()
+        while True:
+            handle = self._handle.open_channel(options.to_core())
+            if handle is not None:
+                return Channel(self, handle)
+            if not self.is_open:
+                raise self._error()
+            if not self._handle.max_message_bytes:
+                raise errors.UnsupportedVersion("the peer's version of the protocol has no channels")
+            await self._until(connection_handle.EVENT_CHANNEL_ROOM)
+
+    async def accept_channel(self) -> Channel:
+        """Return the next channel that the peer has opened, in the order in which it has opened them.
+
+        Raises the connection's error when it is over. Cancelled, nothing is lost."""
+        while True:
+            handle = self._handle.accept_channel()
+            if handle is None and not self.is_open:
+                handle = self._handle.accept_channel()  # it may have come just before the end
+                if handle is None:
+                    raise self._error()
+            if handle is not None:
+                return Channel(self, handle)
+            await self._until(connection_handle.EVENT_CHANNEL)
+
+    def channels(self) -> _Channels:
+        """Iterate over the channels that the peer opens, until the connection is over."""
+        return _Channels(self)
 
     async def _until(self, event: int) -> None:
         """Wait until `event` has come true, or the connection is over."""

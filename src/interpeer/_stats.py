@@ -9,6 +9,7 @@ from interpeer._address import Endpoint
 from interpeer._config import CONGESTION
 from interpeer._core import path_handle
 from interpeer._path import kind_of
+from interpeer._priority import MOST_URGENT
 
 _ECN = ("testing", "capable", "failed")
 
@@ -72,7 +73,7 @@ class ChannelStats:
 
     id: int
     kind: str
-    """"stream": bytes, all of them, in order."""
+    """"stream": bytes, all of them, in order; or "messages"."""
     is_ours: bool
     """Whether this end has opened it."""
     queued_bytes: int
@@ -88,7 +89,7 @@ class ChannelStats:
     recv_limit: int
     """How much the peer is allowed."""
     priority: int = 0
-    """Its class; the lowest goes first."""
+    """Its class; the highest goes first."""
     dropped: int = 0
     """Messages given up here."""
     late: int = 0
@@ -131,6 +132,7 @@ class Stats:
     data_received: int
     data_allowed: int
     streams: int
+    open_channels: int
     datagrams_queued: int
     datagrams_waiting: int
     datagrams_dropped: int
@@ -177,5 +179,6 @@ def _path(raw: dict[str, Any]) -> PathStats:
 
 def _channel(raw: dict[str, Any]) -> ChannelStats:
     figures = dict(raw)
-    is_ours = bool(figures.pop("is_ours"))
-    return ChannelStats(**figures, kind="stream", is_ours=is_ours)
+    is_ours, kind = bool(figures.pop("is_ours")), "messages" if figures.pop("is_channel") else "stream"
+    priority = MOST_URGENT - int(figures.pop("priority"))
+    return ChannelStats(**figures, kind=kind, is_ours=is_ours, priority=priority)

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, final
 
 from interpeer._core import stream_handle
+from interpeer._priority import MOST_URGENT, check_priority
 from interpeer.errors import ClosedError, LocalError, StreamReset
 
 if TYPE_CHECKING:
@@ -82,6 +83,18 @@ class Stream:
     def bytes_accepted(self) -> int:
         """How many bytes `write` has taken since the stream was opened."""
         return self._handle.bytes_accepted
+
+    @property
+    def priority(self) -> int:
+        """How urgent what we send is, from -4 to 3 (most urgent), beside other streams and channels. May be set at any time.
+
+        Raises ValueError for another number."""
+        return MOST_URGENT - self._handle.priority
+
+    @priority.setter
+    def priority(self, priority: int) -> None:
+        check_priority(priority)
+        self._handle.priority = MOST_URGENT - priority
 
     def __repr__(self) -> str:
         return f"<Stream {self.id} of {self._connection!r}>"

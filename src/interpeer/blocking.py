@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, final
 
 import interpeer
 from interpeer._address import Address, Endpoint
+from interpeer._channel import ChannelOptions, Dropped, MessageStats
 from interpeer._config import Config, Give
 from interpeer._events import Event
 from interpeer._identity import Identity, PeerId
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     import numpy as np
     from typing_extensions import Buffer
 
-__all__ = ["Connection", "Node", "Stream"]
+__all__ = ["Channel", "Connection", "Node", "Stream"]
 
 _T = TypeVar("_T")
 
@@ -151,6 +152,15 @@ class Stream:
         return self._connection
 
     @property
+    def priority(self) -> int:
+        """How urgent what we send is, from -4 to 3."""
+        return self._inner.priority
+
+    @priority.setter
+    def priority(self, priority: int) -> None:
+        self._inner.priority = priority
+
+    @property
     def bytes_accepted(self) -> int:
         """How many bytes `write` has taken."""
         return self._inner.bytes_accepted
@@ -207,6 +217,112 @@ class Stream:
 
     def __iter__(self) -> Iterator[bytes]:
         return self.chunks()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._thread.call(lambda: self._inner.__aexit__(kind, error, trace), None)
+
+
+@final
+class Channel:
+    """Carry messages both ways; see `interpeer.Channel`."""
+
+    def __init__(self, thread: _LoopThread, inner: interpeer.Channel, connection: Connection) -> None:
+        self._thread = thread
+        self._inner = inner
+        self._connection = connection
+
+    @property
+    def id(self) -> int:
+        """The channel's number on its connection."""
+        return self._inner.id
+
+    @property
+    def connection(self) -> Connection:
+        """The connection that it belongs to."""
+        return self._connection
+
+    @property
+    def options(self) -> ChannelOptions:
+        """With what guarantees this side sends."""
+        return self._inner.options
+
+    @property
+    def peer_options(self) -> ChannelOptions | None:
+        """With what guarantees the peer sends, as far as it has said so."""
+        return self._inner.peer_options
+
+    @property
+    def dropped(self) -> Dropped:
+        """How many messages were given up, and which of the peer's."""
+        return self._inner.dropped
+
+    @property
+    def number(self) -> int | None:
+        """The number of the message that was received last."""
+        return self._inner.number
+
+    def stats(self) -> MessageStats:
+        """Return figures of this moment."""
+        return self._inner.stats()
+
+    def set(
+        self,
+        *,
+        resend: bool | None = None,
+        ordered: bool | None = None,
+        close_on_loss: bool | None = None,
+        deadline: float | None = -1,
+        priority: int | None = None,
+        fec: None = None,
+    ) -> None:
+        """Change with what guarantees this side sends; what is not named stays."""
+        self._thread.do(
+            lambda: self._inner.set(
+                resend=resend, ordered=ordered, close_on_loss=close_on_loss, deadline=deadline, priority=priority, fec=fec
+            )
+        )
+
+    def send(self, message: Buffer, *, timeout: float | None = None) -> None:
+        """Send a message; waits while the channel's queue is full."""
+        self._thread.call(lambda: self._inner.send(message), timeout)
+
+    def send_many(self, messages: Sequence[Buffer], *, timeout: float | None = None) -> None:
+        """Send messages, in their order."""
+        self._thread.call(lambda: self._inner.send_many(messages), timeout)
+
+    def recv(self, *, timeout: float | None = None) -> bytes:
+        """Return the next message."""
+        return self._thread.call(self._inner.recv, timeout)
+
+    def recv_many(self, max: int = 1024, *, timeout: float | None = None) -> list[bytes]:  # noqa: A002 - as recv_datagrams
+        """Return up to `max` messages, at least one."""
+        return self._thread.call(lambda: self._inner.recv_many(max), timeout)
+
+    def recv_numbered(self, max: int = 1024, *, timeout: float | None = None) -> list[tuple[int, bytes]]:  # noqa: A002
+        """Return up to `max` messages with their numbers, at least one."""
+        return self._thread.call(lambda: self._inner.recv_numbered(max), timeout)
+
+    def messages(self, *, timeout: float | None = None) -> Iterator[bytes]:
+        """Iterate over what comes, until the peer closes its side; wait for each no longer than `timeout`."""
+        return _Each(lambda: self._thread.call(self._inner.__anext__, timeout), (StopAsyncIteration,))
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self.messages()
+
+    def finish(self, *, timeout: float | None = None) -> None:
+        """Close our side, and wait until all is acknowledged."""
+        self._thread.call(self._inner.finish, timeout)
+
+    def close(self, *, timeout: float | None = None) -> None:
+        """Close the channel: what was sent is delivered, and nothing more is received."""
+        self._thread.call(self._inner.close, timeout)
+
+    def reset(self, code: int = 0) -> None:
+        """Give the channel up at once, both ways."""
+        self._thread.do(lambda: self._inner.reset(code))
 
     def __enter__(self) -> Self:
         return self
@@ -274,6 +390,29 @@ class Connection:
     def streams(self, *, timeout: float | None = None) -> Iterator[Stream]:
         """Iterate over the streams that the peer opens, until the connection is over; wait for each no longer than `timeout`."""
         return _Each(lambda: self.accept_stream(timeout=timeout), (NetworkError, ClosedError))
+
+    def open_channel(
+        self,
+        resend: bool = True,
+        ordered: bool = True,
+        close_on_loss: bool = False,
+        deadline: float | None = None,
+        priority: int = 0,
+        fec: None = None,
+        *,
+        timeout: float | None = None,
+    ) -> Channel:
+        """Open a channel for messages, with what guarantees both sides send at first."""
+        options = ChannelOptions(resend, ordered, close_on_loss, deadline, priority, fec)
+        return Channel(self._thread, self._thread.call(lambda: self._inner._open_channel(options), timeout), self)
+
+    def accept_channel(self, *, timeout: float | None = None) -> Channel:
+        """Return the next channel that the peer has opened."""
+        return Channel(self._thread, self._thread.call(self._inner.accept_channel, timeout), self)
+
+    def channels(self, *, timeout: float | None = None) -> Iterator[Channel]:
+        """Iterate over the channels that the peer opens, until the connection is over; wait for each no longer than `timeout`."""
+        return _Each(lambda: self.accept_channel(timeout=timeout), (NetworkError, ClosedError))
 
     @property
     def max_datagram_bytes(self) -> int:

@@ -8,7 +8,8 @@ Who catches one of these catches those below it::
     │   ├── ForkedError                         this process is a fork of the one that owns the node
     │   ├── WrongLoopError                      the object belongs to another event loop or thread
     │   ├── IdentityFileError                   a key file that must not be used
-    │   └── DatagramTooLarge (ValueError)       more than the path carries
+    │   ├── DatagramTooLarge (ValueError)       more than the path carries
+    │   └── MessageTooLarge (ValueError)        more than the peer takes
     ├── ProtocolError                           a peer broke the protocol, or says that we did; has `code`
     └── NetworkError (ConnectionError)          the network, or the peer's decision
         ├── Unreachable                         no way to the peer; `reasons` has one line for each way tried
@@ -17,7 +18,9 @@ Who catches one of these catches those below it::
         ├── TimedOut (TimeoutError)             nothing came for too long
         ├── ResetByPeer (ConnectionResetError)  the peer has lost the connection
         ├── ConnectionClosed                    the peer closed the connection; has `code` and `reason`
-        └── StreamReset                         the peer gave the stream up, or reads it no more; has `code`
+        ├── StreamReset                         the peer gave the stream up, or reads it no more; has `code`
+        └── ChannelClosed                       the peer has closed the channel, or gave it up; has `code`
+            └── MessageLost                     a message was lost on a channel that closes then
 """
 
 from __future__ import annotations
@@ -49,6 +52,10 @@ class IdentityFileError(LocalError):
 
 class DatagramTooLarge(LocalError, ValueError):
     """Say that a datagram is larger than `Connection.max_datagram_bytes`."""
+
+
+class MessageTooLarge(LocalError, ValueError):
+    """Say that a message is larger than the peer takes on a channel."""
 
 
 class ProtocolError(InterpeerError):
@@ -106,3 +113,15 @@ class StreamReset(NetworkError):
     def __init__(self, message: str, code: int = 0) -> None:
         super().__init__(message)
         self.code = code
+
+
+class ChannelClosed(NetworkError):
+    """Say that the peer has closed a channel, or gave it up, or reads it no more. `code` is the application's, 0 at the end."""
+
+    def __init__(self, message: str, code: int = 0) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class MessageLost(ChannelClosed):
+    """Say that a channel is closed because a message was lost, on which it was to close then."""

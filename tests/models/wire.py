@@ -25,6 +25,8 @@ NUMBERS = {
     9: "max_udp_payload",
     13: "receive_buffer",
     14: "max_paths",
+    16: "max_channels",
+    17: "max_message",
 }
 PATH_FRAMES = {
     0x18: ("new_connection_id", 2, 24),
@@ -102,6 +104,30 @@ def read_frames(payload: bytes) -> tuple[list[tuple], bool]:
         return frames, False
 
 
+def read_channel_frame(text: Text, kind: int) -> tuple:
+    names = {0x21: ("max_channels", 1), 0x22: ("channel_max_data", 2), 0x23: ("channel_reset", 3), 0x24: ("channel_stop", 2)}
+    if kind in names:
+        name, numbers = names[kind]
+        return (name, *(text.varint() for _ in range(numbers)))
+    if kind == 0x20:
+        frame = tuple(text.varint() for _ in range(7))
+        require(frame[2] < 8 and frame[3] < 8 and frame[5] <= 64 and frame[6] <= 64)
+        return ("channel", *frame)
+    if kind == 0x25:
+        channel, offset, within, size, number, count = (text.varint() for _ in range(6))
+        if size:
+            require(size >= 8 and count <= 1 and within <= offset and not 0 < within < 8)
+        else:
+            require(count > 0 and not offset and not within)
+        require(offset + size < 2**62 and number + count < 2**62)
+        return "dropped", channel, offset, within, size, number, count
+    require(kind >= 0x2C)
+    channel, offset, within = text.varint(), text.varint(), text.varint()
+    data = text.take(text.varint()) if kind & 2 else text.rest()
+    require(within <= offset and not 0 < within < 8 and offset + len(data) < 2**62)
+    return "messages", channel, offset, within, data, bool(kind & 1)
+
+
 def read_frame(text: Text) -> tuple:
     kind = text.varint()
     if kind == 0x01:
@@ -131,6 +157,8 @@ def read_frame(text: Text) -> tuple:
         return (name, *(text.varint() for _ in range(numbers)), *split(name, text.take(size)))
     if kind in (0x1E, 0x1F):
         return "rekey" if kind == 0x1E else "rekey_answer", text.varint(), text.take(96 if kind == 0x1E else 48)
+    if 0x20 <= kind < 0x30:
+        return read_channel_frame(text, kind)
     require(kind >= IGNORABLE)
     return "ignorable", kind, text.take(text.varint())
 
@@ -213,7 +241,7 @@ def read_parameters(content: bytes) -> dict | None:
     try:
         while text.left:
             kind, value = text.varint(), Text(text.take(text.varint()))
-            if kind == 0 or kind > 0x0E:
+            if kind not in (*range(1, 0x0F), 0x10, 0x11):
                 continue
             require(kind not in seen)
             seen.add(kind)

@@ -38,10 +38,8 @@ def test_every_public_class_has_an_example_or_is_plain_data(root):
         and not issubclass(thing, BaseException)
         and ">>>" not in (thing.__doc__ or "")
     }
-    data = {
-        *("ChannelStats", "ConnectFailed", "EventsDropped", "Give", "Path", "PathChanged", "PathStats", "PeerConnected"),
-        *("PeerDisconnected", "Stats"),
-    }
+    data = {"ChannelOptions", "ChannelStats", "ConnectFailed", "EventsDropped", "Give", "Path", "PathChanged", "PathStats"}
+    data |= {"MessageStats", "PeerConnected", "PeerDisconnected", "Stats"}
     assert without <= data
 
 
@@ -75,6 +73,15 @@ def test_programs_in_the_documentation(root, tmp_path):
         script = tmp_path / "example.py"
         script.write_text(program)
         assert run_script(script, tmp_path) == ""
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_programs_in_the_guide_to_channels(root, tmp_path, number):
+    programs = blocks(root / "docs" / "channels.md", "python")
+    assert len(programs) == 3
+    script = tmp_path / "example.py"
+    script.write_text(programs[number])
+    assert run_script(script, tmp_path) == ""
 
 
 def test_examples_print_what_they_say(root, tmp_path):

@@ -186,6 +186,7 @@ class PacketKeys:
 
 PADDING, SUITE_LIST, PROTOCOL, MAX_DATA, MAX_STREAM_DATA, MAX_STREAMS, MAX_DATAGRAM, IDLE_TIMEOUT = range(8)
 MAX_ACK_DELAY, MAX_UDP_PAYLOAD, RESET_TOKEN, REFUSAL, CONNECTION_ID, RECEIVE_BUFFER, MAX_PATHS = range(8, 15)
+MAX_CHANNELS, MAX_MESSAGE = 0x10, 0x11
 
 
 def varint(value: int, size: int | None = None) -> bytes:
@@ -357,6 +358,10 @@ DATAGRAM, DATAGRAM_LEN = 0x16, 0x17
 NEW_CONNECTION_ID, RETIRE_CONNECTION_ID, PATH_CHALLENGE, PATH_RESPONSE, PATH_ABANDON, PATH_STATUS = range(0x18, 0x1E)
 REKEY, REKEY_ANSWER = 0x1E, 0x1F
 FIN, LEN, OFF = 1, 2, 4
+CHANNEL, F_MAX_CHANNELS, CHANNEL_MAX_DATA, CHANNEL_RESET, CHANNEL_STOP, DROPPED, REPAIR = range(0x20, 0x27)
+MESSAGES = 0x2C
+RESEND, ORDERED, CLOSE_ON_LOSS = 1, 2, 4
+MESSAGE_LOST = 2**62 - 1
 
 
 def reset_token(seed: bytes, cid: bytes) -> bytes:
@@ -378,11 +383,15 @@ class Frame:
     delay_us: int = 0
     ranges: tuple[tuple[int, int], ...] = ()
     ecn: tuple[int, int, int] | None = None
+    within: int = 0
+    size: int = 0
+    count: int = 0
+    capabilities: tuple[int, ...] = ()
 
     @property
     def kind(self) -> int:
-        """The type without the bits of a STREAM frame."""
-        return STREAM if self.type & ~7 == STREAM else self.type
+        """The type without the bits of a STREAM or MESSAGES frame."""
+        return STREAM if self.type & ~7 == STREAM else MESSAGES if self.type & ~3 == MESSAGES else self.type
 
 
 def numbers(*values: int) -> bytes:
@@ -428,6 +437,25 @@ def max_streams(value: int) -> bytes:
 
 def datagram(data: bytes, *, length: bool = True) -> bytes:
     return numbers(DATAGRAM_LEN, len(data)) + data if length else numbers(DATAGRAM) + data
+
+
+def message(number: int, data: bytes, *, ordered: bool = True) -> bytes:
+    """Write a message with its header."""
+    return (len(data) | (not ordered) << 31).to_bytes(4, "big") + (number & 0xFFFFFFFF).to_bytes(4, "big") + data
+
+
+def messages(channel: int, data: bytes, offset: int = 0, within: int = 0, *, fin: bool = False, length: bool = True) -> bytes:
+    frame = numbers(MESSAGES | FIN * fin | LEN * length, channel, offset, within)
+    return frame + numbers(*[len(data)] * length) + data
+
+
+def channel_frame(channel: int, sequence: int = 0, flags: int = RESEND | ORDERED, priority: int = 3, deadline_us: int = 0,
+                  fec: tuple[int, int] = (0, 0)) -> bytes:  # fmt: skip
+    return numbers(CHANNEL, channel, sequence, flags, priority, deadline_us, *fec)
+
+
+def dropped(channel: int, offset: int, within: int, size: int, number: int, count: int = 1) -> bytes:
+    return numbers(DROPPED, channel, offset, within, size, number, count)
 
 
 def close(code: int, reason: bytes = b"", *, app: bool = False) -> bytes:
@@ -495,6 +523,22 @@ def read_frame(r: Reader) -> Frame:
         return Frame(kind, r.varint(), value=r.varint())
     if kind == RESET_STREAM:
         return Frame(kind, r.varint(), value=r.varint(), offset=r.varint())
+    if kind & ~3 == MESSAGES:
+        channel, offset, within = r.varint(), r.varint(), r.varint()
+        data = r.take(r.varint() if kind & LEN else len(r.data))
+        return Frame(kind, channel, offset, data=data, fin=bool(kind & FIN), within=within)
+    if kind == CHANNEL:
+        return Frame(kind, r.varint(), value=r.varint(), capabilities=tuple(r.varint() for _ in range(5)))
+    if kind == F_MAX_CHANNELS:
+        return Frame(kind, value=r.varint())
+    if kind in (CHANNEL_MAX_DATA, CHANNEL_STOP):
+        return Frame(kind, r.varint(), value=r.varint())
+    if kind == CHANNEL_RESET:
+        return Frame(kind, r.varint(), value=r.varint(), offset=r.varint())
+    if kind == DROPPED:
+        return Frame(kind, r.varint(), r.varint(), within=r.varint(), size=r.varint(), value=r.varint(), count=r.varint())
+    if kind == REPAIR:
+        return Frame(kind, r.varint(), data=r.take(r.varint()))
     if kind in (CLOSE, CLOSE_APP):
         return Frame(kind, value=r.varint(), data=r.take(r.varint()))
     if kind in (REKEY, REKEY_ANSWER):
@@ -531,3 +575,4 @@ def read_ack(kind: int, r: Reader) -> Frame:
 FRAME_ENCODING, FLOW_CONTROL, STREAM_LIMIT, STREAM_STATE, FINAL_SIZE, PROTOCOL_ERROR, PARAMETER, AEAD_LIMIT, GAPS = range(2, 11)
 CONNECTION_ID_ERROR = 0x0B
 REFUSED, UNKNOWN_PROTOCOL, BUSY, NO_SUITE, BAD_IDENTITY = range(0x10, 0x15)
+MESSAGE_SIZE = 0x0C

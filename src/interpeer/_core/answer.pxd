@@ -39,13 +39,14 @@ cdef struct HalfOpen:
     uint64_t created_ns
     uint64_t answered_ns            # the last time; 0: not yet
     void *glare                     # our own connection that dials the same peer, and takes this session over
-    bint was_unasked                # nobody was asked whether the peer may come in, since we were calling it
+    uint8_t was_unasked             # nobody was asked whether the peer may come in, since we were calling it
     uint8_t state
     uint8_t suite
     uint8_t was_repeated            # answered more than once
-    bint is_answered_elsewhere      # not all of them to `remote`
+    uint8_t is_answered_elsewhere   # not all of them to `remote`
     uint16_t protocol
     uint16_t response_bytes
+    uint8_t has_reset_token
     uint8_t identity[32]
     uint8_t peer_key[32]
     uint64_t max_data               # the peer's parameters
@@ -57,7 +58,8 @@ cdef struct HalfOpen:
     uint16_t max_udp_payload
     uint8_t max_paths               # more than 255 count as that
     uint32_t receive_buffer
-    bint has_reset_token
+    uint32_t max_channels
+    uint32_t max_message
     uint8_t reset_token[16]
     uint8_t material[208]           # ASKING: Noise's chaining key, hash, peer's ephemeral; ANSWERED: the response
     uint8_t send_secret[32]         # ANSWERED

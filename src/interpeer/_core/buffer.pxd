@@ -57,3 +57,7 @@ cdef int recv_buffer_write(RecvBuffer *b, uint64_t offset, const uint8_t *data, 
 cdef void recv_buffer_post(RecvBuffer *b, uint8_t *out, uint64_t n) noexcept nogil
 cdef uint64_t recv_buffer_unpost(RecvBuffer *b) noexcept nogil
 cdef uint64_t recv_buffer_read(RecvBuffer *b, uint8_t *out, uint64_t n) noexcept nogil
+cdef bint recv_buffer_has(const RecvBuffer *b, uint64_t start, uint64_t end) noexcept nogil
+cdef int recv_buffer_skip(RecvBuffer *b, uint64_t start, uint64_t end) noexcept nogil
+cdef void recv_buffer_copy(const RecvBuffer *b, uint64_t offset, uint8_t *out, uint64_t n) noexcept nogil
+cdef void recv_buffer_change(RecvBuffer *b, uint64_t offset, const uint8_t *data, uint64_t n) noexcept nogil

@@ -3,7 +3,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from interpeer._core.cids cimport LocalCid, RemoteCids
 from interpeer._core.context cimport Context
 from interpeer._core.datagram cimport Messages
-from interpeer._core.links cimport Link
+from interpeer._core.links cimport Link, is_linked
 from interpeer._core.loss cimport SentPacket
 from interpeer._core.path cimport Path
 from interpeer._core.protection cimport RecvKeys, SendKeys
@@ -53,6 +53,7 @@ cdef enum:                          # Conn.pending: control frames to be sent
     CONN_PENDING_IDS = 0x10         # connection ids to be told, or to be given up
     CONN_PENDING_PATHS = 0x20       # something is pending on a path
     CONN_PENDING_REKEY = 0x40       # our message of an agreement on fresh keys
+    CONN_PENDING_MAX_CHANNELS = 0x80
 
 cdef enum:                          # Conn.events and Conn.wanted
     CONN_EVENT_OPEN = 0x01
@@ -64,6 +65,8 @@ cdef enum:                          # Conn.events and Conn.wanted
     CONN_EVENT_FLUSHED = 0x40       # everything that was finished is acknowledged
     CONN_EVENT_PATH = 0x80          # something happened to a path
     CONN_EVENT_IDS = 0x100          # the peer has given us connection ids for another path
+    CONN_EVENT_CHANNEL = 0x200      # the peer has opened a channel
+    CONN_EVENT_CHANNEL_ROOM = 0x400  # we may open another channel
     CONN_EVENT_ALWAYS = 0x83        # told whether or not anybody waits
 
 cdef enum:                          # Conn.scheduler: which path a packet takes
@@ -105,6 +108,19 @@ cdef struct PathEvents:             # a ring
     uint32_t first
     uint32_t count
     uint64_t dropped
+
+cdef struct Channels:               # of a connection; made with the first one
+    uint64_t opened                 # as Conn has them for streams
+    uint64_t peer_opened
+    uint64_t peer_open_limit
+    uint64_t peer_done
+    uint64_t accepted
+    Link fresh                      # channels with messages whose deadlines are not counted from a time yet
+    Link dated                      # channels with deadlines
+    uint64_t due_ns                 # none of these is earlier; 0: there are none
+    uint64_t count                  # that are not forgotten, of both sides
+    uint64_t reserved               # credit for the rest of messages that were begun
+    Stream *large                   # has begun a message without credit for all of it; NULL: none has
 
 cdef struct Handle:                 # what an object of the application holds on to; owned by that object
     Conn *conn                      # NULL: gone
@@ -150,7 +166,9 @@ cdef struct Conn:
     # streams
     Table streams                   # by id + 1
     Stream *last_stream             # found by the last look-up
-    Link sendable                   # streams with something to send
+    Link urgent                     # streams with control frames to send
+    Link sendable[8]                # those with data, by class: 0 is the most urgent
+    uint16_t sendable_classes       # a bit for each class that has any
     Link eventful_streams
     uint64_t opened                 # streams we have opened
     uint64_t open_limit             # the peer's MAX_STREAMS
@@ -160,6 +178,9 @@ cdef struct Conn:
     uint64_t accepted               # of the peer's streams, handed to the application
     uint64_t finishing              # streams finished and not wholly acknowledged
     uint64_t first_stream_limit     # the peer's MAX_STREAM_DATA for every new stream
+    Channels *channels              # owned; NULL: there has been none
+    uint64_t channel_limit          # the peer's MAX_CHANNELS
+    uint64_t max_message_peer       # largest message the peer takes
     # flow control of the connection
     uint64_t data_sent
     uint64_t data_limit             # the peer's MAX_DATA
@@ -168,6 +189,9 @@ cdef struct Conn:
     uint64_t data_allowed           # our MAX_DATA
     uint64_t data_window
     uint64_t data_window_ns         # when data_allowed was last raised
+    uint64_t data_held              # what the window is larger by: see conn_hold
+    uint64_t data_backlog           # likewise: see conn_ease
+    uint64_t data_eased             # data_consumed when that was done last
     # datagrams
     Messages messages_out
     Messages messages_in
@@ -226,5 +250,20 @@ cdef void conn_consumed(Conn *c, uint64_t n) noexcept nogil
 cdef void conn_settle_stream(Conn *c, Stream *s, uint8_t before) noexcept nogil
 cdef void conn_reap_stream(Conn *c, Stream *s) noexcept nogil
 
+cdef bint conn_make_channels(Conn *c) noexcept nogil
+cdef Stream *conn_add_channel(Conn *c, uint64_t id) noexcept nogil
+cdef void conn_queue_stream(Conn *c, Stream *s) noexcept nogil
+cdef void conn_unqueue_stream(Conn *c, Stream *s) noexcept nogil
+cdef void conn_hold(Conn *c, Stream *s, uint64_t n) noexcept nogil
+cdef void conn_reserve(Conn *c, Stream *s) noexcept nogil
+cdef void conn_ease(Conn *c) noexcept nogil
+cdef void conn_received(Conn *c, uint64_t n) noexcept nogil
+cdef bint conn_has_data(const Stream *s) noexcept nogil
+
+cdef inline bint conn_has_sendable(const Conn *c) noexcept nogil:
+    return c.sendable_classes != 0 or is_linked(&c.urgent)
+
+cdef uint64_t conn_data_wanted(const Conn *c, uint64_t window) noexcept nogil
+cdef bint conn_data_is_due(const Conn *c) noexcept nogil
 cdef uint64_t conn_send_buffer(const Conn *c) noexcept nogil
 cdef uint32_t conn_max_datagram(const Conn *c) noexcept nogil

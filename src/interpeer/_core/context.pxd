@@ -24,6 +24,8 @@ cdef struct Limits:                 # settings of a node; times in ns. Defaults 
     uint64_t send_buffer_bytes      # of a stream, written and not acknowledged, on a path with a small window
     uint64_t max_send_buffer_bytes  # ... and on any
     uint64_t max_streams            # that the peer may have open at once
+    uint64_t max_channels           # the same
+    uint64_t max_message            # largest message accepted on a channel
     uint64_t datagram_queue_bytes   # each way
     uint64_t max_datagram           # largest payload accepted
     uint64_t receive_buffer         # bytes that the smallest of our sockets holds
@@ -85,6 +87,7 @@ cdef struct Context:                # what every connection of an engine shares
     Pool streams
     Pool records
     uint8_t *spare_packet           # where a packet is kept that goes on several paths; owned; NULL: none has yet
+    Pool channels
     Link ready                      # connections that may have something to send
     uint32_t waiting                # connections with data that may not go yet
     Link eventful                   # connections with events for the application

@@ -29,6 +29,9 @@ cdef enum:                          # FrameRecord.kind: further frames that matt
     RECORD_RETIRE_CID = 6           # likewise
     RECORD_PATH_STATUS = 7          # of path `stream`; when lost, the present status is sent
     RECORD_PATH_ABANDON = 8         # of path `stream`
+    RECORD_CHANNEL = 9              # `offset`: its sequence
+    RECORD_DROPPED = 10             # number `offset`; `bytes`: how many, or, with `fin`, from where in one that was begun
+    RECORD_MAX_CHANNELS = 11
 
 cdef enum:
     LOSS_OK = 0

@@ -8,6 +8,7 @@ cdef enum:
     MAX_GAPS = 1000                 # in one stream, held by the receiver
     READER_PAUSE_NS = 20000000      # a reader that pauses so long, as in a busy program, shall not stop the sender
     SIZE_UNKNOWN = -1
+    UNDONE_BYTES = 32               # memory for a message that was given up and is not settled
     STREAM_OK = 0                   # other results are CODE_*: the peer broke a rule
 
 cdef enum:                          # states of the sending side (docs/spec, chapter 7)
@@ -45,6 +46,8 @@ cdef enum:                          # Stream.pending: control frames to be sent
     PENDING_MAX_DATA = 0x02
     PENDING_RESET = 0x04
     PENDING_STOP = 0x08
+    PENDING_DROPPED = 0x10          # of a channel: messages that were given up
+    PENDING_REPAIR = 0x20           # of a channel: repairs of forward error correction
 
 cdef enum:                          # Stream.events, and what the application waits for (Stream.wanted)
     STREAM_EVENT_READABLE = 0x01    # something to read, `read_mark` bytes in a posted buffer, the end, or a reset
@@ -52,7 +55,9 @@ cdef enum:                          # Stream.events, and what the application wa
     STREAM_EVENT_ACKED = 0x04       # everything up to `acked_mark` is acknowledged, or never will be
 
 cdef struct Stream:
-    uint64_t id
+    uint64_t id                     # on the wire; a channel's has CHANNEL_KEY besides
+    void *channel                   # the Channel whose messages it carries, or NULL: a plain stream
+    uint8_t priority                # class: 0 is the most urgent
     void *conn                      # the Conn it belongs to
     Link sendable                   # in the connection's list of streams with something to send
     Link eventful                   # in the connection's list of streams with events
@@ -61,6 +66,7 @@ cdef struct Stream:
     uint8_t pending
     uint8_t events
     uint8_t wanted
+    bint is_queued_for_data         # in the list of its class, not in that for control frames
     bint is_released                # the application has let go of it
     Stream *next_released           # in the engine's stack of streams that were let go of
     bint is_stopped                 # the application reads no more: data are dropped as they come
@@ -77,6 +83,7 @@ cdef struct Stream:
     bint is_announced               # the peer has acknowledged some frame of it
     uint64_t reset_code             # of our RESET_STREAM
     uint64_t acked_mark
+    uint32_t undone                 # messages given up, and not settled with the peer
 
     RecvBuffer in_
     uint64_t highest                # one past the highest byte received
@@ -85,6 +92,7 @@ cdef struct Stream:
     uint64_t window                 # how much we allow beyond what is read; grows with the reader's speed
     uint64_t window_ns              # when the limit was last raised
     uint64_t read_mark
+    uint64_t held                   # what the connection's window is larger by, since this is not read, or cannot be yet
     uint64_t peer_code              # of the peer's RESET_STREAM
     uint64_t stop_code              # of our STOP_SENDING
     uint64_t peer_stop_code         # of the peer's
@@ -107,12 +115,18 @@ cdef int stream_handle_data(Stream *s, uint64_t offset, const uint8_t *data, uin
                             uint64_t *grown) noexcept nogil
 cdef int stream_handle_reset(Stream *s, uint64_t code, uint64_t final_size, uint64_t credit,
                              uint64_t *grown, uint64_t *dropped) noexcept nogil
+cdef void stream_settle(Stream *s) noexcept nogil
+cdef void stream_mark_acked(Stream *s, uint64_t offset, uint64_t end) noexcept nogil
 cdef uint64_t stream_read(Stream *s, uint8_t *out, uint64_t n) noexcept nogil
 cdef uint64_t stream_stop(Stream *s, uint64_t code, bint at_once) noexcept nogil
 cdef bint stream_raise_limit(Stream *s, uint64_t now_ns, uint64_t rtt_ns, uint64_t max_window) noexcept nogil
 
 cdef inline uint64_t stream_readable(const Stream *s) noexcept nogil:
     return s.in_.ready - s.in_.read
+
+cdef inline uint64_t stream_waiting(const Stream *s) noexcept nogil:
+    """Return what our side keeps: bytes that are not acknowledged, and messages given up that are not settled."""
+    return s.out.end - s.out.start + s.undone * <uint64_t>UNDONE_BYTES
 
 cdef inline bint stream_is_over(const Stream *s) noexcept nogil:
     return ((s.send_state == SEND_DONE or s.send_state == SEND_RESET)

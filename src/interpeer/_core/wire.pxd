@@ -46,7 +46,9 @@ cdef enum:                          # parameters in the handshake's encrypted pa
     PARAM_CONNECTION_ID = 0x0C      # response: the responder's
     PARAM_RECEIVE_BUFFER = 0x0D     # bytes that the sender's socket holds until they are read
     PARAM_MAX_PATHS = 0x0E          # paths at once; 0 or 1: no other than that of the handshake
-    PARAMS_KNOWN = 0x0F
+    PARAM_MAX_CHANNELS = 0x10
+    PARAM_MAX_MESSAGE = 0x11        # largest message accepted on a channel
+    PARAMS_KNOWN = 0x12
 
 cdef enum:                          # frames
     FRAME_PADDING = 0x00
@@ -76,6 +78,15 @@ cdef enum:                          # frames
     RESET_TOKEN_BYTES = 16
     FRAME_REKEY = 0x1E              # fresh keys: the sender's epoch that uses them first, and a Noise message
     FRAME_REKEY_ANSWER = 0x1F
+    FRAME_CHANNEL = 0x20            # to 0x2F: channels
+    FRAME_MAX_CHANNELS = 0x21
+    FRAME_CHANNEL_MAX_DATA = 0x22
+    FRAME_CHANNEL_RESET = 0x23
+    FRAME_CHANNEL_STOP = 0x24
+    FRAME_DROPPED = 0x25
+    FRAME_REPAIR = 0x26
+    FRAME_MESSAGES = 0x2C           # to 0x2F, with STREAM_FIN and STREAM_LEN
+    FRAME_CHANNELS_END = 0x30
     FRAME_IGNORABLE = 0x40          # types from here on carry their length, and unknown ones are skipped
     MAX_ACK_RANGES = 64             # in one ACK frame, ours and theirs
     REKEY_MESSAGE_BYTES = 96        # of Noise IK's first message without a payload: e 32, s 48, tag 16
@@ -94,11 +105,22 @@ cdef enum:                          # error codes of CLOSE frames, RESET_STREAM 
     CODE_AEAD_LIMIT = 0x09          # too many forged packets under one key
     CODE_GAPS = 0x0A                # more gaps in a stream than are kept
     CODE_CONNECTION_ID = 0x0B       # more connection ids than are kept, or one that cannot be
+    CODE_MESSAGE_SIZE = 0x0C        # a message larger than is accepted
     CODE_REFUSED = 0x10             # the peer's policy does not let us in
     CODE_UNKNOWN_PROTOCOL = 0x11
     CODE_BUSY = 0x12                # no room for another connection
     CODE_NO_SUITE = 0x13            # no cipher in common
     CODE_IDENTITY = 0x14            # the identity in the handshake does not match its key
+
+cdef enum:                          # Capabilities.flags
+    CAN_RESEND = 0x01               # what is lost is sent again
+    CAN_ORDER = 0x02                # delivered in the order in which they were sent
+    CAN_CLOSE_ON_LOSS = 0x04        # the first message that is given up ends the channel
+    CAPABILITY_FLAGS = 0x07
+    PRIORITIES = 8                  # classes, 0 the most urgent
+    DEFAULT_PRIORITY = 3
+    MAX_FEC_WINDOW = 64             # messages that a repair covers, and repairs for them
+    MESSAGE_HEADER_SIZE = 8         # before each message: a bit for its order, 31 for its size, 32 of its number
 
 cdef enum:
     PARSE_OK = 0
@@ -109,6 +131,13 @@ cdef struct Reader:                 # where a parser stands; it never reads at o
     const uint8_t *p
     const uint8_t *end
 
+cdef struct Capabilities:           # of one side of a channel
+    uint8_t flags
+    uint8_t priority                # class
+    uint8_t fec_data                # after so many messages ...
+    uint8_t fec_repair              # ... so many repairs follow; 0: none
+    uint64_t deadline_us            # 0: none
+
 cdef struct Frame:                  # one frame; which fields are set depends on its type
     uint64_t type
     uint64_t id                     # stream; NEW_, RETIRE_CONNECTION_ID, PATH_STATUS: sequence number
@@ -117,6 +146,9 @@ cdef struct Frame:                  # one frame; which fields are set depends on
     const uint8_t *data             # points into the packet; not owned. NEW_CONNECTION_ID: id and token
     uint64_t bytes                  # of data
     bint fin
+    uint64_t within                 # MESSAGES, DROPPED: from the start of the message that they begin in
+    uint64_t count                  # DROPPED: messages
+    Capabilities capabilities       # CHANNEL
     uint64_t path                   # ACK: the path whose packets it acknowledges; frames of paths: which
     uint64_t delay_us               # ACK
     uint64_t ranges                 # ACK: ranges still to be read by ack_next
@@ -136,6 +168,8 @@ cdef struct Parameters:
     uint64_t max_udp_payload
     uint64_t receive_buffer
     uint64_t max_paths
+    uint64_t max_channels           # 0: the peer knows no channels
+    uint64_t max_message
     uint8_t reset_token[16]
     bint has_reset_token
     uint64_t connection_id

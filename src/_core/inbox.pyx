@@ -1,0 +1,292 @@
+"""The receiving side of a channel: messages out of the bytes of a stream (docs/spec, chapter 16).
+
+Messages lie in the receive buffer as they came, each behind its header. Ordered ones are delivered where reading stands,
+unordered ones as soon as they are complete. Two bits of the header, which are zero on the wire, say here what has become of a
+message: queued for delivery, or gone (delivered, or given up by the peer). So nothing is kept for a message but its own
+bytes and four in a queue; the windows of the stream and the connection bound both.
+"""
+
+from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memset
+
+from interpeer._core.buffer cimport (
+    BUFFER_GAPS, BUFFER_OK, recv_buffer_change, recv_buffer_copy, recv_buffer_has, recv_buffer_read, recv_buffer_skip,
+    recv_buffer_write)
+from interpeer._core.channel cimport Channel, channel_of
+from interpeer._core.rangeset cimport (
+    RANGES_FULL, ranges_add, ranges_drop_lowest, ranges_search)
+from interpeer._core.stream cimport (
+    RECV_COMPLETE, RECV_IN_COMPLETE, RECV_IN_READ_ALL, RECV_OPEN, RECV_SIZE_KNOWN, STREAM_OK, recv_input,
+    stream_handle_data)
+from interpeer._core.wire cimport (
+    CODE_FINAL_SIZE, CODE_FLOW_CONTROL, CODE_FRAME_ENCODING, CODE_GAPS, CODE_INTERNAL, CODE_MESSAGE_SIZE, CODE_PROTOCOL,
+    MESSAGE_HEADER_SIZE)
+
+cdef enum:
+    FIRST_QUEUED = 8
+    SIZE_MASK = 0x1FFFFFFF          # of a header's first word
+    IS_GONE = 0x20000000            # zero on the wire
+    IS_QUEUED = 0x40000000          # zero on the wire
+
+cdef uint32_t IS_UNORDERED = 0x80000000
+
+
+cdef inline uint32_t read_u32(const uint8_t *p) noexcept nogil:
+    return <uint32_t>p[0] << 24 | <uint32_t>p[1] << 16 | <uint32_t>p[2] << 8 | p[3]
+
+
+cdef inline uint32_t word_at(const Stream *s, uint64_t offset) noexcept nogil:
+    cdef uint8_t bytes[4]
+    recv_buffer_copy(&s.in_, offset, bytes, 4)
+    return read_u32(bytes)
+
+
+cdef inline void set_word(Stream *s, uint64_t offset, uint32_t value) noexcept nogil:
+    cdef uint8_t bytes[4]
+    cdef int i
+    for i in range(4):
+        bytes[i] = <uint8_t>(value >> (24 - 8 * i))
+    recv_buffer_change(&s.in_, offset, bytes, 4)
+
+
+cdef inline uint64_t end_of(uint64_t start, uint32_t word) noexcept nogil:
+    return start + MESSAGE_HEADER_SIZE + (word & SIZE_MASK)
+
+
+# --- what arrives ---
+
+cdef uint64_t check_headers(const Frame *f, uint64_t max_message) noexcept nogil:
+    """Return 0 for a frame that begins with a message's header if all headers in it are right, otherwise a code."""
+    cdef uint64_t at = 0
+    cdef uint32_t word
+    while at < f.bytes:
+        if f.bytes - at < MESSAGE_HEADER_SIZE:
+            return CODE_FRAME_ENCODING
+        word = read_u32(f.data + at)
+        if word & (IS_GONE | IS_QUEUED):
+            return CODE_FRAME_ENCODING
+        if (word & SIZE_MASK) > max_message:
+            return CODE_MESSAGE_SIZE
+        at = end_of(at, word)
+    return 0
+
+
+cdef int channel_handle_messages(Stream *s, const Frame *f, uint64_t credit, uint64_t max_message,
+                                 uint64_t *grown) noexcept nogil:
+    """Take a MESSAGES frame. Return STREAM_OK or the code of the rule that the peer has broken."""
+    cdef uint64_t start = f.offset - f.within, end
+    cdef uint32_t word
+    cdef int code
+    grown[0] = 0
+    if f.within == 0:
+        code = <int>check_headers(f, max_message)
+        if code:
+            return code
+    elif start >= s.in_.read and recv_buffer_has(&s.in_, start, start + MESSAGE_HEADER_SIZE):
+        word = word_at(s, start)
+        if not word & IS_GONE and f.offset + f.bytes > end_of(start, word):
+            return CODE_PROTOCOL    # only the message that it begins in
+    code = stream_handle_data(s, f.offset, f.data, f.bytes, f.fin, credit, grown)
+    if code != STREAM_OK or s.is_stopped:
+        return code
+    end = f.offset + f.bytes
+    while start < end and start >= s.in_.read and recv_buffer_has(&s.in_, start, start + MESSAGE_HEADER_SIZE):
+        word = word_at(s, start)
+        if not note_message(s, start, word):
+            return CODE_INTERNAL
+        start = end_of(start, word)
+    return STREAM_OK
+
+
+cdef bint note_message(Stream *s, uint64_t start, uint32_t word) noexcept nogil:
+    """Queue an unordered message that is complete, and note how far one reaches that is not. False without memory."""
+    cdef Channel *ch = channel_of(s)
+    cdef uint64_t end = end_of(start, word)
+    if not recv_buffer_has(&s.in_, start, end):
+        if end > ch.expected:
+            ch.expected = end
+        return True
+    if word & IS_UNORDERED and not word & (IS_QUEUED | IS_GONE):
+        if not push(ch, <uint32_t>start):
+            return False
+        set_word(s, start, word | IS_QUEUED)
+    return True
+
+
+cdef bint push(Channel *ch, uint32_t start) noexcept nogil:
+    cdef uint32_t capacity, i
+    cdef uint32_t *grown
+    if ch.queue_count == ch.queue_capacity:
+        capacity = ch.queue_capacity * 2 if ch.queue_capacity else FIRST_QUEUED
+        grown = <uint32_t *>malloc(capacity * sizeof(uint32_t))
+        if grown == NULL:
+            return False
+        for i in range(ch.queue_count):
+            grown[i] = ch.queue[(ch.queue_first + i) & (ch.queue_capacity - 1)]
+        free(ch.queue)
+        ch.queue = grown
+        ch.queue_capacity = capacity
+        ch.queue_first = 0
+    ch.queue[(ch.queue_first + ch.queue_count) & (ch.queue_capacity - 1)] = start
+    ch.queue_count += 1
+    return True
+
+
+cdef inline void pop(Channel *ch) noexcept nogil:
+    ch.queue_first = (ch.queue_first + 1) & (ch.queue_capacity - 1)
+    ch.queue_count -= 1
+
+
+cdef int channel_handle_dropped(Stream *s, const Frame *f, uint64_t credit, uint64_t *grown, uint64_t *freed) noexcept nogil:
+    """Take a DROPPED frame: wait for these messages no longer. `freed` is by how much reading moves on."""
+    cdef uint64_t start = f.offset, end = f.offset + f.bytes, read = s.in_.read
+    cdef bint is_first = f.within == 0
+    cdef uint32_t word
+    cdef int result
+    grown[0] = 0
+    freed[0] = 0
+    if f.bytes == 0:
+        note_gone(s, f.value, f.count)
+        return STREAM_OK
+    if end > s.recv_limit:
+        return CODE_FLOW_CONTROL
+    if end > s.final_size:
+        return CODE_FINAL_SIZE
+    if end > s.highest:
+        if end - s.highest > credit:
+            return CODE_FLOW_CONTROL
+        grown[0] = end - s.highest
+        s.highest = end
+    if s.recv_state != RECV_OPEN and s.recv_state != RECV_SIZE_KNOWN or end <= read:
+        return STREAM_OK
+    if s.is_stopped:
+        s.in_.read = s.highest
+        s.in_.ready = s.highest
+        return STREAM_OK
+    if start < read:                # reading has passed a piece of it
+        start = read
+        is_first = False
+    if is_first and recv_buffer_has(&s.in_, start, start + MESSAGE_HEADER_SIZE):
+        word = word_at(s, start)
+        if not word & IS_GONE and recv_buffer_has(&s.in_, start, end_of(start, word)):
+            return STREAM_OK        # it has come all the same
+    result = bury_head(s, f.offset - f.within, f.within) if f.within else BUFFER_OK
+    if result == BUFFER_OK:
+        result = bury(s, start, end)
+    if result != BUFFER_OK:
+        return CODE_GAPS if result == BUFFER_GAPS else CODE_INTERNAL
+    if f.count:
+        note_gone(s, f.value, 1)
+    channel_of(s).expected = 0
+    pass_gone(s)
+    if s.in_.ready == s.final_size:
+        recv_input(s, RECV_IN_COMPLETE)
+    freed[0] = s.in_.read - read
+    return STREAM_OK
+
+
+cdef int bury_head(Stream *s, uint64_t start, uint64_t n) noexcept nogil:
+    """A later piece of a message is told first: nothing may take it for whole when what is before the piece has come."""
+    cdef uint8_t header[8]
+    cdef int result
+    if start < s.in_.read:
+        return BUFFER_OK
+    memset(header, 0, MESSAGE_HEADER_SIZE)
+    result = recv_buffer_write(&s.in_, start, header, MESSAGE_HEADER_SIZE)
+    if result == BUFFER_OK:
+        set_word(s, start, IS_GONE | <uint32_t>(n - MESSAGE_HEADER_SIZE))
+    return result
+
+
+cdef int bury(Stream *s, uint64_t start, uint64_t end) noexcept nogil:
+    """Put a header for a message that will not come where it would have been; what follows needs no memory."""
+    cdef uint8_t header[8]
+    cdef int result
+    memset(header, 0, MESSAGE_HEADER_SIZE)
+    result = recv_buffer_write(&s.in_, start, header, MESSAGE_HEADER_SIZE)
+    if result == BUFFER_OK:
+        result = recv_buffer_skip(&s.in_, start, end)
+    if result == BUFFER_OK:
+        set_word(s, start, IS_GONE | <uint32_t>(end - start - MESSAGE_HEADER_SIZE))
+    return result
+
+
+cdef void note_gone(Stream *s, uint64_t number, uint64_t count) noexcept nogil:
+    """Count messages that the peer has given up, each once, and keep their numbers for the application."""
+    cdef Channel *ch = channel_of(s)
+    cdef uint64_t end = number + count, at = number
+    cdef uint32_t i = ranges_search(&ch.gone, number)
+    while i < ch.gone.count and ch.gone.ranges[i].start < end:
+        if ch.gone.ranges[i].start > at:
+            ch.counters.peer_dropped += ch.gone.ranges[i].start - at
+        at = ch.gone.ranges[i].end
+        i += 1
+    if at < end:
+        ch.counters.peer_dropped += end - at
+    while ranges_add(&ch.gone, number, end) == RANGES_FULL:
+        ranges_drop_lowest(&ch.gone)
+
+
+cdef void pass_gone(Stream *s) noexcept nogil:
+    """Move reading behind messages that are gone."""
+    cdef uint32_t word
+    while s.in_.ready - s.in_.read >= MESSAGE_HEADER_SIZE:
+        word = word_at(s, s.in_.read)
+        if not word & IS_GONE or end_of(s.in_.read, word) > s.in_.ready:
+            break
+        recv_buffer_read(&s.in_, NULL, MESSAGE_HEADER_SIZE + (word & SIZE_MASK))
+    if s.recv_state == RECV_COMPLETE and s.in_.read == s.final_size:
+        recv_input(s, RECV_IN_READ_ALL)
+
+
+cdef void channel_forget_received(Stream *s) noexcept nogil:
+    """Nothing is read any more, or the peer has given its side up."""
+    cdef Channel *ch = channel_of(s)
+    ch.queue_count = 0
+    ch.expected = 0
+
+
+# --- what the application reads ---
+
+cdef bint channel_has_message(Stream *s) noexcept nogil:
+    cdef InMessage m
+    return channel_next_message(s, &m)
+
+
+cdef bint channel_next_message(Stream *s, InMessage *out) noexcept nogil:
+    """Find the next message to be delivered: unordered ones first, which have waited for nothing. Return whether there is."""
+    cdef Channel *ch = channel_of(s)
+    cdef uint32_t word = 0
+    while ch.queue_count:
+        out.start = s.in_.read + <uint32_t>(ch.queue[ch.queue_first] - <uint32_t>s.in_.read)
+        if recv_buffer_has(&s.in_, out.start, out.start + MESSAGE_HEADER_SIZE):
+            word = word_at(s, out.start)
+            if recv_buffer_has(&s.in_, out.start, end_of(out.start, word)):
+                break
+        pop(ch)                     # reading has passed it: the peer has sent messages that overlap
+    if ch.queue_count == 0:
+        out.start = s.in_.read
+        if s.in_.ready - s.in_.read < MESSAGE_HEADER_SIZE:
+            return False
+        word = word_at(s, out.start)
+        if word & (IS_GONE | IS_QUEUED) or end_of(out.start, word) > s.in_.ready:
+            return False
+    out.bytes = word & SIZE_MASK
+    out.number = ch.last_number + <uint64_t><int32_t>(word_at(s, out.start + 4) - <uint32_t>ch.last_number)
+    return True
+
+
+cdef uint64_t channel_take_message(Stream *s, const InMessage *m, uint8_t *out) noexcept nogil:
+    """Copy the message that channel_next_message has found to `out`, and take it away. Return by how much reading moves on."""
+    cdef Channel *ch = channel_of(s)
+    cdef uint64_t read = s.in_.read
+    recv_buffer_copy(&s.in_, m.start + MESSAGE_HEADER_SIZE, out, m.bytes)
+    if ch.queue_count:
+        pop(ch)
+    set_word(s, m.start, IS_GONE | <uint32_t>m.bytes)
+    ch.last_number = m.number
+    ch.counters.messages_received += 1
+    ch.counters.bytes_received += m.bytes
+    pass_gone(s)
+    return s.in_.read - read
