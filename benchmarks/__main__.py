@@ -22,7 +22,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks import goodput, goodput_link
+from benchmarks import goodput, goodput_link, paths
 from benchmarks.interop import table as interop
 from benchmarks.table import NAMES, ROWS, Measured, Row, Scale, has_micro, judge, measure, needed, own_loads, rival_loads
 from interpeer._bench.end import Facts
@@ -40,6 +40,8 @@ def main(arguments: list[str] | None = None) -> int:
         return goodput_link.main(words[2:])
     if words[:1] == ["interop"]:
         return interop.main(words[1:])
+    if words[:1] == ["paths"]:
+        return paths.main(words[1:])
     if words[:1] == ["goodput"]:
         return goodput.main(words[1:])
     asked = _parse(words)

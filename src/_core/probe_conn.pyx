@@ -7,6 +7,7 @@ break every rule that an authentic peer can break.
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 
+from interpeer._core.cids cimport LOCAL_SENT
 from interpeer._core.conn cimport (
     CONN_IN_ANSWERED, Conn, conn_accept_stream, conn_find_stream, conn_finish_stream, conn_free, conn_input, conn_new,
     conn_open_stream, conn_read_stream, conn_release_stream, conn_start, conn_wake, conn_write_stream)
@@ -54,6 +55,8 @@ cdef class Lone:
         self.from_.remote = remote
         assert paths_add(c, 0, &remote, self.from_.local) != NULL
         c.path.remote_cid = <uint64_t>CID_FLAG << 56 | 2
+        c.first_cid.cid, c.first_cid.conn, c.first_cid.state = <uint64_t>CID_FLAG << 56 | 1, <void *>c, LOCAL_SENT
+        c.local_cids = &c.first_cid
         parameters_from_dict(peer, &p)
         assert conn_start(c, suite, exact(ours).p, exact(theirs).p, &p, now_ns) == 0
         conn_input(c, CONN_IN_ANSWERED)

@@ -48,7 +48,7 @@ class Path:
             kind_of(remote := Endpoint.from_core(figures["remote"])),
             remote,
             figures["id"],
-            path_handle.STATES[figures["state"]],
+            path_handle.STATES[int(figures["state"])],
             local,
             bool(figures["is_preferred"]),
             bool(figures["is_standby"] or figures["peer_standby"]),
