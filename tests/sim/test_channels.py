@@ -161,7 +161,7 @@ def test_thousands_of_channels_carry_each_their_own(sim, loss):
                 far = await there.accept_channel()
                 assert far.id == 2 * i
                 assert sorted([await far.recv(), await far.recv()]) == sorted([b"%d" % i, b"and again"])
-            assert here.stats().channels == 3000
+            assert here.stats().open_channels == 3000
 
     sim.run(main())
 

@@ -130,7 +130,7 @@ def test_names_and_types_are_those_that_aioquic_writes(sim, tmp_path):
 
 
 def test_losses_and_windows_are_those_that_stats_counts(sim, tmp_path):
-    stats, _ = transfer(sim, tmp_path, LINK.replace(loss=0.03))
+    stats, _ = transfer(sim, tmp_path, LINK.replace(loss=0.03), max_packet_bytes=1200)  # probes of the MTU are apart
     (_, events), _ = both(tmp_path)
     lost = of(events, "recovery:packet_lost")
     assert len(lost) == stats.packets_lost > 0
