@@ -38,8 +38,6 @@ MODULES = (
     "fec",
     "ledbat",
     "channel",
-    "datagram",
-    "fec",
     "inbox",
     "loss",
     "noise",

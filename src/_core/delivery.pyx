@@ -239,10 +239,15 @@ cdef void requeue_frame(Conn *c, uint8_t kind, uint64_t id, uint64_t offset, uin
 
 
 cdef void requeue_oldest(Conn *c, const Path *path) noexcept nogil:
-    """Queue what the oldest packet in flight carried, so that a probe has something useful to say."""
-    cdef const SentPacket *p = recovery_oldest(&path.recovery)
-    if p != NULL:
+    """Queue what the oldest packets in flight carried, so that probes have something useful to say."""
+    cdef uint64_t number = 0
+    cdef const SentPacket *p = recovery_oldest(&path.recovery, &number)
+    cdef int left = PROBES
+    while p != NULL and left:
         requeue(c, p, False)
+        left -= 1
+        number += 1
+        p = recovery_oldest(&path.recovery, &number)
 
 
 cdef void send_probes(Conn *c, Path *p) noexcept nogil:

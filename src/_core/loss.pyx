@@ -341,13 +341,15 @@ cdef void recovery_handle_timeout(Recovery *r, uint64_t now_ns, uint64_t max_ack
     r.pto_count += 1
 
 
-cdef const SentPacket *recovery_oldest(const Recovery *r) noexcept nogil:
-    """Return the oldest packet still outstanding whose loss would matter, or NULL."""
-    cdef uint64_t number
+cdef const SentPacket *recovery_oldest(const Recovery *r, uint64_t *number) noexcept nogil:
+    """Return the oldest packet from `number` on that is outstanding and whose loss would matter, and its number; or NULL."""
+    cdef uint32_t nothing_more = SENT_OUTSTANDING | SENT_ELICITING | SENT_MTU_PROBE | SENT_APP_LIMITED
     cdef const SentPacket *p
-    for number in range(r.base, r.next):
-        p = packet(r, number)
-        if p.flags & SENT_OUTSTANDING \
-                and (p.flags & ~<uint32_t>(SENT_OUTSTANDING | SENT_ELICITING | SENT_MTU_PROBE) or p.more != NULL):
+    if number[0] < r.base:
+        number[0] = r.base
+    while number[0] < r.next:
+        p = packet(r, number[0])
+        if p.flags & SENT_OUTSTANDING and (p.flags & ~nothing_more or p.more != NULL):
             return p
+        number[0] += 1
     return NULL

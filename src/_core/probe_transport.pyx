@@ -107,7 +107,8 @@ cdef class Recoverer:
 
     def oldest_sent_ns(self):
         """Return when the oldest packet was sent that waits for an acknowledgement and carries something, or None."""
-        cdef const SentPacket *p = recovery_oldest(&self.recovery)
+        cdef uint64_t number = 0
+        cdef const SentPacket *p = recovery_oldest(&self.recovery, &number)
         return p.sent_ns if p != NULL else None
 
     def free(self):

@@ -65,7 +65,8 @@ cdef void tracing_lost(Conn *c, const Path *p, uint64_t number, const SentPacket
 cdef void tracing_metrics(Conn *c, const Path *p) noexcept nogil:
     """Note how the path does."""
     cdef TraceRecord *r = trace_add(c.context.trace, c.trace_id, p.id, TRACE_METRICS)
-    cdef const SentPacket *oldest = recovery_oldest(&p.recovery)
+    cdef uint64_t number = 0
+    cdef const SentPacket *oldest = recovery_oldest(&p.recovery, &number)
     cdef uint64_t phase = PHASE_SLOW_START if p.cc.window < p.cc.threshold else PHASE_AVOIDANCE
     if r == NULL:
         return

@@ -62,7 +62,7 @@ SIDEWAYS: dict[str, set[str]] = {
     "builder": {"conn"},
     "channel_out": {"builder", "conn"},
     "compose": {"builder", "channel_out", "conn", "context", "rekey"},
-    "egress": {"channels", "compose", "conn", "context", "keys", "paths", "tracing"},
+    "egress": {"builder", "channels", "compose", "conn", "context", "keys", "paths", "tracing"},
     "reception": {"registry"},
     "engine": {"registry", "reception"},
     "connection_handle": {"channel_handle", "entry", "stream_handle"},

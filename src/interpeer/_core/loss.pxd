@@ -130,4 +130,4 @@ cdef int recovery_handle_ack(Recovery *r, Frame *ack, uint64_t now_ns, uint64_t 
 cdef void recovery_handle_timeout(Recovery *r, uint64_t now_ns, uint64_t max_ack_delay_ns, AckOutcome *out) noexcept nogil
 cdef uint64_t recovery_deadline(const Recovery *r, uint64_t max_ack_delay_ns) noexcept nogil
 cdef uint64_t recovery_pto_ns(const Recovery *r, uint64_t max_ack_delay_ns) noexcept nogil
-cdef const SentPacket *recovery_oldest(const Recovery *r) noexcept nogil
+cdef const SentPacket *recovery_oldest(const Recovery *r, uint64_t *number) noexcept nogil
