@@ -8,6 +8,7 @@
     python -m benchmarks goodput --link [ARGS]  goodput under loss between two processes, over a bad link (--help)
     python -m benchmarks interop [ARGS]     the QUIC interop runner's cases, over a bad link (--help)
     python -m benchmarks goodput [ARGS]     congestion control in the simulator: loss, fairness, queues
+    python -m benchmarks control [ARGS]     urgent messages beside a bulk transfer, in the simulator
 
 Two processes on loopback for each load, started anew for each run. The runs of all loads take turns and medians count; trust
 ratios and processor seconds more than rates, since other work on the machine changes those. A goal is "short" when missed;
@@ -22,7 +23,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks import goodput, goodput_link, paths
+from benchmarks import control, goodput, goodput_link, paths
 from benchmarks.interop import table as interop
 from benchmarks.table import NAMES, ROWS, Measured, Row, Scale, has_micro, judge, measure, needed, own_loads, rival_loads
 from interpeer._bench.end import Facts
@@ -44,6 +45,8 @@ def main(arguments: list[str] | None = None) -> int:
         return paths.main(words[1:])
     if words[:1] == ["goodput"]:
         return goodput.main(words[1:])
+    if words[:1] == ["control"]:
+        return control.main(words[1:])
     asked = _parse(words)
     rows = [row for row in ROWS if row.name in asked.only and (row.name != "soak" or asked.soak)]
     scale = Scale.of(is_quick=asked.quick, rounds=asked.rounds)

@@ -70,9 +70,7 @@ def measure(case: str, seconds: float, seed: int) -> Facts:
         if case == "rebinding":
             links[0].rebind(address=True, after_s=1.0, every_s=REBIND_S)
         ways = [f"{link.host}:{link.port}" for link in links]
-        sender = stack.enter_context(
-            End(f"{_HERE}:send", seconds=seconds, peer=str(address.peer_id), ways=ways, scheduler=case)
-        )
+        sender = stack.enter_context(End(f"{_HERE}:send", seconds=seconds, peer=str(address.peer_id), ways=ways, scheduler=case))
         facts = receiver.receive()
         sender.stop()
         return facts | sender.receive()

@@ -10,7 +10,7 @@ from libc.stdint cimport uint8_t, uint64_t
 from interpeer._core.bbr_model cimport (
     ACKS_INIT, ACKS_PROBE_FEEDBACK, ACKS_PROBE_STARTING, ACKS_PROBE_STOPPING, ACKS_REFILLING, BBR_CRUISE, BBR_DOWN,
     BBR_DRAIN, BBR_PROBE_RTT, BBR_REFILL, BBR_STARTUP, BBR_UP, MIN_PIPE_PACKETS, NO_BOUND, STARTUP_LOSSES,
-    bbr_advance_latest, bbr_advance_max_bw, bbr_bdp, bbr_check_full_bw, bbr_extra_acked, bbr_inflight,
+    bbr_advance_latest, bbr_advance_max_bw, bbr_bdp, bbr_check_full_bw, bbr_end_down, bbr_extra_acked, bbr_inflight,
     bbr_inflight_at_loss, bbr_is_loss_high, bbr_max_bw, bbr_note_loss, bbr_note_marks, bbr_reset_congestion,
     bbr_reset_full_bw, bbr_reset_short_term, bbr_start_round, bbr_update_min_rtt, bbr_update_path)
 from interpeer._core.controller cimport (
@@ -68,6 +68,8 @@ cdef int bbr_input(Congestion *c, int event, uint64_t now_ns, uint64_t delivered
     cdef uint8_t before = b.state, state = TABLE[before][event]
     if state == STAY:
         return -1
+    if state == BBR_CRUISE and before == BBR_DOWN:
+        bbr_end_down(c)
     b.state = state
     if state == BBR_DOWN or event == BBR_IN_RTT_SEEN:
         bbr_reset_congestion(b)

@@ -110,6 +110,12 @@ cdef void bbr_advance_latest(Congestion *c, const AckSample *s) noexcept nogil:
     b.inflight_latest = s.delivered - s.prior_delivered
 
 
+cdef void bbr_end_down(Congestion *c) noexcept nogil:
+    """The probe's queue has drained: what was lost while it did is weighed now, not by the rule of the state that follows."""
+    if c.state.bbr.is_loss_in_round and not is_more_than_floor(c):
+        c.state.bbr.is_loss_in_round = False
+
+
 cdef void lower_bounds(Congestion *c) noexcept nogil:
     """Losses without a probe: the path has less to give for now, but at least what it has just delivered."""
     cdef Bbr *b = &c.state.bbr

@@ -2,6 +2,7 @@
 
 import pytest
 
+from benchmarks import control
 from benchmarks.goodput import Bottleneck, Flow, jain, simulate
 from interpeer import Config
 from interpeer.testing import Link
@@ -53,6 +54,13 @@ def test_marks_keep_a_queue_from_losing_anything(seed, controller):
     link = bottleneck.link().replace(ecn_mark_bytes=round(bottleneck.bdp_bytes / 2))
     result = simulate(bottleneck, [Flow(controller)], 7.0, skip_s=3.0, seed=seed, link=link)
     assert result.loss == [0.0] and result.mbit[0] > 0.75 * 20
+
+
+@pytest.mark.row("S14")
+@pytest.mark.parametrize("controller", ["cubic", "bbr-lossy"])
+def test_an_urgent_message_beside_a_bulk_transfer_waits_for_no_more_than_the_round_trip(seed, controller):
+    row = control.simulate(Bottleneck(20, 0.05), controller, 8.0, seed=seed)
+    assert row.is_met_now and row.bulk_mbit > 0.85 * 20
 
 
 @pytest.mark.parametrize("congestion", CONTROLLERS)

@@ -1,8 +1,10 @@
 """The variant of BBR for paths that lose packets: which losses it takes for congestion, and which it does not."""
 
+from types import SimpleNamespace
+
 import pytest
 
-from tests.models.pipe import BBR, BBR_LOSSY, CRUISE, CUBIC, MS, PACKET, SECOND, Pipe
+from tests.models.pipe import BBR, BBR_LOSSY, CRUISE, CUBIC, DOWN, MS, PACKET, SECOND, UP, Pipe
 from tests.spec.test_bbr import NO_BOUND, until
 
 
@@ -39,6 +41,25 @@ def test_losses_with_a_queue_lower_the_bounds():
     pipe.rate *= 0.7  # somebody else takes the rest: the queue fills, and overflows
     pipe.run(SECOND // 2)
     assert pipe.dropped and 0 < pipe.cc.bbr["bw_lo"] < 0.9 * max(pipe.cc.bbr["max_bw"])
+
+
+@pytest.mark.spec("CC-21")
+def test_a_loss_while_a_probes_queue_drains_lowers_nothing_when_the_round_ends_after_that():
+    pipe = Pipe(BBR_LOSSY, buffer_bdp=4)
+    until(pipe, UP)
+    until(pipe, DOWN)
+    while pipe.smoothed_ns > 1.3 * pipe.min_ns:
+        pipe.run(MS)
+    chances = iter([0.0])
+    pipe.random, pipe.loss = SimpleNamespace(random=lambda: next(chances, 1.0)), 0.5  # the next packet, and no other
+    while not pipe.lost:
+        pipe.run(MS)
+    lost_at = pipe.delivered
+    pipe.rate *= 1.2  # the rest of the queue drains within less than a round
+    until(pipe, CRUISE)
+    assert pipe.cc.bbr["is_queued"] and pipe.delivered - lost_at < pipe.bdp
+    pipe.run(SECOND // 2)
+    assert pipe.cc.bbr["bw_lo"] == 0 and pipe.cc.bbr["inflight_lo"] == NO_BOUND
 
 
 @pytest.mark.spec("CC-22")

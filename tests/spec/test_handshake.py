@@ -350,7 +350,9 @@ def test_a_response_with_neither_refusal_nor_connection_id_is_dropped():
 @pytest.mark.parametrize("role", ["call", "be_called"])
 def test_absent_parameters_have_their_defaults(role):
     names = ("MAX_DATA", "MAX_STREAM_DATA", "MAX_STREAMS", "MAX_DATAGRAM", "IDLE_TIMEOUT", "MAX_ACK_DELAY", "RESET_TOKEN")
-    peer = getattr(Peer(Node(packet_bytes=1400, idle_timeout_ns=0, rekey_ns=1 << 62)), role)(MAX_UDP_PAYLOAD=None, **dict.fromkeys(names))
+    peer = getattr(Peer(Node(packet_bytes=1400, idle_timeout_ns=0, rekey_ns=1 << 62)), role)(
+        MAX_UDP_PAYLOAD=None, **dict.fromkeys(names)
+    )
     assert peer.handle.open_stream() is None and peer.handle.max_datagram_bytes == 0
     stats = peer.handle.stats()
     assert (stats["data_limit"], stats["packet_bytes"]) == (0, 1200)

@@ -29,6 +29,7 @@ cdef void bbr_start_round(Congestion *c, uint64_t delivered) noexcept nogil
 cdef void bbr_update_path(Congestion *c, const AckSample *s) noexcept nogil
 cdef void bbr_update_min_rtt(Congestion *c, const AckSample *s) noexcept nogil
 cdef void bbr_advance_latest(Congestion *c, const AckSample *s) noexcept nogil
+cdef void bbr_end_down(Congestion *c) noexcept nogil
 cdef void bbr_advance_max_bw(Bbr *b) noexcept nogil
 cdef void bbr_reset_short_term(Bbr *b) noexcept nogil
 cdef void bbr_reset_congestion(Bbr *b) noexcept nogil
