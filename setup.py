@@ -49,6 +49,7 @@ MODULES = (
     "paths",
     "pmtud",
     "protection",
+    "repairs",
     "rekey",
     "stream",
     "trace",

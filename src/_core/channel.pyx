@@ -17,10 +17,12 @@ from libc.string cimport memset
 from interpeer._core.buffer cimport send_buffer_append
 from interpeer._core.links cimport link_init, unlink
 from interpeer._core.rangeset cimport ranges_free, ranges_init, ranges_remove, ranges_search
+from interpeer._core.repairs cimport (
+    PLACE_BYTES, PROTECTED_BYTES, Repairs, repairs_free, repairs_of, repairs_protect, repairs_stop)
 from interpeer._core.stream cimport (
-    PENDING_ANNOUNCE, PENDING_DROPPED, PENDING_REPAIR, SEND_FINISHING, SEND_OPEN, stream_handle_acked, stream_handle_lost,
+    PENDING_ANNOUNCE, PENDING_DROPPED, SEND_FINISHING, SEND_OPEN, stream_copy, stream_handle_acked, stream_handle_lost,
     stream_mark_acked, stream_reset, stream_settle)
-from interpeer._core.wire cimport CAN_ORDER, CAN_RESEND, MESSAGE_HEADER_SIZE
+from interpeer._core.wire cimport CAN_ORDER, CAN_RESEND, MESSAGE_HEADER_SIZE, write_u64
 
 cdef enum:
     FIRST_MESSAGES = 8
@@ -42,6 +44,7 @@ cdef void channel_clear(Stream *s) noexcept nogil:
     forget_messages(s)
     free(ch.messages)
     free(ch.queue)
+    repairs_free(&ch.repairs)
     ranges_free(&ch.gone)
 
 
@@ -50,7 +53,9 @@ cdef void forget_messages(Stream *s) noexcept nogil:
     cdef Channel *ch = channel_of(s)
     unlink(&ch.dated)
     unlink(&ch.fresh_link)
-    s.pending &= ~<uint8_t>(PENDING_DROPPED | PENDING_REPAIR)
+    s.pending &= ~<uint8_t>PENDING_DROPPED
+    if ch.repairs != NULL:
+        repairs_stop(ch.repairs)
     s.undone = 0
     ch.count = 0
     ch.fresh = 0
@@ -148,6 +153,8 @@ cdef bint channel_has_data(const Stream *s) noexcept nogil:
     """Tell whether there is a piece to send, the connection's credit permitting."""
     if s.send_state != SEND_OPEN and s.send_state != SEND_FINISHING:
         return False
+    if channel_of(s).repairs != NULL and channel_of(s).repairs.owed:
+        return True
     if s.lost.count or (s.sent < s.out.end and channel_wire_sent(s) < s.send_limit):
         return True
     return s.send_state == SEND_FINISHING and not s.fin_sent and s.sent == s.out.end
@@ -223,6 +230,8 @@ cdef bint channel_mark_sent(Stream *s, const Piece *p) noexcept nogil:
                 if message_at(ch, i).start >= p.offset:
                     message_at(ch, i).shift = ch.skipped
                     message_at(ch, i).was_begun = True
+                if end_of(s, i) <= end:
+                    protect(s, i)
                 i += 1
         s.sent = end
         skip_dropped(s)
@@ -232,6 +241,20 @@ cdef bint channel_mark_sent(Stream *s, const Piece *p) noexcept nogil:
         s.fin_sent = True
         return True
     return False
+
+
+cdef void protect(Stream *s, uint32_t i) noexcept nogil:
+    """Let repairs cover a message, of which the last has gone out: before, the peer may not allow for it."""
+    cdef Channel *ch = channel_of(s)
+    cdef uint8_t symbol[1116]       # PLACE_BYTES + PROTECTED_BYTES
+    cdef uint64_t start = message_at(ch, i).start, n = end_of(s, i) - start
+    if ch.capabilities.fec_data == 0 or ch.capabilities.fec_repair == 0:
+        if ch.repairs != NULL:
+            repairs_stop(ch.repairs)
+    elif n <= PROTECTED_BYTES and repairs_of(&ch.repairs) != NULL:
+        write_u64(symbol, start - message_at(ch, i).shift)
+        stream_copy(s, start, symbol + PLACE_BYTES, n)
+        repairs_protect(ch.repairs, ch.first_number + i, symbol, <uint32_t>n + PLACE_BYTES, &ch.capabilities)
 
 
 cdef void skip_dropped(Stream *s) noexcept nogil:
