@@ -15,10 +15,11 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
 from interpeer._core.buffer cimport send_buffer_append
+from interpeer._core.fec cimport fec_encoder_forget
 from interpeer._core.links cimport link_init, unlink
 from interpeer._core.rangeset cimport ranges_free, ranges_init, ranges_remove, ranges_search
 from interpeer._core.repairs cimport (
-    PLACE_BYTES, PROTECTED_BYTES, Repairs, repairs_free, repairs_of, repairs_protect, repairs_stop)
+    PLACE_BYTES, PROTECTED_BYTES, repairs_free, repairs_of, repairs_protect, repairs_stop)
 from interpeer._core.stream cimport (
     PENDING_ANNOUNCE, PENDING_DROPPED, SEND_FINISHING, SEND_OPEN, stream_copy, stream_handle_acked, stream_handle_lost,
     stream_mark_acked, stream_reset, stream_settle)
@@ -305,7 +306,17 @@ cdef void pop_settled(Stream *s) noexcept nogil:
         ch.due_ns = 0
         ch.latest_ns = 0
         ch.is_mixed = False
+    if ch.repairs != NULL and ch.repairs.is_encoding:
+        fec_encoder_forget(&ch.repairs.encoder, oldest_wanted(ch))
     stream_settle(s)
+
+
+cdef uint64_t oldest_wanted(const Channel *ch) noexcept nogil:
+    """Return the number of the oldest message that a repair may still be of use for."""
+    cdef uint32_t i = 0
+    while i < ch.count and message_at(ch, i).state != MESSAGE_LIVE:
+        i += 1
+    return ch.first_number + i
 
 
 cdef uint32_t channel_handle_lost(Stream *s, uint64_t offset, uint64_t n, bint fin, bint is_lost) noexcept nogil:

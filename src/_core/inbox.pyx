@@ -263,8 +263,8 @@ cdef int channel_handle_dropped(Stream *s, const Frame *f, uint64_t credit, uint
         is_first = False
     if is_first and recv_buffer_has(&s.in_, start, start + MESSAGE_HEADER_SIZE):
         word = word_at(s, start)
-        if not word & IS_GONE and recv_buffer_has(&s.in_, start, end_of(start, word)):
-            return STREAM_OK        # it has come all the same
+        if recv_buffer_has(&s.in_, start, end_of(start, word)) and (not word & IS_GONE or end_of(start, word) >= end):
+            return STREAM_OK        # it has come all the same, and may have been delivered; or we know
     result = bury_head(s, f.offset - f.within, f.within) if f.within else BUFFER_OK
     if result == BUFFER_OK:
         result = bury(s, start, end)

@@ -8,7 +8,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 
 from interpeer._core.fec cimport (
-    FEC_LENGTH_BYTES, FEC_OK, fec_decoder_free, fec_decoder_init, fec_encoder_add, fec_encoder_free, fec_encoder_init)
+    FEC_OK, fec_decoder_free, fec_decoder_init, fec_encoder_add, fec_encoder_free, fec_encoder_init)
 
 cdef enum:
     SYMBOL_BYTES = 1118             # FEC_LENGTH_BYTES + PLACE_BYTES + PROTECTED_BYTES

@@ -46,7 +46,7 @@ SIDEWAYS: dict[str, set[str]] = {
     "bbr": {"bbr_model"},
     "cc": {"cubic", "bbr", "ledbat", "pacing"},
     "repairs": {"fec"},
-    "channel": {"buffer", "repairs", "stream"},
+    "channel": {"buffer", "fec", "repairs", "stream"},
     "inbox": {"buffer", "channel", "fec", "repairs", "stream"},
     "path": {"cc", "loss", "pmtud"},
     "dial": {"handshake"},
