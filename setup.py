@@ -47,6 +47,7 @@ MODULES = (
     "paths",
     "pmtud",
     "protection",
+    "repairs",
     "rekey",
     "stream",
     "trace",

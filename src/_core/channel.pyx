@@ -15,12 +15,15 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
 from interpeer._core.buffer cimport send_buffer_append
+from interpeer._core.fec cimport fec_encoder_forget
 from interpeer._core.links cimport link_init, unlink
 from interpeer._core.rangeset cimport ranges_free, ranges_init, ranges_remove, ranges_search
+from interpeer._core.repairs cimport (
+    PLACE_BYTES, PROTECTED_BYTES, repairs_free, repairs_of, repairs_protect, repairs_stop)
 from interpeer._core.stream cimport (
-    PENDING_ANNOUNCE, PENDING_DROPPED, PENDING_REPAIR, SEND_FINISHING, SEND_OPEN, stream_handle_acked, stream_handle_lost,
+    PENDING_ANNOUNCE, PENDING_DROPPED, SEND_FINISHING, SEND_OPEN, stream_copy, stream_handle_acked, stream_handle_lost,
     stream_mark_acked, stream_reset, stream_settle)
-from interpeer._core.wire cimport CAN_ORDER, CAN_RESEND, MESSAGE_HEADER_SIZE
+from interpeer._core.wire cimport CAN_ORDER, CAN_RESEND, MESSAGE_HEADER_SIZE, write_u64
 
 cdef enum:
     FIRST_MESSAGES = 8
@@ -42,6 +45,7 @@ cdef void channel_clear(Stream *s) noexcept nogil:
     forget_messages(s)
     free(ch.messages)
     free(ch.queue)
+    repairs_free(&ch.repairs)
     ranges_free(&ch.gone)
 
 
@@ -50,7 +54,9 @@ cdef void forget_messages(Stream *s) noexcept nogil:
     cdef Channel *ch = channel_of(s)
     unlink(&ch.dated)
     unlink(&ch.fresh_link)
-    s.pending &= ~<uint8_t>(PENDING_DROPPED | PENDING_REPAIR)
+    s.pending &= ~<uint8_t>PENDING_DROPPED
+    if ch.repairs != NULL:
+        repairs_stop(ch.repairs)
     s.undone = 0
     ch.count = 0
     ch.fresh = 0
@@ -148,6 +154,8 @@ cdef bint channel_has_data(const Stream *s) noexcept nogil:
     """Tell whether there is a piece to send, the connection's credit permitting."""
     if s.send_state != SEND_OPEN and s.send_state != SEND_FINISHING:
         return False
+    if channel_of(s).repairs != NULL and channel_of(s).repairs.owed:
+        return True
     if s.lost.count or (s.sent < s.out.end and channel_wire_sent(s) < s.send_limit):
         return True
     return s.send_state == SEND_FINISHING and not s.fin_sent and s.sent == s.out.end
@@ -223,6 +231,8 @@ cdef bint channel_mark_sent(Stream *s, const Piece *p) noexcept nogil:
                 if message_at(ch, i).start >= p.offset:
                     message_at(ch, i).shift = ch.skipped
                     message_at(ch, i).was_begun = True
+                if end_of(s, i) <= end:
+                    protect(s, i)
                 i += 1
         s.sent = end
         skip_dropped(s)
@@ -232,6 +242,20 @@ cdef bint channel_mark_sent(Stream *s, const Piece *p) noexcept nogil:
         s.fin_sent = True
         return True
     return False
+
+
+cdef void protect(Stream *s, uint32_t i) noexcept nogil:
+    """Let repairs cover a message, of which the last has gone out: before, the peer may not allow for it."""
+    cdef Channel *ch = channel_of(s)
+    cdef uint8_t symbol[1116]       # PLACE_BYTES + PROTECTED_BYTES
+    cdef uint64_t start = message_at(ch, i).start, n = end_of(s, i) - start
+    if ch.capabilities.fec_data == 0 or ch.capabilities.fec_repair == 0:
+        if ch.repairs != NULL:
+            repairs_stop(ch.repairs)
+    elif n <= PROTECTED_BYTES and repairs_of(&ch.repairs) != NULL:
+        write_u64(symbol, start - message_at(ch, i).shift)
+        stream_copy(s, start, symbol + PLACE_BYTES, n)
+        repairs_protect(ch.repairs, ch.first_number + i, symbol, <uint32_t>n + PLACE_BYTES, &ch.capabilities)
 
 
 cdef void skip_dropped(Stream *s) noexcept nogil:
@@ -282,7 +306,17 @@ cdef void pop_settled(Stream *s) noexcept nogil:
         ch.due_ns = 0
         ch.latest_ns = 0
         ch.is_mixed = False
+    if ch.repairs != NULL and ch.repairs.is_encoding:
+        fec_encoder_forget(&ch.repairs.encoder, oldest_wanted(ch))
     stream_settle(s)
+
+
+cdef uint64_t oldest_wanted(const Channel *ch) noexcept nogil:
+    """Return the number of the oldest message that a repair may still be of use for."""
+    cdef uint32_t i = 0
+    while i < ch.count and message_at(ch, i).state != MESSAGE_LIVE:
+        i += 1
+    return ch.first_number + i
 
 
 cdef uint32_t channel_handle_lost(Stream *s, uint64_t offset, uint64_t n, bint fin, bint is_lost) noexcept nogil:

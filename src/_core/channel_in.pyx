@@ -3,16 +3,18 @@
 from libc.stdint cimport uint64_t
 
 from interpeer._core.channel cimport Channel, channel_of
-from interpeer._core.channels cimport conn_message_was_read, conn_next_channel, conn_peer_channel, conn_set_priority
+from interpeer._core.channels cimport (
+    conn_expect_repairs, conn_message_was_read, conn_next_channel, conn_peer_channel, conn_set_priority)
 from interpeer._core.conn cimport (
     CONN_EVENT_CHANNEL, CONN_EVENT_CHANNEL_ROOM, Conn, conn_consumed, conn_hold, conn_notify, conn_notify_stream,
     conn_reap_stream, conn_received, conn_reset_stream, conn_stream_changed)
-from interpeer._core.inbox cimport channel_forget_received, channel_handle_dropped, channel_handle_messages
+from interpeer._core.inbox cimport (
+    channel_forget_received, channel_handle_dropped, channel_handle_messages, channel_handle_repair)
 from interpeer._core.stream cimport (
     PENDING_MAX_DATA, RECV_OPEN, RECV_SIZE_KNOWN, SEND_FINISHING, SEND_OPEN, STREAM_OK, Stream, stream_handle_reset)
 from interpeer._core.wire cimport (
     CODE_FRAME_ENCODING, FRAME_CHANNEL, FRAME_CHANNEL_MAX_DATA, FRAME_CHANNEL_RESET, FRAME_CHANNEL_STOP, FRAME_DROPPED,
-    FRAME_MAX_CHANNELS, FRAME_MESSAGES, Frame)
+    FRAME_MAX_CHANNELS, FRAME_MESSAGES, FRAME_REPAIR, Frame)
 
 
 cdef uint64_t handle_channel_frame(Conn *c, const Frame *f) noexcept nogil:
@@ -27,7 +29,7 @@ cdef uint64_t handle_channel_frame(Conn *c, const Frame *f) noexcept nogil:
     code = conn_peer_channel(c, f.id, &s)
     if code or s == NULL:
         return code
-    if f.type >= FRAME_MESSAGES:
+    if f.type >= FRAME_MESSAGES or f.type == FRAME_REPAIR:
         return handle_messages(c, s, f)
     if f.type == FRAME_CHANNEL:
         return handle_channel(c, s, f)
@@ -60,6 +62,7 @@ cdef uint64_t handle_channel(Conn *c, Stream *s, const Frame *f) noexcept nogil:
     if not ch.is_ours:
         ch.capabilities = f.capabilities
         conn_set_priority(c, s, f.capabilities.priority)
+    conn_expect_repairs(c, s)
     ch.is_told = True
     if conn_next_channel(c) != NULL:
         conn_notify(c, CONN_EVENT_CHANNEL)
@@ -67,8 +70,13 @@ cdef uint64_t handle_channel(Conn *c, Stream *s, const Frame *f) noexcept nogil:
 
 
 cdef uint64_t handle_messages(Conn *c, Stream *s, const Frame *f) noexcept nogil:
-    cdef uint64_t grown
-    cdef int code = channel_handle_messages(s, f, c.data_allowed - c.data_received, c.context.limits.max_message, &grown)
+    """Take messages, or a repair that brings some."""
+    cdef uint64_t grown, credit = c.data_allowed - c.data_received
+    cdef int code
+    if f.type == FRAME_REPAIR:
+        code = channel_handle_repair(s, f, credit, c.context.limits.max_message, &grown)
+    else:
+        code = channel_handle_messages(s, f, credit, c.context.limits.max_message, &grown)
     if code != STREAM_OK:
         return code
     conn_received(c, grown)

@@ -8,7 +8,9 @@ from interpeer._core.builder cimport FRAME_ROOM, STREAM_ROOM, Builder, add_recor
 from interpeer._core.channel cimport (
     Channel, Dropped, Piece, channel_dropped_lost, channel_has_data, channel_mark_sent, channel_must_pass,
     channel_next_dropped, channel_of, channel_pass, channel_piece, channel_wire_id, channel_wire_sent)
+from interpeer._core.channels cimport channels_note_sent
 from interpeer._core.conn cimport Channels, Conn, conn_hold, conn_queue_stream, conn_reserve
+from interpeer._core.fec cimport fec_encoder_repair, fec_encoder_repair_bytes
 from interpeer._core.loss cimport (
     RECORD_CHANNEL, RECORD_DROPPED, RECORD_MAX_STREAM_DATA, RECORD_RESET_STREAM, RECORD_STOP_SENDING, RECORD_STREAM,
     SENT_FIN, SENT_STREAM, FrameRecord)
@@ -17,7 +19,7 @@ from interpeer._core.stream cimport (
     stream_raise_limit)
 from interpeer._core.wire cimport (
     FRAME_CHANNEL, FRAME_CHANNEL_MAX_DATA, FRAME_CHANNEL_RESET, FRAME_CHANNEL_STOP, FRAME_DROPPED, FRAME_MESSAGES,
-    FRAME_PADDING, HEADER_BYTES, STREAM_FIN, STREAM_LEN, varint_bytes, write_varint)
+    FRAME_PADDING, FRAME_REPAIR, HEADER_BYTES, STREAM_FIN, STREAM_LEN, varint_bytes, write_varint)
 
 cdef enum:
     CHANNEL_ROOM = 48               # the longest CHANNEL or DROPPED frame
@@ -93,6 +95,26 @@ cdef void pass_over(Conn *c, Stream *s) noexcept nogil:
         conn_reserve(c, s)
 
 
+cdef bint write_repair(Builder *b, Channel *ch, uint64_t id) noexcept nogil:
+    """Write a repair, if there is room for it; it is not written again when it is lost. Return whether it was so."""
+    cdef size_t header = 1 + varint_bytes(id) + 2, n = fec_encoder_repair_bytes(&ch.repairs.encoder)
+    cdef uint8_t *size_at
+    if n:
+        n = n - sizeof(uint64_t) + varint_bytes(ch.repairs.encoder.first)
+    if n == 0 or header + n > <size_t>(b.end - b.start) - HEADER_BYTES:
+        ch.repairs.owed = 0         # the path has become narrower
+        return False
+    if header + n > room(b):
+        return False
+    b.at = write_varint(write_varint(b.at, FRAME_REPAIR), id)
+    size_at = b.at
+    n = fec_encoder_repair(&ch.repairs.encoder, size_at + varint_bytes(n))
+    b.at = write_varint(size_at, n) + n
+    b.is_eliciting = True
+    ch.repairs.owed -= 1
+    return True
+
+
 cdef bint write_messages(Builder *b, Stream *s) noexcept nogil:
     """Write one MESSAGES frame, if the channel has a piece and there is room for it; tell whether it was so."""
     cdef Conn *c = b.c
@@ -107,6 +129,9 @@ cdef bint write_messages(Builder *b, Stream *s) noexcept nogil:
     cdef bint fin, may_begin = all.large == NULL or all.large == s
     if left < STREAM_ROOM + header or not channel_has_data(s):
         return False
+    if ch.repairs != NULL and ch.repairs.owed and not b.sent.flags & SENT_STREAM:
+        if write_repair(b, ch, id):
+            return True             # not in the packet of what it covers
     if channel_must_pass(s):
         pass_over(c, s)
         conn_queue_stream(c, s)     # the peer is told first
@@ -146,6 +171,7 @@ cdef bint write_messages(Builder *b, Stream *s) noexcept nogil:
     if piece.is_new:
         c.data_sent += n
         conn_reserve(c, s)
+        channels_note_sent(c, s, b.now_ns)
     if record != NULL:
         record.offset = piece.offset
         record.bytes = <uint32_t>n

@@ -14,6 +14,8 @@ from interpeer._core.conn cimport (
     conn_send_buffer, conn_settle_stream, conn_stop_stream, conn_stream_changed, conn_unqueue_stream)
 from interpeer._core.links cimport Link, first_link, link_last, unlink
 from interpeer._core.loss cimport RECORD_CHANNEL, RECORD_DROPPED
+from interpeer._core.repairs cimport (
+    MAX_DECODERS, Repairs, repairs_expect, repairs_expire, repairs_note_sent, repairs_of)
 from interpeer._core.stream cimport (
     PENDING_ANNOUNCE, PENDING_MAX_DATA, RECV_OPEN, SEND_OPEN, Stream, stream_waiting)
 from interpeer._core.wire cimport (
@@ -38,6 +40,7 @@ cdef Stream *conn_open_channel(Conn *c, const Capabilities *capabilities) noexce
     channel_of(s).is_ours = True
     channel_of(s).is_told = True
     channel_of(s).capabilities = capabilities[0]
+    conn_expect_repairs(c, s)
     s.priority = capabilities.priority
     s.pending |= PENDING_ANNOUNCE
     conn_stream_changed(c, s)
@@ -92,11 +95,27 @@ cdef void conn_set_channel(Conn *c, Stream *s, const Capabilities *capabilities)
     cdef Channel *ch = channel_of(s)
     ch.capabilities = capabilities[0]
     ch.is_ours = True
+    conn_expect_repairs(c, s)
     conn_set_priority(c, s, capabilities.priority)
     if c.state == CONN_OPEN and s.send_state == SEND_OPEN:
         ch.sequence += 1
         s.pending |= PENDING_ANNOUNCE
         conn_stream_changed(c, s)
+
+
+cdef void conn_expect_repairs(Conn *c, Stream *s) noexcept nogil:
+    """Be ready for repairs if the peer sends them, and for no more channels than is reasonable.
+
+    Who has accepted our channel, and said nothing, sends with the capabilities that we have told."""
+    cdef Channel *ch = channel_of(s)
+    cdef const Capabilities *theirs = &ch.theirs if ch.has_theirs else &ch.capabilities
+    cdef bint is_expected = theirs.fec_data and theirs.fec_repair
+    cdef bint was_expected = ch.repairs != NULL and ch.repairs.is_decoding
+    if is_expected == was_expected or (is_expected and c.channels.decoders >= MAX_DECODERS) \
+            or repairs_of(&ch.repairs) == NULL:
+        return
+    repairs_expect(ch.repairs, is_expected)
+    c.channels.decoders += 1 if is_expected else -1
 
 
 cdef void conn_set_priority(Conn *c, Stream *s, uint8_t priority) noexcept nogil:
@@ -188,6 +207,14 @@ cdef void conn_requeue_channel(Conn *c, Stream *s, uint8_t kind, uint64_t first,
     conn_stream_changed(c, s)
 
 
+cdef void channels_note_sent(Conn *c, Stream *s, uint64_t now_ns) noexcept nogil:
+    """Messages went out: if no more follow, a repair does, so that the last ones are covered."""
+    cdef Repairs *r = channel_of(s).repairs
+    if r != NULL and repairs_note_sent(r, now_ns, c.path.recovery.rtt.smoothed_ns):
+        link_last(&c.channels.dated, &channel_of(s).dated)
+        note_due(c.channels, s)
+
+
 cdef void channels_count_deadlines(Conn *c, uint64_t now_ns) noexcept nogil:
     """Begin to count the deadlines of what was sent since the last turn."""
     cdef Channels *all = c.channels
@@ -220,9 +247,9 @@ cdef void channels_expire(Conn *c, uint64_t now_ns) noexcept nogil:
     while link != NULL:
         s = <Stream *>link.owner
         following = link.next if link.next != &all.dated else NULL
-        if channel_of(s).due_ns == 0:
+        if due_of(s) == 0:
             unlink(link)
-        elif channel_of(s).due_ns > now_ns:
+        elif due_of(s) > now_ns:
             note_due(all, s)
         else:
             expire(c, s, now_ns)
@@ -233,16 +260,26 @@ cdef void expire(Conn *c, Stream *s, uint64_t now_ns) noexcept nogil:
     """Let one channel give up what is late; it may be over and freed then."""
     cdef uint8_t before = s.send_state
     cdef uint32_t late = channel_expire(s, now_ns)
-    if channel_of(s).due_ns == 0:
+    if channel_of(s).repairs != NULL:
+        repairs_expire(channel_of(s).repairs, now_ns)
+    if due_of(s) == 0:
         unlink(&channel_of(s).dated)
     else:
         note_due(c.channels, s)
     settle(c, s, before, late)
 
 
+cdef inline uint64_t due_of(const Stream *s) noexcept nogil:
+    """Return when something of a channel is due; 0: never."""
+    cdef const Channel *ch = channel_of(s)
+    if ch.repairs == NULL or ch.repairs.idle_ns == 0 or (ch.due_ns and ch.due_ns < ch.repairs.idle_ns):
+        return ch.due_ns
+    return ch.repairs.idle_ns
+
+
 cdef inline void note_due(Channels *all, const Stream *s) noexcept nogil:
-    if all.due_ns == 0 or channel_of(s).due_ns < all.due_ns:
-        all.due_ns = channel_of(s).due_ns
+    if all.due_ns == 0 or due_of(s) < all.due_ns:
+        all.due_ns = due_of(s)
 
 
 cdef void channels_raise_limit(Conn *c) noexcept nogil:

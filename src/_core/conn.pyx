@@ -549,6 +549,8 @@ cdef void conn_reap_stream(Conn *c, Stream *s) noexcept nogil:
 
 cdef void free_stream(Conn *c, Stream *s) noexcept nogil:
     if s.channel != NULL:
+        if channel_of(s).repairs != NULL and channel_of(s).repairs.is_decoding:
+            c.channels.decoders -= 1
         channel_clear(s)
         conn_reserve(c, s)
         c.channels.count -= 1

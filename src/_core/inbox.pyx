@@ -14,17 +14,21 @@ from interpeer._core.buffer cimport (
     BUFFER_GAPS, BUFFER_OK, recv_buffer_change, recv_buffer_copy, recv_buffer_has, recv_buffer_read, recv_buffer_skip,
     recv_buffer_write)
 from interpeer._core.channel cimport Channel, channel_of
+from interpeer._core.fec cimport (
+    FEC_INVALID, FEC_OK, FecRepair, fec_decoder_add, fec_decoder_poll, fec_decoder_repair, fec_parse_repair)
 from interpeer._core.rangeset cimport (
     RANGES_FULL, ranges_add, ranges_drop_lowest, ranges_search)
+from interpeer._core.repairs cimport FEC_RECEIVE_WINDOW, PLACE_BYTES, PROTECTED_BYTES, Repairs
 from interpeer._core.stream cimport (
     RECV_COMPLETE, RECV_IN_COMPLETE, RECV_IN_READ_ALL, RECV_OPEN, RECV_SIZE_KNOWN, STREAM_OK, recv_input,
     stream_handle_data)
 from interpeer._core.wire cimport (
     CODE_FINAL_SIZE, CODE_FLOW_CONTROL, CODE_FRAME_ENCODING, CODE_GAPS, CODE_INTERNAL, CODE_MESSAGE_SIZE, CODE_PROTOCOL,
-    MESSAGE_HEADER_SIZE)
+    MESSAGE_HEADER_SIZE, Frame, read_u64, write_u64)
 
 cdef enum:
     FIRST_QUEUED = 8
+    OFFSET_BITS = 62                # as a frame can tell
     SIZE_MASK = 0x1FFFFFFF          # of a header's first word
     IS_GONE = 0x20000000            # zero on the wire
     IS_QUEUED = 0x40000000          # zero on the wire
@@ -75,6 +79,14 @@ cdef uint64_t check_headers(const Frame *f, uint64_t max_message) noexcept nogil
 cdef int channel_handle_messages(Stream *s, const Frame *f, uint64_t credit, uint64_t max_message,
                                  uint64_t *grown) noexcept nogil:
     """Take a MESSAGES frame. Return STREAM_OK or the code of the rule that the peer has broken."""
+    cdef Repairs *r = channel_of(s).repairs
+    cdef int code = take_messages(s, f, credit, max_message, grown)
+    if code == STREAM_OK and r != NULL and r.is_decoding:
+        code = note_for_repairs(s, f, credit, max_message, grown)
+    return code
+
+
+cdef int take_messages(Stream *s, const Frame *f, uint64_t credit, uint64_t max_message, uint64_t *grown) noexcept nogil:
     cdef uint64_t start = f.offset - f.within, end
     cdef uint32_t word
     cdef int code
@@ -138,6 +150,87 @@ cdef inline void pop(Channel *ch) noexcept nogil:
     ch.queue_count -= 1
 
 
+# --- what repairs bring (docs/spec, chapter 17) ---
+
+cdef int note_for_repairs(Stream *s, const Frame *f, uint64_t credit, uint64_t max_message, uint64_t *grown) noexcept nogil:
+    """Let the decoder know of the messages that this frame has made whole, and take those that it recovers."""
+    cdef uint64_t start = f.offset - f.within, end = f.offset + f.bytes
+    cdef uint32_t word
+    cdef int code
+    while start < end and start >= s.in_.read and recv_buffer_has(&s.in_, start, start + MESSAGE_HEADER_SIZE):
+        word = word_at(s, start)
+        if not word & IS_GONE and recv_buffer_has(&s.in_, start, end_of(start, word)):
+            note_symbol(s, start, word)
+            code = take_recovered(s, credit, max_message, grown)
+            if code != STREAM_OK:
+                return code
+        start = end_of(start, word)
+    return STREAM_OK
+
+
+cdef void note_symbol(Stream *s, uint64_t start, uint32_t word) noexcept nogil:
+    """Give the decoder a message; a large one is not protected, and empty to it."""
+    cdef uint8_t symbol[1116]       # PLACE_BYTES + PROTECTED_BYTES
+    cdef uint64_t n = MESSAGE_HEADER_SIZE + (word & SIZE_MASK)
+    cdef uint64_t number = number_of(s, word_at(s, start + 4))
+    if n > PROTECTED_BYTES:
+        fec_decoder_add(&channel_of(s).repairs.decoder, number, NULL, 0)
+        return
+    write_u64(symbol, start)
+    recv_buffer_copy(&s.in_, start, symbol + PLACE_BYTES, n)
+    symbol[PLACE_BYTES] &= <uint8_t>~((IS_GONE | IS_QUEUED) >> 24)
+    fec_decoder_add(&channel_of(s).repairs.decoder, number, symbol, <uint32_t>n + PLACE_BYTES)
+
+
+cdef int channel_handle_repair(Stream *s, const Frame *f, uint64_t credit, uint64_t max_message,
+                               uint64_t *grown) noexcept nogil:
+    """Take a REPAIR frame. Return STREAM_OK or the code of the rule that the peer has broken."""
+    cdef Repairs *r = channel_of(s).repairs
+    cdef FecRepair repair
+    grown[0] = 0
+    if fec_parse_repair(f.data, f.bytes, &repair) != FEC_OK:
+        return CODE_FRAME_ENCODING
+    if r == NULL or not r.is_decoding or s.is_stopped or s.recv_state > RECV_SIZE_KNOWN:
+        return STREAM_OK
+    if fec_decoder_repair(&r.decoder, &repair) == FEC_INVALID:
+        return CODE_FRAME_ENCODING
+    return take_recovered(s, credit, max_message, grown)
+
+
+cdef int take_recovered(Stream *s, uint64_t credit, uint64_t max_message, uint64_t *grown) noexcept nogil:
+    """Take the messages that were recovered as if they had come in a frame each."""
+    cdef Channel *ch = channel_of(s)
+    cdef Frame f
+    cdef const uint8_t *symbol
+    cdef uint64_t number, more, end
+    cdef uint32_t n
+    cdef bint is_missing
+    cdef int code
+    memset(&f, 0, sizeof(Frame))
+    while fec_decoder_poll(&ch.repairs.decoder, &number, &symbol, &n):
+        if n < PLACE_BYTES + MESSAGE_HEADER_SIZE:
+            continue                # one that was not protected
+        f.offset = read_u64(symbol)
+        f.data = symbol + PLACE_BYTES
+        f.bytes = n - PLACE_BYTES
+        end = f.offset + f.bytes
+        if f.offset >> OFFSET_BITS or end_of(0, read_u32(f.data)) != f.bytes or read_u32(f.data + 4) != <uint32_t>number:
+            return CODE_FRAME_ENCODING
+        is_missing = f.offset >= s.in_.read and not recv_buffer_has(&s.in_, f.offset, end)
+        code = take_messages(s, &f, credit - grown[0], max_message, &more)
+        if code != STREAM_OK:
+            return code
+        grown[0] += more
+        ch.counters.repaired += 1 if is_missing else 0
+    return STREAM_OK
+
+
+cdef inline uint64_t number_of(const Stream *s, uint32_t low) noexcept nogil:
+    """Return the number of which the header has the lower half: the nearest to that of the last message."""
+    cdef uint64_t last = channel_of(s).last_number
+    return last + <uint64_t><int32_t>(low - <uint32_t>last)
+
+
 cdef int channel_handle_dropped(Stream *s, const Frame *f, uint64_t credit, uint64_t *grown, uint64_t *freed) noexcept nogil:
     """Take a DROPPED frame: wait for these messages no longer. `freed` is by how much reading moves on."""
     cdef uint64_t start = f.offset, end = f.offset + f.bytes, read = s.in_.read
@@ -148,6 +241,7 @@ cdef int channel_handle_dropped(Stream *s, const Frame *f, uint64_t credit, uint
     freed[0] = 0
     if f.bytes == 0:
         note_gone(s, f.value, f.count)
+        note_absent(s, f.value, f.count)
         return STREAM_OK
     if end > s.recv_limit:
         return CODE_FLOW_CONTROL
@@ -169,8 +263,8 @@ cdef int channel_handle_dropped(Stream *s, const Frame *f, uint64_t credit, uint
         is_first = False
     if is_first and recv_buffer_has(&s.in_, start, start + MESSAGE_HEADER_SIZE):
         word = word_at(s, start)
-        if not word & IS_GONE and recv_buffer_has(&s.in_, start, end_of(start, word)):
-            return STREAM_OK        # it has come all the same
+        if recv_buffer_has(&s.in_, start, end_of(start, word)) and (not word & IS_GONE or end_of(start, word) >= end):
+            return STREAM_OK        # it has come all the same, and may have been delivered; or we know
     result = bury_head(s, f.offset - f.within, f.within) if f.within else BUFFER_OK
     if result == BUFFER_OK:
         result = bury(s, start, end)
@@ -228,6 +322,19 @@ cdef void note_gone(Stream *s, uint64_t number, uint64_t count) noexcept nogil:
         ranges_drop_lowest(&ch.gone)
 
 
+cdef void note_absent(Stream *s, uint64_t number, uint64_t count) noexcept nogil:
+    """Let the decoder know of messages that were never sent, and so are empty in repairs."""
+    cdef Repairs *r = channel_of(s).repairs
+    cdef uint64_t end = number + count
+    if r == NULL or not r.is_decoding:
+        return
+    if count > FEC_RECEIVE_WINDOW:
+        number = end - FEC_RECEIVE_WINDOW
+    while number < end and number < r.decoder.base + FEC_RECEIVE_WINDOW:
+        fec_decoder_add(&r.decoder, number, NULL, 0)
+        number += 1
+
+
 cdef void pass_gone(Stream *s) noexcept nogil:
     """Move reading behind messages that are gone."""
     cdef uint32_t word
@@ -273,7 +380,7 @@ cdef bint channel_next_message(Stream *s, InMessage *out) noexcept nogil:
         if word & (IS_GONE | IS_QUEUED) or end_of(out.start, word) > s.in_.ready:
             return False
     out.bytes = word & SIZE_MASK
-    out.number = ch.last_number + <uint64_t><int32_t>(word_at(s, out.start + 4) - <uint32_t>ch.last_number)
+    out.number = number_of(s, word_at(s, out.start + 4))
     return True
 
 

@@ -11,7 +11,7 @@ from interpeer._core.protection cimport (
 from interpeer._core.replay cimport ReplayWindow, replay_init
 from interpeer._core.wire cimport (
     FRAME_CHANNEL, FRAME_CHANNELS_END, FRAME_CHANNEL_MAX_DATA, FRAME_CHANNEL_RESET, FRAME_CHANNEL_STOP, FRAME_DROPPED,
-    FRAME_MAX_CHANNELS, FRAME_MESSAGES,
+    FRAME_MAX_CHANNELS, FRAME_MESSAGES, FRAME_REPAIR,
     CHALLENGE_BYTES, CID_BYTES, FRAME_ACK, FRAME_ACK_ECN, FRAME_CLOSE, FRAME_CLOSE_APP, FRAME_DATAGRAM,
     FRAME_DATAGRAM_LEN, FRAME_MAX_DATA, FRAME_MAX_STREAMS, FRAME_MAX_STREAM_DATA, FRAME_NEW_CONNECTION_ID,
     FRAME_PATH_ABANDON, FRAME_PATH_CHALLENGE, FRAME_PATH_RESPONSE, FRAME_PATH_STATUS, FRAME_PING, FRAME_REKEY,
@@ -117,6 +117,8 @@ cdef tuple path_frame_of(Frame *f):
         return "channel_stop", f.id, f.value
     if f.type == FRAME_DROPPED:
         return "dropped", f.id, f.offset, f.within, f.bytes, f.value, f.count
+    if f.type == FRAME_REPAIR:
+        return "repair", f.id, data_of(f)
     return "ignorable", f.type, data_of(f)
 
 

@@ -146,6 +146,8 @@ cdef int parse_channel_frame(Reader *r, Frame *f) noexcept nogil:
         return parse_channel(r, f)
     if f.type == FRAME_DROPPED:
         return parse_dropped(r, f)
+    if f.type == FRAME_REPAIR:
+        return PARSE_ERROR if read_varint(r, &f.id) != PARSE_OK else read_bytes(r, f)
     return PARSE_ERROR
 
 

@@ -21,6 +21,7 @@ _RESEND, _ORDER, _CLOSE_ON_LOSS = 1, 2, 4
 _NO_ROOM, _NO_MEMORY, _TOO_LARGE = 1, -1, -3  # what the core says of a message
 _LOST = 2**62 - 1  # the code of a channel that a lost message has closed
 _LONGEST_DEADLINE_S = 1e6
+_MOST_MESSAGES_A_REPAIR = 64
 
 
 @final
@@ -33,7 +34,7 @@ class ChannelOptions:
     close_on_loss: bool = False
     deadline: float | None = None
     priority: int = 0
-    fec: None = None
+    fec: float | None = None
 
     def __post_init__(self) -> None:
         if self.deadline is not None and not 0 < self.deadline <= _LONGEST_DEADLINE_S:
@@ -41,25 +42,27 @@ class ChannelOptions:
                 f"a deadline is a number of seconds above 0 and up to {_LONGEST_DEADLINE_S:.0f}, not {self.deadline}"
             )
         check_priority(self.priority)
-        if self.fec is not None:
-            raise ValueError("fec is None: this version does not correct errors forward yet; use resend=True")
+        if self.fec is not None and not 0 < self.fec <= 1:
+            raise ValueError(f"fec is how many repairs are sent for each message, above 0 and up to 1, not {self.fec}")
 
     def to_core(self) -> tuple[int, int, int, int, int]:
         """Return it as the core takes it."""
         flags = _RESEND * self.resend | _ORDER * self.ordered | _CLOSE_ON_LOSS * self.close_on_loss
         deadline_us = 0 if self.deadline is None else max(1, round(self.deadline * 1e6))
-        return flags, MOST_URGENT - self.priority, deadline_us, 0, 0
+        messages = min(round(1 / self.fec), _MOST_MESSAGES_A_REPAIR) if self.fec else 0
+        return flags, MOST_URGENT - self.priority, deadline_us, messages, 1 if messages else 0
 
     @classmethod
     def from_core(cls, values: tuple[int, int, int, int, int]) -> Self:
         """Make it of what the core gives."""
-        flags, urgency, deadline_us, *_ = values  # a later version's may say more
+        flags, urgency, deadline_us, messages, repairs = values
         return cls(
             resend=bool(flags & _RESEND),
             ordered=bool(flags & _ORDER),
             close_on_loss=bool(flags & _CLOSE_ON_LOSS),
             deadline=deadline_us / 1e6 if deadline_us else None,
             priority=MOST_URGENT - urgency,
+            fec=min(repairs / messages, 1.0) if messages and repairs else None,  # a peer's may be more
         )
 
 
@@ -83,6 +86,8 @@ class MessageStats:
     bytes_received: int
     peer_dropped: int
     """Messages that the peer has given up."""
+    repaired: int
+    """Of those received, the ones that were lost on the way and computed from repairs."""
 
 
 @final
@@ -194,7 +199,7 @@ class Channel:
         close_on_loss: bool | None = None,
         deadline: float | None = -1,
         priority: int | None = None,
-        fec: None = None,
+        fec: float | None = -1,
     ) -> None:
         """Change with what guarantees this side sends, from the next message on; what is not named stays.
 
@@ -206,7 +211,7 @@ class Channel:
             close_on_loss=now.close_on_loss if close_on_loss is None else close_on_loss,
             deadline=now.deadline if deadline == -1 else deadline,
             priority=now.priority if priority is None else priority,
-            fec=fec,
+            fec=now.fec if fec == -1 else fec,
         )
         self._handle.set(changed.to_core())
 

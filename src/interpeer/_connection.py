@@ -199,7 +199,7 @@ class Connection:
         close_on_loss: bool = False,
         deadline: float | None = None,
         priority: int = 0,
-        fec: None = None,
+        fec: float | None = None,
     ) -> Opening[Channel]:
         """Open a channel for messages, with what guarantees both sides send at first; each may change its own by `set`.
 
@@ -207,8 +207,8 @@ class Connection:
         messages are delivered in the order in which they were sent. `close_on_loss` closes the channel when a message is given
         up. A `deadline` is how many seconds a message may take: what is not acknowledged by then is given up. Of streams and
         channels, those of higher `priority`, from -4 to 3, are sent first, those of the same in turn; a stream's is 0 unless
-        it is set, and datagrams have 0. `fec` is kept for forward error correction, which this version
-        does not have yet.
+        it is set, and datagrams have 0. `fec` is how many repairs are sent for each message, such as 0.2, from which the peer
+        computes messages that were lost without waiting for a round trip; those of more than 1,100 bytes are not protected.
 
         Await it, or use it with `async with`. The peer's `accept_channel` returns at once, before there are messages. Waits
         while the peer allows no more channels. Raises ValueError for numbers out of range, UnsupportedVersion when the peer

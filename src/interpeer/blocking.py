@@ -276,7 +276,7 @@ class Channel:
         close_on_loss: bool | None = None,
         deadline: float | None = -1,
         priority: int | None = None,
-        fec: None = None,
+        fec: float | None = None,
     ) -> None:
         """Change with what guarantees this side sends; what is not named stays."""
         self._thread.do(
@@ -398,7 +398,7 @@ class Connection:
         close_on_loss: bool = False,
         deadline: float | None = None,
         priority: int = 0,
-        fec: None = None,
+        fec: float | None = None,
         *,
         timeout: float | None = None,
     ) -> Channel:

@@ -110,6 +110,7 @@ OPTIONS = st.builds(
     ordered=st.booleans(),
     deadline=st.sampled_from([None, None, 0.004, 0.02, 0.2]),
     priority=st.integers(-4, 3),
+    fec=st.sampled_from([None, 1, 0.5, 0.2]),
 )
 SIZES = st.one_of(st.sampled_from([0, 1, 30, 1100, 1130, 1200, 5000, 40_000]), st.integers(0, 3000))
 STEPS = st.lists(

@@ -221,3 +221,42 @@ def test_a_channel_of_a_connection_that_ends_tells_why(sim):
             assert [channel async for channel in there.channels()] == []
 
     sim.run(main())
+
+
+@pytest.mark.row("S10", "S12")
+@pytest.mark.parametrize("resend", [False, True])
+def test_repairs_bring_back_what_is_lost_without_a_round_trip(sim, resend):
+    """Messages as those of a call, at 5 % loss."""
+    texts = [b"%d" % i + bytes(600) for i in range(600)]
+
+    async def call(fec):
+        async with sim.pair(Link(delay_s=0.05, rate_bit_per_s=20e6, loss=0.05)) as pair:
+            here, there = await pair.connect(congestion="bbr-lossy")
+            loop = asyncio.get_running_loop()
+            sent_s, delays = [], []
+            channel = await here.open_channel(resend=resend, ordered=False, fec=fec)
+            far = await there.accept_channel()
+
+            async def read():
+                async for text in far:
+                    number = far.number
+                    assert text == texts[number]
+                    delays.append(loop.time() - sent_s[number])
+
+            reading = asyncio.create_task(read())
+            for text in texts:
+                sent_s.append(loop.time())
+                await channel.send(text)
+                await asyncio.sleep(0.02)
+            await channel.finish()
+            await reading
+            assert len(delays) + far.dropped.theirs == len(texts)
+            assert bool(fec) == (far.stats().repaired > 0)
+            return sorted(delays)
+
+    bare, protected = sim.run(call(None)), sim.run(call(0.5))
+    if resend:
+        assert len(bare) == len(protected) == len(texts)
+        assert protected[-len(texts) // 100] < 0.75 * bare[-len(texts) // 100]
+    else:
+        assert len(texts) - len(protected) <= 0.2 * (len(texts) - len(bare))

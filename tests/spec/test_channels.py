@@ -526,6 +526,18 @@ def test_what_others_wait_for_goes_before_urgent_data():
     assert kinds[0] == ref.F_MAX_STREAM_DATA and ref.MESSAGES in kinds
 
 
+@pytest.mark.spec("CH-23")
+def test_a_message_that_was_delivered_does_not_count_as_given_up():
+    peer = connected()
+    channel = opened(peer)
+    peer.send(messages(0, message(1, b"here", ordered=False), 12))
+    assert taken(channel) == [b"here"]
+    peer.send(dropped(0, 12, 0, 12, 1))
+    assert channel.dropped()[1] == 0
+    peer.send(messages(0, message(0, b"late", ordered=False), 0))
+    assert taken(channel) == [b"late"] and peer.handle.is_open
+
+
 @pytest.mark.spec("CH-28")
 def test_capabilities_hold_for_messages_sent_from_then_on():
     peer = connected()

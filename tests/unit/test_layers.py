@@ -15,7 +15,7 @@ PYTHON = ROOT / "src/interpeer"
 L0 = {"wire", "crypto", "replay", "timers", "slab", "rangeset", "table", "links", "controller"}
 L1 = {"noise", "loss", "stream", "datagram", "path", "pmtud", "buffer", "protection", "cids", "fec", "trace"}
 L1 |= {"cc", "pacing", "cubic", "bbr", "bbr_model", "ledbat"}  # congestion control
-L1 |= {"channel", "inbox"}
+L1 |= {"channel", "inbox", "repairs"}
 L2 = {
     "handshake",
     "dial",
@@ -45,8 +45,9 @@ SIDEWAYS: dict[str, set[str]] = {
     "stream": {"buffer"},
     "bbr": {"bbr_model"},
     "cc": {"cubic", "bbr", "ledbat", "pacing"},
-    "channel": {"buffer", "stream"},
-    "inbox": {"buffer", "stream", "channel"},
+    "repairs": {"fec"},
+    "channel": {"buffer", "fec", "repairs", "stream"},
+    "inbox": {"buffer", "channel", "fec", "repairs", "stream"},
     "path": {"cc", "loss", "pmtud"},
     "dial": {"handshake"},
     "answer": {"handshake"},
@@ -60,7 +61,7 @@ SIDEWAYS: dict[str, set[str]] = {
     "channel_in": {"channels", "conn"},
     "ingress": {"channel_in", "conn", "delivery", "keys", "paths", "rekey", "tracing"},
     "builder": {"conn"},
-    "channel_out": {"builder", "conn"},
+    "channel_out": {"builder", "channels", "conn"},
     "compose": {"builder", "channel_out", "conn", "context", "rekey"},
     "egress": {"builder", "channels", "compose", "conn", "context", "keys", "paths", "tracing"},
     "reception": {"registry"},

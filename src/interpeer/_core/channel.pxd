@@ -2,6 +2,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from interpeer._core.links cimport Link
 from interpeer._core.rangeset cimport RangeSet
+from interpeer._core.repairs cimport Repairs
 from interpeer._core.stream cimport Stream
 from interpeer._core.wire cimport Capabilities
 
@@ -59,6 +60,7 @@ cdef struct Channel:                # what a stream has besides when it carries 
     bint is_mixed                   # and they are not in the order of the messages
     Link dated                      # in the connection's list of channels with deadlines
     Link fresh_link                 # in its list of channels with fresh messages
+    Repairs *repairs                # owned; NULL: neither side protects its messages
     # receiving
     uint32_t *queue                 # ring: where unordered, complete messages start (32 bits of the offset); owned
     uint32_t queue_first

@@ -18,6 +18,7 @@ cdef Stream *conn_next_channel(Conn *c) noexcept nogil
 cdef Stream *conn_accept_channel(Conn *c) noexcept nogil
 cdef void conn_set_channel(Conn *c, Stream *s, const Capabilities *capabilities) noexcept nogil
 cdef void conn_set_priority(Conn *c, Stream *s, uint8_t priority) noexcept nogil
+cdef void conn_expect_repairs(Conn *c, Stream *s) noexcept nogil
 cdef int conn_send_message(Conn *c, Stream *s, const uint8_t *data, uint64_t n) noexcept nogil
 cdef void conn_message_was_read(Conn *c, Stream *s, uint64_t freed) noexcept nogil
 cdef void conn_lose_piece(Conn *c, Stream *s, uint64_t offset, uint64_t n, bint fin, bint is_lost) noexcept nogil
@@ -26,6 +27,7 @@ cdef void conn_handle_dropped_acked(Conn *c, Stream *s, uint64_t number, uint32_
 cdef void conn_handle_channel_acked(Conn *c, Stream *s) noexcept nogil
 cdef void conn_requeue_channel(Conn *c, Stream *s, uint8_t kind, uint64_t first, uint32_t what,
                                bint was_begun) noexcept nogil
+cdef void channels_note_sent(Conn *c, Stream *s, uint64_t now_ns) noexcept nogil
 cdef void channels_count_deadlines(Conn *c, uint64_t now_ns) noexcept nogil
 cdef void channels_expire(Conn *c, uint64_t now_ns) noexcept nogil
 cdef void channels_raise_limit(Conn *c) noexcept nogil

@@ -118,6 +118,7 @@ cdef struct Channels:               # of a connection; made with the first one
     Link fresh                      # channels with messages whose deadlines are not counted from a time yet
     Link dated                      # channels with deadlines
     uint64_t due_ns                 # none of these is earlier; 0: there are none
+    uint32_t decoders               # channels that are ready for repairs
     uint64_t count                  # that are not forgotten, of both sides
     uint64_t reserved               # credit for the rest of messages that were begun
     Stream *large                   # has begun a message without credit for all of it; NULL: none has

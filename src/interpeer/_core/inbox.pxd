@@ -5,6 +5,8 @@ from interpeer._core.wire cimport Frame
 
 cdef int channel_handle_messages(Stream *s, const Frame *f, uint64_t credit, uint64_t max_message,
                                  uint64_t *grown) noexcept nogil
+cdef int channel_handle_repair(Stream *s, const Frame *f, uint64_t credit, uint64_t max_message,
+                               uint64_t *grown) noexcept nogil
 cdef int channel_handle_dropped(Stream *s, const Frame *f, uint64_t credit, uint64_t *grown, uint64_t *freed) noexcept nogil
 cdef void channel_forget_received(Stream *s) noexcept nogil
 cdef bint channel_has_message(Stream *s) noexcept nogil

@@ -47,7 +47,6 @@ cdef enum:                          # Stream.pending: control frames to be sent
     PENDING_RESET = 0x04
     PENDING_STOP = 0x08
     PENDING_DROPPED = 0x10          # of a channel: messages that were given up
-    PENDING_REPAIR = 0x20           # of a channel: repairs of forward error correction
 
 cdef enum:                          # Stream.events, and what the application waits for (Stream.wanted)
     STREAM_EVENT_READABLE = 0x01    # something to read, `read_mark` bytes in a posted buffer, the end, or a reset
