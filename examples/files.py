@@ -20,16 +20,16 @@ async def receive(node: interpeer.Node, target: Path) -> None:
     await stream.finish()
 
 
-async def main() -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        source, target = Path(folder, "source"), Path(folder, "target")
-        source.write_bytes(bytes(range(250)) * 4000)
-        async with interpeer.Node() as a, interpeer.Node() as b:
-            receiving = asyncio.create_task(receive(b, target))
-            async with a.connect(b.address) as connection, connection.open_stream() as stream:
-                await stream.send_file(source)
-                await receiving
-        print("equal:", source.read_bytes() == target.read_bytes())
+async def send(source: Path, target: Path) -> None:
+    async with interpeer.Node() as a, interpeer.Node() as b:
+        receiving = asyncio.create_task(receive(b, target))
+        async with a.connect(b.address) as connection, connection.open_stream() as stream:
+            await stream.send_file(source)
+            await receiving
 
 
-interpeer.run(main())
+with tempfile.TemporaryDirectory() as folder:
+    source, target = Path(folder, "source"), Path(folder, "target")
+    source.write_bytes(bytes(range(250)) * 4000)
+    interpeer.run(send(source, target))
+    print("equal:", source.read_bytes() == target.read_bytes())
