@@ -11,7 +11,8 @@ from libc.string cimport memcmp, memcpy, memset
 
 from interpeer._core.cc cimport cc_handle_ack, cc_handle_loss, cc_handle_mark, cc_init, cc_set_packet_bytes
 from interpeer._core.controller cimport AckSample, LossSample
-from interpeer._core.loss cimport AckOutcome, packet_fate, recovery_free, recovery_init, recovery_mark_app_limited
+from interpeer._core.loss cimport (
+    MAX_PTO_NS, AckOutcome, packet_fate, recovery_free, recovery_init, recovery_mark_app_limited)
 from interpeer._core.pmtud cimport pmtud_init
 from interpeer._core.rangeset cimport (
     RANGES_FULL, Range, ranges_add, ranges_drop_lowest, ranges_free, ranges_init, ranges_remove)
@@ -96,8 +97,10 @@ cdef inline uint64_t max_u64(uint64_t a, uint64_t b) noexcept nogil:
 
 cdef void path_challenge_sent(Path *p, uint64_t now_ns, uint64_t pto_ns) noexcept nogil:
     cdef Validation *v = p.validation
+    cdef uint64_t wait_ns = pto_ns << (v.tries if v.tries < CHALLENGE_TRIES else CHALLENGE_TRIES)
+    cdef uint64_t longest_ns = max_u64(pto_ns, MAX_PTO_NS)      # data may be waiting for the answer
     v.sent_ns = now_ns
-    v.next_ns = now_ns + (pto_ns << (v.tries if v.tries < CHALLENGE_TRIES else CHALLENGE_TRIES))
+    v.next_ns = now_ns + (wait_ns if wait_ns < longest_ns else longest_ns)
     if v.tries < CHALLENGE_TRIES:
         v.tries += 1
 
