@@ -249,7 +249,8 @@ cdef void protect(Stream *s, uint32_t i) noexcept nogil:
     cdef Channel *ch = channel_of(s)
     cdef uint8_t symbol[1116]       # PLACE_BYTES + PROTECTED_BYTES
     cdef uint64_t start = message_at(ch, i).start, n = end_of(s, i) - start
-    if ch.capabilities.fec_data == 0 or ch.capabilities.fec_repair == 0:
+    if ch.capabilities.fec_data == 0 or ch.capabilities.fec_repair == 0 or start < s.out.start:
+        # not wanted; or the peer has a part of it, which is not kept: begin anew behind it
         if ch.repairs != NULL:
             repairs_stop(ch.repairs)
     elif n <= PROTECTED_BYTES and repairs_of(&ch.repairs) != NULL:

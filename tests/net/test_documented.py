@@ -75,10 +75,10 @@ def test_programs_in_the_documentation(root, tmp_path):
         assert run_script(script, tmp_path) == ""
 
 
-@pytest.mark.parametrize("number", range(3))
+@pytest.mark.parametrize("number", range(4))
 def test_programs_in_the_guide_to_channels(root, tmp_path, number):
     programs = blocks(root / "docs" / "channels.md", "python")
-    assert len(programs) == 3
+    assert len(programs) == 4
     script = tmp_path / "example.py"
     script.write_text(programs[number])
     assert run_script(script, tmp_path) == ""
