@@ -67,6 +67,14 @@ FRAMES: dict[int, tuple[str, dict[str, int]]] = {
     0x1D: ("interpeer_path_status", {"interpeer_path": _PATH, "sequence_number": _ID, "status": _VALUE}),
     0x1E: ("interpeer_rekey", {"epoch": _VALUE}),
     0x1F: ("interpeer_rekey_answer", {"epoch": _VALUE}),
+    0x20: ("interpeer_channel", {"channel_id": _ID, "sequence_number": _VALUE}),
+    0x21: ("interpeer_max_channels", {"maximum": _VALUE}),
+    0x22: ("interpeer_channel_max_data", {"channel_id": _ID, "maximum": _VALUE}),
+    0x23: ("interpeer_channel_reset", {"channel_id": _ID, "error_code": _VALUE, "final_size": _OFFSET}),
+    0x24: ("interpeer_channel_stop", {"channel_id": _ID, "error_code": _VALUE}),
+    0x25: ("interpeer_dropped", {"channel_id": _ID, "offset": _OFFSET}),
+    0x26: ("interpeer_repair", {"channel_id": _ID, "length": _BYTES}),
+    **dict.fromkeys(range(0x2C, 0x30), ("interpeer_messages", {"channel_id": _ID, "offset": _OFFSET, "length": _BYTES})),
 }
 _FALLBACK = {"id": _ID, "value": _VALUE, "offset": _OFFSET, "length": _BYTES, "path": _PATH}
 
