@@ -14,9 +14,9 @@ from interpeer._core.cc cimport cc_handle_sent
 from interpeer._core.channels cimport channels_count_deadlines, channels_raise_limit
 from interpeer._core.compose cimport compose_ack, compose_copy, compose_frames, compose_ping, compose_proof
 from interpeer._core.conn cimport (
-    CLOSED_LOCALLY, CONN_CLOSING, CONN_DRAINING, CONN_OPEN, CONN_PENDING_CLOSE, CONN_PENDING_MAX_DATA,
-    CONN_PENDING_MAX_STREAMS, SCHEDULE_AGGREGATE, SCHEDULE_REDUNDANT, Conn, conn_data_is_due, conn_data_wanted,
-    conn_fail, conn_has_sendable, conn_set_waiting)
+    CLOSED_LOCALLY, CONN_CLOSING, CONN_DRAINING, CONN_OPEN, CONN_PENDING_CLOSE, CONN_PENDING_IDS,
+    CONN_PENDING_MAX_DATA, CONN_PENDING_MAX_STREAMS, SCHEDULE_AGGREGATE, SCHEDULE_REDUNDANT, Conn, conn_data_is_due,
+    conn_data_wanted, conn_fail, conn_has_sendable, conn_set_waiting)
 from interpeer._core.context cimport entropy_take
 from interpeer._core.keys cimport keys_drive, keys_may_seal
 from interpeer._core.loss cimport (
@@ -257,14 +257,16 @@ cdef bint is_full(const SendBatch *batch, const Path *p) noexcept nogil:
 
 
 cdef bint has_data(Conn *c) noexcept nogil:
-    """Tell whether anything waits that asks for an acknowledgement."""
+    """Tell whether anything waits that asks for an acknowledgement, and has to go now.
+
+    Connection ids are not wanted at once: they go with an acknowledgement that is due anyway."""
     cdef uint32_t i
-    if c.pending or c.messages_out.count or conn_has_sendable(c):
+    if c.pending & ~<uint32_t>CONN_PENDING_IDS or c.messages_out.count or conn_has_sendable(c):
         return True
     for i in range(c.path_count):
         if c.paths[i].pto_probes:
             return True
-    return False
+    return c.pending and (c.path.ack_now or not c.path.unacked)
 
 
 cdef bint is_released(Conn *c, Path *p, uint64_t now_ns) noexcept nogil:
