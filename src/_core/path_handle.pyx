@@ -3,7 +3,6 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from interpeer._core.pacing cimport pacing_rate
 from interpeer._core.conn cimport (
     MAX_PATH_EVENTS, PATH_REASON_LOCAL, SCHEDULE_AGGREGATE, SCHEDULE_LOWEST_RTT, SCHEDULE_REDUNDANT, Conn, PathEvent, conn_wake)
 from interpeer._core.connection_handle cimport ConnectionHandle
@@ -52,6 +51,31 @@ cdef struct Figures:                # of one path
 
 cdef tuple address_of(const Endpoint *e):
     return <bytes>e.address[:16], e.port, e.scope
+
+
+def ways(ConnectionHandle handle not None):
+    """Return of each path its id, its state, whether it is preferred and whether one of the ends keeps it, remote and local.
+
+    It is what every new connection is asked for, and so does without names."""
+    cdef Figures figures[4]         # MAX_PATHS
+    cdef Endpoint remotes[4]
+    cdef uint8_t locals[4][16]
+    cdef Conn *c = handle.enter()
+    cdef Path *p
+    cdef uint32_t i, n = c.path_count
+    for i in range(n):
+        p = c.paths[i]
+        remotes[i] = p.remote
+        memcpy(locals[i], p.local, 16)
+        figures[i].id = p.id
+        figures[i].state = p.state
+        figures[i].is_preferred = p == c.path
+        figures[i].is_standby = p.is_standby or p.peer_standby
+    leave(handle.engine)
+    return [
+        (figures[i].id, figures[i].state, figures[i].is_preferred, figures[i].is_standby, address_of(&remotes[i]),
+         <bytes>locals[i][:16])
+        for i in range(n)]
 
 
 def paths(ConnectionHandle handle not None):

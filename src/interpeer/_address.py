@@ -59,10 +59,7 @@ class Endpoint:
     def from_core(cls, endpoint: CoreEndpoint) -> Self:
         """Make one of what the core gives."""
         packed, port, scope = endpoint
-        address = ipaddress.IPv6Address(packed)
-        if address.ipv4_mapped is not None:
-            return cls(str(address.ipv4_mapped), port)
-        return cls(f"{address}%{scope}" if scope else str(address), port)
+        return cls(host_from_core(packed, scope), port)
 
     def to_core(self) -> CoreEndpoint:
         """Return what the core takes. Raises ValueError for a scope that names no interface here."""
@@ -84,6 +81,14 @@ class Endpoint:
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def host_from_core(packed: bytes, scope: int = 0) -> str:
+    """Write an address of 16 bytes (IPv4 mapped) as an endpoint's host."""
+    address = ipaddress.IPv6Address(packed)
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return f"{address}%{scope}" if scope else str(address)
 
 
 def _scope_number(scope: str) -> int:

@@ -261,15 +261,15 @@ class Connection:
     @property
     def path(self) -> Path:
         """The way its packets go at the moment."""
-        paths = path_handle.paths(self._handle)
-        if not paths:  # it is still being called, or has never been reached
-            return Path(kind_of(remote := Endpoint.from_core(self._handle.remote)), remote)
-        return Path._of_figures(next(figures for figures in paths if figures["is_preferred"]))
+        for way in path_handle.ways(self._handle):
+            if way[2]:
+                return Path._of_core(way)
+        return Path(kind_of(remote := Endpoint.from_core(self._handle.remote)), remote)  # not reached yet, or never
 
     @property
     def paths(self) -> tuple[Path, ...]:
         """All ways that there are, in the order of their ids."""
-        return tuple(sorted(map(Path._of_figures, path_handle.paths(self._handle)), key=lambda path: path.id))
+        return tuple(sorted(map(Path._of_core, path_handle.ways(self._handle)), key=lambda path: path.id))
 
     @property
     def scheduler(self) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Self, final
+from typing import Self, final
 
-from interpeer._address import Endpoint
+from interpeer._address import CoreEndpoint, Endpoint, host_from_core
 from interpeer._core import path_handle
 
 ANY_ADDRESS = bytes(16)
+_CoreWay = tuple[int, int, bool, bool, CoreEndpoint, bytes]  # what path_handle.ways gives
 KINDS = ("opened", "proven", "moved", "returned", "suspect", "recovered", "abandoned", "preferred")  # the core's PATH_EVENT_*
 REASONS = (
     "",
@@ -42,17 +43,11 @@ class Path:
     """Whether one of the ends keeps it for when no other works."""
 
     @classmethod
-    def _of_figures(cls, figures: dict[str, Any]) -> Self:
-        local = None if figures["local"] == ANY_ADDRESS else Endpoint.from_core((figures["local"], 1, 0)).host
-        return cls(
-            kind_of(remote := Endpoint.from_core(figures["remote"])),
-            remote,
-            figures["id"],
-            path_handle.STATES[int(figures["state"])],
-            local,
-            bool(figures["is_preferred"]),
-            bool(figures["is_standby"] or figures["peer_standby"]),
-        )
+    def _of_core(cls, way: _CoreWay) -> Self:
+        number, state, is_preferred, is_standby, remote, local = way
+        host = None if local == ANY_ADDRESS else host_from_core(local)
+        at = Endpoint.from_core(remote)
+        return cls(kind_of(at), at, number, path_handle.STATES[state], host, bool(is_preferred), bool(is_standby))
 
     def __str__(self) -> str:
         return f"{self.kind} {self.remote}"
