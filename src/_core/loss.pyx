@@ -12,7 +12,7 @@ from libc.string cimport memset
 from interpeer._core.wire cimport PARSE_OK, Frame, ack_next
 
 cdef enum:
-    FIRST_PACKETS = 16
+    FIRST_PACKETS = 4               # remembered with the first allocation, and by an idle connection
     PERSISTENT_PTOS = 3             # kPersistentCongestionThreshold
 
 
