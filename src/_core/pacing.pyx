@@ -22,12 +22,14 @@ cdef double pacing_rate(const Congestion *c, uint64_t smoothed_rtt_ns) noexcept 
 
 cdef uint64_t pacing_release_ns(Congestion *c, uint64_t now_ns, uint64_t smoothed_rtt_ns) noexcept nogil:
     """Return 0 if a packet may be sent now, otherwise when a quantum may be."""
-    cdef double rate, quantum, bucket, least = PACING_BURST_PACKETS * <double>c.packet_bytes
+    cdef double rate, quantum, bucket, least
     if now_ns == c.tokens_ns and c.tokens >= c.packet_bytes:
         return 0                    # the rest of a burst; time that has passed is counted before it, or two would go at once
     rate = pacing_rate(c, smoothed_rtt_ns)
     if rate == 0:
         return 0
+    # without a queue to spread them, packets that go together come back together, and would go together for ever
+    least = (PACING_BURST_PACKETS if now_ns - c.tokens_ns > smoothed_rtt_ns else PACING_RUN_PACKETS) * <double>c.packet_bytes
     bucket = rate * PACING_BURST_NS / SECOND
     if bucket < least or now_ns - c.tokens_ns > PACING_PAUSE_NS:
         bucket = least

@@ -103,7 +103,7 @@ def test_a_sender_that_was_stopped_for_five_seconds_does_not_burst(sim, interop)
     """As with SIGSTOP: its turns do not happen, and then all of them do at once."""
 
     async def main():
-        async with sim.pair(interop.replace(queue_packets=200)) as pair:
+        async with sim.pair(interop.replace(queue_packets=1000)) as pair:
             here, there = await pair.connect()
             sent_s, loop = [], asyncio.get_running_loop()
             async with asyncio.TaskGroup() as tasks:
@@ -127,7 +127,7 @@ def test_a_sender_that_was_stopped_for_five_seconds_does_not_burst(sim, interop)
     assert len(sent_s) > 100
     most = max(sum(start <= time < start + 0.001 for time in sent_s) for start in sent_s)
     assert most <= 16
-    assert events <= 2  # what was on its way, and perhaps the queue since
+    assert events == 0  # the queue has room for all of it
     assert window > 4 * 1200  # that nothing came for so long was not the network's fault
 
 
@@ -179,7 +179,7 @@ def test_a_policer_costs_little(sim, burst_bytes):
 
     rate, lost = sim.run(main())
     assert lost <= 0.05
-    assert rate > 0.65 * 10e6
+    assert rate > 0.7 * 10e6
 
 
 @pytest.mark.row("C12", "C5")
