@@ -384,10 +384,13 @@ class ThreadDriver(PumpDriver):
 
     def kick(self) -> None:
         if self._is_open:
-            try:
-                self._wake.send(b"k")
-            except BlockingIOError:
-                pass  # it has been told often enough
+            self._wake_thread()
+
+    def _wake_thread(self) -> None:
+        try:
+            self._wake.send(b"k")
+        except BlockingIOError:
+            pass  # it has been told often enough
 
     def flush(self) -> None:
         self.kick()
@@ -405,7 +408,7 @@ class ThreadDriver(PumpDriver):
         self._is_open = False
         self._core.on_kick = None
         self._pump.stop()
-        self._wake.send(b"k")
+        self._wake_thread()
         self._thread.join()
         self._pump.turn(0)  # what was said last still goes out
         if not self._loop.is_closed():
