@@ -23,15 +23,16 @@ def test_loss_costs_the_tolerant_controller_little(seed, loss, least):
 def test_a_flow_beside_cubic_gets_its_share_and_leaves_its_share(seed, controller):
     flows = [Flow(controller), Flow("cubic", start_s=0.5)]
     result = simulate(Bottleneck(10, 0.04), flows, 20.0, skip_s=5.0, seed=seed)
-    assert 0.25 <= result.mbit[0] / sum(result.mbit) <= 0.75
+    assert 0.3 <= result.mbit[0] / sum(result.mbit) <= 0.7
 
 
 @pytest.mark.row("C11", "R4")
 @pytest.mark.parametrize("controller", CONTROLLERS)
 def test_two_flows_of_a_kind_share(seed, controller):
     flows = [Flow(controller), Flow(controller, start_s=0.5)]
-    result = simulate(Bottleneck(10, 0.04), flows, 20.0, skip_s=8.0, seed=seed)
-    assert jain(result.mbit) >= 0.85
+    seconds = 48.0 if controller == "ledbat" else 20.0  # it is its slowdowns that make it fair, and they come every few seconds
+    result = simulate(Bottleneck(10, 0.04), flows, seconds, skip_s=8.0, seed=seed)
+    assert jain(result.mbit) >= 0.9
 
 
 def test_a_flow_in_the_background_gives_way():
