@@ -1,7 +1,7 @@
-"""What a flood of strangers does to a node: python -m benchmarks.flood [--rate N] [--seconds S] [--json]
+"""What a flood of strangers does to a node: python -m benchmarks.flood [--rate N] [--gbit G] [--seconds S] [--json]
 
-Three processes on loopback: a node that serves a stream and whoever comes, a peer that sends on that stream all the time and
-now and then connects anew, and one that sends first messages with a right mac1 from random addresses of 127.0.0.0/8, which
+Three processes on loopback: a node that serves a stream and whoever comes, a peer that sends on that stream as much as a link of
+so many Gbit/s takes and now and then connects anew, and one that sends first messages with a right mac1 from random addresses of 127.0.0.0/8, which
 is all that a stranger can do who knows the node's key. Linux alone takes such sources.
 """
 
@@ -29,9 +29,11 @@ from interpeer._run import loop_factory
 from interpeer.errors import NetworkError
 
 RATE, SECONDS = 20_000, 4.0
+LINK_GBIT = 1.0  # with more, the three processes take the processors from each other, and that is what would be measured
 SETTLE_S = 0.5
 NEWCOMERS_PER_S = 10.0
 CHUNK_BYTES = 1 << 20
+PIECE_BYTES = 1 << 17
 MARK = struct.Struct(">QQ")  # bytes received, resident bytes
 INITS = 2048
 PROTOCOL = b"interpeer/1"
@@ -120,16 +122,16 @@ async def _accept(node: Node, attend: Any, group: asyncio.TaskGroup) -> None:
 # --- its peers ---
 
 
-def dial(control_: Control, *, address: str, rate: int, seconds: float, loop: str) -> Facts | None:
-    return run(_dial(Address(address), rate, seconds, loop), uvloop=loop == "uvloop")
+def dial(control_: Control, *, address: str, rate: int, gbit: float, seconds: float, loop: str) -> Facts | None:
+    return run(_dial(Address(address), rate, gbit, seconds), uvloop=loop == "uvloop")
 
 
-async def _dial(address: Address, rate: int, seconds: float, loop: str) -> Facts:
+async def _dial(address: Address, rate: int, gbit: float, seconds: float) -> Facts:
     async with Node(listen="127.0.0.1:0") as node, node.connect(address) as connection:
         bulk = await connection.open_stream()
         await bulk.write(b"b")
         marks = await connection.open_stream()
-        sending = asyncio.create_task(_send(bulk))
+        sending = asyncio.create_task(_send(bulk, gbit))
         await asyncio.sleep(SETTLE_S)
         quiet, _, before = await _measure(marks, seconds)
         flooding = await asyncio.create_subprocess_exec(
@@ -153,10 +155,14 @@ async def _dial(address: Address, rate: int, seconds: float, loop: str) -> Facts
     }  # fmt: skip
 
 
-async def _send(stream: Stream) -> None:
-    data = bytes(CHUNK_BYTES)
+async def _send(stream: Stream, gbit: float) -> None:
+    """Write at this rate for ever; at 0, as fast as can be."""
+    data, due_s = bytes(PIECE_BYTES), time.perf_counter()
     while True:
         await stream.write(data)
+        if gbit:
+            due_s = max(due_s + PIECE_BYTES * 8e-9 / gbit, time.perf_counter() - 0.01)  # what was missed is missed
+            await asyncio.sleep(due_s - time.perf_counter())
 
 
 async def _mark(marks: Stream) -> tuple[int, int, float]:
@@ -250,12 +256,12 @@ def flood(address: Address, rate: int, seconds: float) -> Facts:
 # --- all together ---
 
 
-def measure(rate: int = RATE, seconds: float = SECONDS) -> Facts:
+def measure(rate: int = RATE, seconds: float = SECONDS, gbit: float = LINK_GBIT) -> Facts:
     """Run it once. Raises EndFailed."""
     loop = "uvloop" if loop_factory() is not None else "asyncio"
     with End("benchmarks.flood:serve", loop=loop) as server:
         told = server.receive()
-        with End("benchmarks.flood:dial", rate=rate, seconds=seconds, loop=loop, **told) as client:
+        with End("benchmarks.flood:dial", rate=rate, gbit=gbit, seconds=seconds, loop=loop, **told) as client:
             facts = client.receive()
             client.stop()
             client.wait()
@@ -268,6 +274,7 @@ def measure(rate: int = RATE, seconds: float = SECONDS) -> Facts:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.flood", description="Measure a node under a flood of strangers.")
     parser.add_argument("--rate", type=int, default=RATE, help="first messages a second")
+    parser.add_argument("--gbit", type=float, default=LINK_GBIT, help="what the connection sends, Gbit/s; 0: all it can")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="of each of the two measurements")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--from", dest="address", help=argparse.SUPPRESS)  # the process that floods
@@ -275,7 +282,7 @@ def main(arguments: list[str] | None = None) -> int:
     if asked.address:
         print(json.dumps(flood(Address(asked.address), asked.rate, asked.seconds)), flush=True)
         return 0
-    facts = measure(asked.rate, asked.seconds)
+    facts = measure(asked.rate, asked.seconds, asked.gbit)
     if asked.json:
         print(json.dumps(facts))
         return 0

@@ -44,7 +44,7 @@ def test_each_figure_is_judged_by_its_goal(figure, value, is_met):
 def test_the_result_is_shown_beside_its_goals(monkeypatch, capsys):
     facts = dict.fromkeys((goal.figure for goal in flood.GOALS), 1.0)
     facts |= {"flood_per_s": 20_000.0, "replies": 7, "quiet_gbit": 2.0, "flooded_gbit": 2.0, "goodput_kept": 0.5}
-    monkeypatch.setattr(flood, "measure", lambda rate, seconds: facts)
+    monkeypatch.setattr(flood, "measure", lambda rate, seconds, gbit: facts)
     assert flood.main([]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2 + len(flood.GOALS)
