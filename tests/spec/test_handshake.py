@@ -371,6 +371,17 @@ def test_absent_parameters_have_their_defaults(role):
     assert peer.handle.is_open
 
 
+@pytest.mark.spec("HS-27")
+@pytest.mark.parametrize("role", ["call", "be_called"])
+def test_absent_parameters_of_channels_and_paths_have_their_defaults(role):
+    peer = getattr(Peer(Node()), role)(MAX_PATHS=None, MAX_CHANNELS=None, MAX_MESSAGE=None)
+    assert peer.handle.max_message_bytes == 16_777_216
+    peer.exchange()
+    assert len(peer.path_cids) > 1, "there are ids for more paths than one"
+    channels = [peer.handle.open_channel((3, 3, 0, 0, 0)) for _ in range(4097)]
+    assert [channel is None for channel in channels] == [False] * 4096 + [True]
+
+
 @pytest.mark.spec("HS-30", "VR-7")
 @pytest.mark.parametrize(
     ("offered", "accepted", "chosen"),
