@@ -257,6 +257,27 @@ def test_a_responder_opens_nothing_before_an_authentic_packet():
     assert peer.node.counter("half_open") == 0 and peer.node.counter("connections") == 1
 
 
+@pytest.mark.row("H9", "H8")
+def test_there_are_no_early_data_and_nothing_in_a_first_message_is_delivered_however_often_it_comes():
+    """They would be replayable. An init has parameters; what else is in it, or comes with it, the application never sees."""
+    peer = Peer(Node())
+    early = ref.parameter(0x3F, b"GET /") + ref.parameter(0x4001, ref.datagram(b"GET /") + ref.stream(0, b"GET /", fin=True))
+    init = peer.init(parameters=peer.parameters() + early)
+    (response,) = peer.node.answers(init)
+    peer.read_response(response)
+    for _ in range(20):
+        assert peer.node.answers(init) == [response]
+        peer.node.wait(SECOND // 4)
+    assert peer.node.events() == [] and peer.node.counter("connections") == 0
+    peer.send(ref.ping())
+    peer.handle = peer.node.incoming()
+    assert peer.handle.recv_datagram() is None and peer.handle.accept_stream() is None
+    reborn = Node()  # the same identity, and no memory of what was
+    for _ in range(3):
+        reborn.answers(init)
+    assert reborn.events() == [] and reborn.counter("connections") == 0
+
+
 # --- parameters ---
 
 

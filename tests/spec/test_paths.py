@@ -298,6 +298,7 @@ def test_a_packet_that_opens_the_receivers_own_path_is_dropped():
 
 
 @pytest.mark.spec("PA-18")
+@pytest.mark.row("N11")
 def test_a_path_is_not_opened_without_an_id_of_the_peer():
     peer = Peer(Node()).call(MAX_PATHS=4)
     assert path_handle.open_path(peer.handle, ELSEWHERE, ANY) == (path_handle.NO_ID, None)
