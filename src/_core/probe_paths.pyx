@@ -110,6 +110,9 @@ cdef class Prover:
     def move(self):
         assert path_start_validation(&self.path) == 0
 
+    def set_rtt(self, uint64_t rtt_ns):
+        self.path.recovery.rtt.smoothed_ns = rtt_ns
+
     def input(self, str event):
         """Return whether the state has changed."""
         return bool(path_input(&self.path, PATH_INPUT_NAMES.index(event)))

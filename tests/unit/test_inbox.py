@@ -58,7 +58,10 @@ def test_unordered_messages_wait_in_the_order_in_which_they_were_whole_and_their
     random.Random(count).shuffle(order)
     got = []
     for i, n in enumerate(order):  # number 0 never comes, so nothing is read past
-        assert courier.messages(9 * n, message(n, bytes([n % 256]), ordered=False)) == (0, max(0, 9 * (n + 1) - highest(order[:i])))
+        assert courier.messages(9 * n, message(n, bytes([n % 256]), ordered=False)) == (
+            0,
+            max(0, 9 * (n + 1) - highest(order[:i])),
+        )
         if i % 3 == 2:
             got.append(courier.take()[0])
     got += [number for number, _ in taken(courier)]
