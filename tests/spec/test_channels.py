@@ -285,6 +285,32 @@ def test_ordered_messages_wait_for_all_before_them_and_others_for_nothing():
     assert channel.stats()["waiting_bytes"] == 0
 
 
+# --- room ---
+
+
+@pytest.mark.parametrize("size", [100, 4000, 5000, 9000, 100_000])
+def test_who_is_told_that_there_is_room_has_it_for_a_message_of_any_size(size):
+    """Otherwise it would ask again and again, and nothing else would run meanwhile."""
+    peer = Peer(Node(send_buffer_bytes=10_000, max_send_buffer_bytes=10_000)).call(MAX_STREAM_DATA=0)
+    channel = peer.handle.open_channel(RELIABLE)
+    peer.exchange()
+    sent = limit = refused = 0
+    while sent < 10:
+        if channel.send(bytes(size)) == 0:
+            sent += 1
+            assert channel.stats()["queued_bytes"] <= max(10_000, 5_000 + 8 + size)
+            continue
+        refused += 1
+        assert not channel.want_writable(), "it was refused, so there is nothing to be told"
+        while not channel.want_writable():
+            limit += 900  # a few bytes go at a time, so that some still wait when there is room
+            peer.send(ref.numbers(ref.CHANNEL_MAX_DATA, channel.id, limit))
+            peer.exchange(SECOND)
+        assert channel.send(bytes(size)) == 0
+        sent += 1
+    assert (refused > 0) == (size > 1000)
+
+
 # --- giving up ---
 
 
