@@ -381,7 +381,7 @@ def test_absent_parameters_have_their_defaults(role):
     stream = peer.handle.open_stream()
     assert [(frame.id, frame.data) for frame in peer.told()] == [(stream.id, b"")]
     peer.send(ref.max_stream_data(stream.id, 10**6))
-    stream.write(bytes(8000))
+    stream.write(bytes(3000))
     said = peer.node.say()
     assert max(len(sent.data) for sent in said) == 1200
     # the peer has promised to acknowledge at once, so the probe time-out has no delay in it
