@@ -18,6 +18,7 @@ from interpeer import Config, _limit
 from interpeer._bench import peer
 from interpeer._bench.end import RESIDENT, Facts
 from interpeer._bench.figures import LoadBroken
+from interpeer._bench.loads import BUSY_CHANNELS
 from interpeer._bench.process import EndFailed
 from interpeer._bench.table import preferred_cipher, tls_bulk, tls_tuned_bulk
 from interpeer._run import loop_factory
@@ -98,6 +99,12 @@ ROWS = (
     Row("many", "... CPU seconds per GB, both ends", "many.cpu_s_per_gb", beside="bulk.cpu_s_per_gb"),
     Row("many", "... how evenly they share it (Jain's index)", "many.jain", at_least=0.9),
     Row("many", "... round trip of a datagram on them, p99, ms", "many.ping_p99_ms", ".0f"),
+    Row("channels", "1,000 busy channels of a connection, of one stream", "channels.gbit", beside="bulk.gbit", at_least=0.9,
+        is_compared=True),
+    Row("channels", "... CPU seconds per GB, both ends", "channels.cpu_s_per_gb", beside="bulk.cpu_s_per_gb"),
+    Row("channels", "... how evenly they share it (Jain's index)", "channels.jain", at_least=0.9),
+    Row("channels", "one stream beside 1,000 open channels", "beside-channels.gbit", beside="bulk.gbit", at_least=0.9,
+        is_compared=True),
     Row("shards", "100 busy connections, 2 shards at each end, Gbit/s", "shards.gbit", beside="one-shard.gbit"),
     Row("shards", "... handshakes per second, 16 at once", "shards-handshakes.handshakes_per_s", ",.0f",
         beside="handshakes.handshakes_per_s"),
@@ -158,6 +165,8 @@ def own_loads(scale: Scale) -> list[Load]:
         ours("handshakes", "handshakes"),
         ours("handshakes-in-a-row", "handshakes-in-a-row"),
         ours("many", "many", plan={"busy_connections": scale.busy_connections}, **small),
+        ours("channels", "channels", **small),
+        ours("beside-channels", "bulk", plan={"idle_channels": BUSY_CHANNELS}),
         ours("one-shard", "many", plan={"busy_connections": FEW_BUSY}, pump="thread", **small),
         ours("shards", "many", plan={"busy_connections": FEW_BUSY}, shards=2, **small),
         ours("shards-handshakes", "handshakes", shards=2),

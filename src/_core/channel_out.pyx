@@ -91,8 +91,19 @@ cdef bint write_dropped(Builder *b, Stream *s, uint64_t id) noexcept nogil:
 cdef void pass_over(Conn *c, Stream *s) noexcept nogil:
     """Pass over the rest of a message that was begun and given up, as far as the limits go."""
     if channel_must_pass(s):
-        c.data_sent += channel_pass(s, c.data_limit - c.data_sent)
+        c.data_sent += channel_pass(s, share_of(c, s))
         conn_reserve(c, s)
+
+
+cdef uint64_t share_of(const Conn *c, const Stream *s) noexcept nogil:
+    """Return how much the connection lets a channel send that is new: the rest of what others have begun has its share.
+
+    Only the one message that was begun without credit for all of it has none, and waits for the limit to be raised."""
+    cdef const Channels *all = c.channels
+    cdef uint64_t credit = c.data_limit - c.data_sent, others = all.reserved - channel_of(s).reserved
+    if channel_of(s).reserved and all.large != NULL and all.large != s:
+        others -= channel_of(all.large).reserved
+    return credit - others if credit > others else 0
 
 
 cdef bint write_repair(Builder *b, Channel *ch, uint64_t id) noexcept nogil:
@@ -120,7 +131,7 @@ cdef bint write_messages(Builder *b, Stream *s) noexcept nogil:
     cdef Conn *c = b.c
     cdef Channels *all = c.channels
     cdef Channel *ch = channel_of(s)
-    cdef uint64_t id = channel_wire_id(s), credit, others = all.reserved - ch.reserved, n
+    cdef uint64_t id = channel_wire_id(s), credit = share_of(c, s), n
     cdef uint64_t left = room(b), most = b.end - b.start - HEADER_BYTES
     cdef size_t header = 2 + varint_bytes(id) + varint_bytes(s.sent)
     cdef uint8_t type = FRAME_MESSAGES
@@ -136,9 +147,6 @@ cdef bint write_messages(Builder *b, Stream *s) noexcept nogil:
         pass_over(c, s)
         conn_queue_stream(c, s)     # the peer is told first
         return False
-    credit = c.data_limit - c.data_sent
-    if ch.reserved == 0:            # what others have begun goes first; one that goes on has its share
-        credit = credit - others if credit > others else 0
     if not channel_piece(s, left - header, most - header, credit, may_begin, &piece):
         return False
     header = 1 + varint_bytes(id) + varint_bytes(piece.wire) + varint_bytes(piece.within)

@@ -128,13 +128,16 @@ cdef void conn_set_priority(Conn *c, Stream *s, uint8_t priority) noexcept nogil
 
 
 cdef int conn_send_message(Conn *c, Stream *s, const uint8_t *data, uint64_t n) noexcept nogil:
-    """Take a message as a whole, if there is room for any of it. Return SEND_*."""
+    """Take a message as a whole, if it fits or no more than half of the room is taken. Return SEND_*.
+
+    Half is where those are woken that wait for room: what they have then must be taken, however large it is."""
     cdef Channel *ch = channel_of(s)
+    cdef uint64_t waiting = stream_waiting(s), most = conn_send_buffer(c)
     if s.send_state != SEND_OPEN or c.state != CONN_OPEN:
         return SEND_NOT_OPEN
     if n > c.max_message_peer:
         return SEND_TOO_LARGE
-    if stream_waiting(s) and stream_waiting(s) + MESSAGE_HEADER_SIZE + n > conn_send_buffer(c):
+    if waiting > most // 2 and waiting + MESSAGE_HEADER_SIZE + n > most:
         return SEND_NO_ROOM
     if channel_append(s, data, n) != 0:
         c.context.counters.no_memory += 1

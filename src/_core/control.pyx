@@ -318,9 +318,10 @@ def live_objects(Engine engine not None):
     small, large, streams, records = x.blocks.small.live, x.blocks.large.live, x.streams.live, x.records.live
     channels = x.channels.live
     connections, half_open, timers = engine.registry.connections, engine.registry.answering.count, engine.registry.timers.count
+    connection_ids = engine.registry.by_cid.count
     engine.unlock()
     return {"small_blocks": small, "large_blocks": large, "streams": streams, "records": records,
-            "channels": channels,
+            "channels": channels, "connection_ids": connection_ids,
             "connections": connections, "half_open": half_open, "timers": timers}
 
 

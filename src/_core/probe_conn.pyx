@@ -5,9 +5,10 @@ break every rule that an authentic peer can break.
 """
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc
 from libc.string cimport memset
 
-from interpeer._core.cids cimport LOCAL_SENT
+from interpeer._core.cids cimport LOCAL_SENT, LocalCid
 from interpeer._core.conn cimport (
     CONN_IN_ANSWERED, Conn, conn_accept_stream, conn_find_stream, conn_finish_stream, conn_free, conn_input, conn_new,
     conn_open_stream, conn_read_stream, conn_release_stream, conn_start, conn_wake, conn_write_stream)
@@ -17,16 +18,23 @@ from interpeer._core.deadlines cimport conn_deadline_ns, conn_handle_timeout
 from interpeer._core.egress cimport TRANSMIT_MORE, conn_transmit
 from interpeer._core.ingress cimport conn_handle_packet
 from interpeer._core.links cimport unlink
-from interpeer._core.paths cimport paths_add
+from interpeer._core.path cimport Path
+from interpeer._core.paths cimport (
+    OPEN_NO_ID, OPEN_NOT_NOW, OPEN_OK, OPEN_TOO_MANY, paths_abandon, paths_add, paths_deadline_ns, paths_find,
+    paths_handle_frame, paths_handle_timeout, paths_heard, paths_open, paths_set_standby, paths_silent, paths_tidy,
+    paths_tier)
 from interpeer._core.probe cimport exact, room
 from interpeer._core.probe_wire cimport parameters_from_dict
 from interpeer._core.probe_wire import PROBLEMS, Opener, Sealer, parse
 from interpeer._core.slab cimport (
     MAX_SEGMENTS, MAX_UDP_PAYLOAD, Datagrams, Endpoint, SendBatch, send_batch_clear, send_batch_free, send_batch_init)
 from interpeer._core.stream cimport Stream
-from interpeer._core.wire cimport CID_FLAG, Parameters
+from interpeer._core.wire cimport CID_FLAG, FRAME_PATH_RESPONSE, Frame, Parameters
 
 STATE_NAMES = ("dialing", "open", "closing", "draining", "closed")
+PATH_STATE_NAMES = ("validating", "active", "suspect", "abandoned")
+OPENED = {OPEN_TOO_MANY: "too many", OPEN_NO_ID: "no id", OPEN_NOT_NOW: "not now"}
+PATH_EVENT_NAMES = ("opened", "proven", "moved", "returned", "suspect", "recovered", "abandoned", "preferred")
 INPUT_NAMES = ("answered", "failed", "close", "violation", "peer close", "reset", "silence", "drained")
 
 
@@ -167,6 +175,81 @@ cdef class Lone:
         out = room(messages_next_bytes(&self.conn.messages_in))
         messages_pop(&self.conn.messages_in, out.p)
         return out.first(out.n)
+
+    # --- paths ---
+
+    cdef Path *path_of(self, uint32_t id) except NULL:
+        p = paths_find(self.conn, id)
+        if p == NULL:
+            raise KeyError(id)
+        return p
+
+    def issue(self, uint32_t path):
+        """Give the peer an id for a path, as the engine does."""
+        id = <LocalCid *>calloc(1, sizeof(LocalCid))
+        id.cid, id.conn, id.path, id.state = <uint64_t>CID_FLAG << 56 | 1000 + path, <void *>self.conn, path, LOCAL_SENT
+        id.next = self.conn.local_cids
+        self.conn.local_cids = id
+
+    def open_path(self, uint8_t host):
+        """Return its id, or why there is none."""
+        cdef Endpoint remote
+        cdef Path *p = NULL
+        memset(&remote, host, sizeof(Endpoint))
+        result = paths_open(self.conn, &remote, self.from_.local, &p)
+        return p.id if result == OPEN_OK else OPENED[result]
+
+    def prove_path(self, uint32_t id, uint64_t now_ns):
+        """Let the right answer to its challenge come."""
+        cdef Frame f
+        p = self.path_of(id)
+        p.validation.is_drawn = True
+        memset(&f, 0, sizeof(Frame))
+        f.type, f.data = FRAME_PATH_RESPONSE, p.validation.challenge
+        assert paths_handle_frame(self.conn, p, &f, &self.from_, now_ns) == 0
+
+    def abandon_path(self, uint32_t id, int reason):
+        """Return whether it may be given up."""
+        return paths_abandon(self.conn, self.path_of(id), reason) == 0
+
+    def set_standby(self, uint32_t id, bint is_standby):
+        paths_set_standby(self.conn, self.path_of(id), is_standby)
+
+    def set_rtt(self, uint32_t id, uint64_t rtt_ns):
+        self.path_of(id).recovery.rtt.min_ns = rtt_ns
+
+    def path_is_silent(self, uint32_t id):
+        paths_silent(self.conn, self.path_of(id))
+
+    def path_is_heard(self, uint32_t id):
+        paths_heard(self.conn, self.path_of(id))
+
+    def path_timeout(self, uint64_t now_ns):
+        paths_handle_timeout(self.conn, now_ns)
+        paths_tidy(self.conn, now_ns)
+
+    @property
+    def path_deadline_ns(self):
+        return paths_deadline_ns(self.conn)
+
+    @property
+    def paths(self):
+        """Return the state of each path and how good it is for data (0 is best), by id."""
+        c = self.conn
+        return {c.paths[i].id: (PATH_STATE_NAMES[c.paths[i].state], paths_tier(c.paths[i])) for i in range(c.path_count)}
+
+    @property
+    def preferred_path(self):
+        return self.conn.path.id
+
+    def path_events(self):
+        """Take what is to be told of paths: (path, what) each, and how many there was no room for."""
+        e = self.conn.path_events
+        if e == NULL:
+            return [], 0
+        found = [(e.events[(e.first + i) % 16].path, PATH_EVENT_NAMES[e.events[(e.first + i) % 16].kind]) for i in range(e.count)]
+        e.first, e.count = (e.first + e.count) % 16, 0
+        return found, e.dropped
 
     # --- the machine ---
 

@@ -199,8 +199,8 @@ cdef void forget_ids(Registry *r, Conn *c) noexcept nogil:
 
 cdef bint is_gone(const Conn *c, const LocalCid *id) noexcept nogil:
     cdef const LocalCid *other = c.local_cids
-    if paths_find(c, id.path) == NULL:
-        return id.path < c.next_path[id.path & 1]
+    if paths_find(c, id.path) == NULL and id.path < c.next_path[id.path & 1]:
+        return True
     while other != NULL:
         if id.state == LOCAL_LINGERING and other.state == LOCAL_LINGERING and other.path == id.path \
                 and other.sequence > id.sequence:

@@ -241,17 +241,23 @@ cdef int ack_next(Frame *f, uint64_t *low, uint64_t *high) noexcept nogil:
 
 # --- transport parameters ---
 
-cdef int parse_parameters(const uint8_t *p, size_t n, Parameters *out) noexcept nogil:
-    """Read type-length-value triples. Unknown types are skipped; a repeated, malformed or absurd one is an error.
+cdef void absent_parameters(Parameters *out) noexcept nogil:
+    """Fill in what parameters count as that are not there."""
+    memset(out, 0, sizeof(Parameters))
+    out.max_udp_payload = BASE_DATAGRAM_BYTES
+    out.max_paths = ABSENT_MAX_PATHS
+    out.max_channels = ABSENT_MAX_CHANNELS
+    out.max_message = ABSENT_MAX_MESSAGE
 
-    What is not there is 0, but for the size of packets: every path carries BASE_DATAGRAM_BYTES."""
+
+cdef int parse_parameters(const uint8_t *p, size_t n, Parameters *out) noexcept nogil:
+    """Read type-length-value triples. Unknown types are skipped; a repeated, malformed or absurd one is an error."""
     cdef Reader r
     cdef Reader value
     cdef uint64_t type, length
     cdef uint32_t seen = 0
     cdef const uint8_t *data
-    memset(out, 0, sizeof(Parameters))
-    out.max_udp_payload = BASE_DATAGRAM_BYTES
+    absent_parameters(out)
     r.p = p
     r.end = p + n
     while r.p < r.end:
@@ -312,7 +318,7 @@ cdef int parse_parameter(uint64_t type, Reader *v, Parameters *out) noexcept nog
 
 
 cdef uint64_t *number_of(uint64_t type, Parameters *p) noexcept nogil:
-    """Return where the parameter of a numeric type is kept."""
+    """Return where the parameter of a numeric type is kept; NULL for the other types."""
     if type == PARAM_MAX_DATA:
         return &p.max_data
     if type == PARAM_MAX_STREAM_DATA:
@@ -325,6 +331,8 @@ cdef uint64_t *number_of(uint64_t type, Parameters *p) noexcept nogil:
         return &p.idle_timeout_ms
     if type == PARAM_MAX_ACK_DELAY:
         return &p.max_ack_delay_us
+    if type == PARAM_MAX_UDP_PAYLOAD:
+        return &p.max_udp_payload
     if type == PARAM_RECEIVE_BUFFER:
         return &p.receive_buffer
     if type == PARAM_MAX_PATHS:
@@ -333,7 +341,7 @@ cdef uint64_t *number_of(uint64_t type, Parameters *p) noexcept nogil:
         return &p.max_channels
     if type == PARAM_MAX_MESSAGE:
         return &p.max_message
-    return &p.max_udp_payload
+    return NULL
 
 
 cdef inline uint8_t *write_bytes_parameter(uint8_t *p, uint64_t type, const uint8_t *data, size_t n) noexcept nogil:
@@ -342,15 +350,23 @@ cdef inline uint8_t *write_bytes_parameter(uint8_t *p, uint64_t type, const uint
     return p + n
 
 
-cdef inline uint8_t *write_number(uint8_t *p, uint64_t type, uint64_t number) noexcept nogil:
-    return write_varint(write_varint(write_varint(p, type), varint_bytes(number)), number)
+cdef uint8_t *write_numbers(uint8_t *p, const Parameters *in_) noexcept nogil:
+    """Write the numbers that are not what absence says: what a response has in excess is an attacker's gain (HS-27)."""
+    cdef Parameters absent
+    cdef const uint64_t *number
+    cdef uint64_t type
+    absent_parameters(&absent)
+    for type in range(PARAM_MAX_DATA, PARAMS_KNOWN):
+        number = number_of(type, <Parameters *>in_)
+        if number != NULL and number[0] != number_of(type, &absent)[0]:
+            p = write_varint(write_varint(write_varint(p, type), varint_bytes(number[0])), number[0])
+    return p
 
 
 cdef Py_ssize_t write_parameters(uint8_t *p, size_t room, const Parameters *in_) noexcept nogil:
     """Write every parameter that is set. Return the bytes written, or -1 if `room` may not be enough."""
     cdef uint8_t *start = p
     cdef uint8_t cid[8]
-    cdef uint64_t type
     cdef size_t n = 0
     if room < 200 + <size_t>in_.protocol_bytes + in_.reason_bytes:
         return -1
@@ -366,12 +382,7 @@ cdef Py_ssize_t write_parameters(uint8_t *p, size_t room, const Parameters *in_)
     p = write_bytes_parameter(p, PARAM_SUITES, in_.suites, n)
     if in_.protocol_bytes:
         p = write_bytes_parameter(p, PARAM_PROTOCOL, in_.protocol, in_.protocol_bytes)
-    for type in range(PARAM_MAX_DATA, PARAM_MAX_UDP_PAYLOAD + 1):
-        p = write_number(p, type, number_of(type, <Parameters *>in_)[0])
-    p = write_number(p, PARAM_RECEIVE_BUFFER, in_.receive_buffer)
-    p = write_number(p, PARAM_MAX_PATHS, in_.max_paths)
-    p = write_number(p, PARAM_MAX_CHANNELS, in_.max_channels)
-    p = write_number(p, PARAM_MAX_MESSAGE, in_.max_message)
+    p = write_numbers(p, in_)
     if in_.has_reset_token:
         p = write_bytes_parameter(p, PARAM_RESET_TOKEN, in_.reset_token, sizeof(in_.reset_token))
     if in_.connection_id:

@@ -43,6 +43,9 @@ EMPTY = {
     "protocol": b"",
     **dict.fromkeys(NUMBERS.values(), 0),
     "max_udp_payload": LEAST_UDP_PAYLOAD,
+    "max_paths": 4,
+    "max_channels": 4096,
+    "max_message": 2**24,
     "reset_token": None,
     "connection_id": 0,
     "refusal": 0,
@@ -289,7 +292,8 @@ def write_parameters(values: dict) -> bytes:
     if values.get("protocol"):
         written += parameter(0x02, values["protocol"])
     for kind, name in NUMBERS.items():
-        written += parameter(kind, varint(values.get(name, 0)))
+        if values.get(name, 0) != EMPTY[name]:
+            written += parameter(kind, varint(values.get(name, 0)))
     if values.get("reset_token") is not None:
         written += parameter(0x0A, values["reset_token"])
     if values.get("connection_id"):

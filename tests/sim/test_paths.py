@@ -58,7 +58,7 @@ async def changes(node, found):
 # --- rebinding ---
 
 
-@pytest.mark.row("N12")
+@pytest.mark.row("N1")
 @pytest.mark.parametrize("is_elsewhere", [False, True], ids=["port", "address"])
 @pytest.mark.parametrize("who", ["sender", "receiver", "both"])
 def test_nothing_is_lost_and_little_slowed_when_nats_rebind_every_five_seconds(sim, interop, who, is_elsewhere):

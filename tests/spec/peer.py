@@ -178,8 +178,8 @@ class Peer:
         values: dict[str, int | bytes | None] = {
             "SUITE_LIST": bytes([self.suite]), "PROTOCOL": PROTOCOL, "MAX_DATA": 1 << 40, "MAX_STREAM_DATA": 1 << 40,
             "MAX_STREAMS": 100, "MAX_DATAGRAM": 65_000, "IDLE_TIMEOUT": 30_000, "MAX_ACK_DELAY": 5000,
-            "MAX_UDP_PAYLOAD": 65_507, "RECEIVE_BUFFER": 1 << 20, "MAX_CHANNELS": 100,
-            "MAX_MESSAGE": 1 << 24, "RESET_TOKEN": ref.reset_token(self.identity.seed, self.cid),
+            "MAX_UDP_PAYLOAD": 65_507, "RECEIVE_BUFFER": 1 << 20, "MAX_PATHS": 1,
+            "MAX_CHANNELS": 100, "RESET_TOKEN": ref.reset_token(self.identity.seed, self.cid),
         }  # fmt: skip
         values |= changes
         return b"".join(ref.parameter(getattr(ref, name), value) for name, value in values.items() if value is not None)

@@ -197,8 +197,22 @@ def test_whoever_confirms_when_there_is_no_room_any_more_is_told_that_it_is_busy
 
 def test_a_node_with_the_largest_limits_answers_in_the_room_that_an_entry_has():
     largest = dict.fromkeys(("connection_window", "stream_window", "max_streams", "max_datagram", "receive_buffer"), 1 << 61)
+    largest |= {"max_paths": 3, "max_channels": 1 << 20, "max_message": 1 << 28}  # as Config has them, but for the defaults
     node = Node(idle_timeout_ns=2**63, max_ack_delay_ns=16_384_000_000, **largest)
-    assert len(answered(Peer(node))) == 206
+    assert len(answered(Peer(node))) == 208
+
+
+@pytest.mark.spec("HS-27")
+def test_what_absence_says_already_is_left_out_of_a_response():
+    peer = Peer(Node())
+    answered(peer)
+    said = peer.remote_parameters
+    assert not said.keys() & {ref.MAX_PATHS, ref.MAX_CHANNELS, ref.MAX_MESSAGE}
+    other = Peer(Node(max_paths=1, max_channels=4095, max_message=(1 << 24) + 1, receive_buffer=5))
+    answered(other)
+    more = other.remote_parameters
+    assert [ref.number(more[kind]) for kind in (ref.MAX_PATHS, ref.MAX_CHANNELS, ref.MAX_MESSAGE)] == [1, 4095, (1 << 24) + 1]
+    assert all(more[kind] == said[kind] for kind in said.keys() - {ref.CONNECTION_ID, ref.RESET_TOKEN})
 
 
 # --- cookies ---

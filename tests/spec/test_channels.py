@@ -285,6 +285,32 @@ def test_ordered_messages_wait_for_all_before_them_and_others_for_nothing():
     assert channel.stats()["waiting_bytes"] == 0
 
 
+# --- room ---
+
+
+@pytest.mark.parametrize("size", [100, 4000, 5000, 9000, 100_000])
+def test_who_is_told_that_there_is_room_has_it_for_a_message_of_any_size(size):
+    """Otherwise it would ask again and again, and nothing else would run meanwhile."""
+    peer = Peer(Node(send_buffer_bytes=10_000, max_send_buffer_bytes=10_000)).call(MAX_STREAM_DATA=0)
+    channel = peer.handle.open_channel(RELIABLE)
+    peer.exchange()
+    sent = limit = refused = 0
+    while sent < 10:
+        if channel.send(bytes(size)) == 0:
+            sent += 1
+            assert channel.stats()["queued_bytes"] <= max(10_000, 5_000 + 8 + size)
+            continue
+        refused += 1
+        assert not channel.want_writable(), "it was refused, so there is nothing to be told"
+        while not channel.want_writable():
+            limit += 900  # a few bytes go at a time, so that some still wait when there is room
+            peer.send(ref.numbers(ref.CHANNEL_MAX_DATA, channel.id, limit))
+            peer.exchange(SECOND)
+        assert channel.send(bytes(size)) == 0
+        sent += 1
+    assert (refused > 0) == (size > 1000)
+
+
 # --- giving up ---
 
 
@@ -384,12 +410,29 @@ def test_each_message_given_up_counts_once_however_it_is_told():
 
 
 @pytest.mark.spec("CH-22")
-def test_what_comes_after_it_was_given_up_is_ignored_and_what_was_whole_before_is_not():
+@pytest.mark.parametrize("is_ordered", [True, False])
+@pytest.mark.parametrize("had", [0, 8, 15, 19])
+def test_what_comes_of_a_message_after_it_was_given_up_is_ignored(is_ordered, had):
+    """However much of it there was, and whether all of it comes or the part that was missing."""
     peer = connected()
     channel = opened(peer)
-    whole = message(1, b"whole")
-    peer.send(messages(0, whole, 20), dropped(0, 20, 0, 13, 1), dropped(0, 0, 0, 20, 0), messages(0, message(0, bytes(12))))
+    late = message(0, b"never whole.", ordered=is_ordered)
+    first = [messages(0, late[:had])] if had else []
+    peer.send(*first, dropped(0, 0, 0, 20, 0), messages(0, late), messages(0, late[8:], 8, 8))
+    assert taken(channel) == [] and channel.dropped() == (0, 1, ((0, 1),))
+    peer.send(messages(0, message(1, b"next", ordered=is_ordered), 20))
+    assert channel.recv_many(9, True) == [(1, b"next")] and channel.stats()["waiting_bytes"] == 0
+
+
+@pytest.mark.spec("CH-37", "CH-13")
+@pytest.mark.parametrize("is_ordered", [True, False])
+def test_what_was_whole_before_it_was_given_up_is_delivered(is_ordered):
+    peer = connected()
+    channel = opened(peer)
+    peer.send(messages(0, message(1, b"whole", ordered=is_ordered), 20), dropped(0, 20, 0, 13, 1), dropped(0, 0, 0, 20, 0))
     assert channel.recv_many(9, True) == [(1, b"whole")] and channel.dropped() == (0, 1, ((0, 1),))
+    peer.send(dropped(0, 20, 0, 13, 1))  # nor is it one of those that were given up when it has been read
+    assert taken(channel) == [] and channel.dropped() == (0, 1, ((0, 1),))
 
 
 @pytest.mark.spec("CH-21", "CH-29")
@@ -461,7 +504,7 @@ def test_a_message_larger_than_the_windows_is_let_in_whole():
 
 @pytest.mark.spec("CH-33")
 def test_of_messages_that_are_larger_than_the_limit_one_is_begun():
-    peer = Peer(Node()).call(MAX_DATA=10_000)
+    peer = Peer(Node()).call(MAX_DATA=10_000, MAX_STREAM_DATA=12_000)
     channels = [peer.handle.open_channel(UNORDERED) for _ in range(3)]
     for channel in channels:
         channel.send(bytes(20_000))
@@ -469,8 +512,36 @@ def test_of_messages_that_are_larger_than_the_limit_one_is_begun():
     assert len(begun) == 1
     peer.send(ref.max_data(25_000))
     frames = of_kind(ref.MESSAGES, peer.exchange())
-    assert {frame.id for frame in frames if frame.offset < 20_008 and frame.id in begun} == begun
-    assert sum(len(frame.data) for frame in frames if frame.id in begun) == 10_008
+    assert {frame.id for frame in frames} == begun and sum(len(frame.data) for frame in frames) == 2000
+    peer.send(ref.numbers(ref.CHANNEL_MAX_DATA, *begun, 1 << 20))
+    frames = of_kind(ref.MESSAGES, peer.exchange())
+    assert sum(len(frame.data) for frame in frames if frame.id in begun) == 8008
+    assert len({frame.id for frame in frames}) == 2, "now another one has its turn"
+
+
+@pytest.mark.spec("CH-38", "CH-33")
+@pytest.mark.parametrize("what", ["stream", "small messages", "large message"])
+def test_the_rest_of_a_message_that_was_begun_has_its_share_of_the_limit(what):
+    peer = Peer(Node()).call(MAX_DATA=10_000, MAX_STREAM_DATA=1000)
+    channel = peer.handle.open_channel(RELIABLE)
+    channel.send(bytes(8000))
+    begun = sum(len(frame.data) for frame in of_kind(ref.MESSAGES, peer.exchange()))
+    assert begun == 1000, "as far as the channel's own limit goes"
+    if what == "stream":
+        other = peer.handle.open_stream()
+        other.write(bytes(20_000))
+        peer.send(ref.max_stream_data(other.id, 1 << 20))
+    else:
+        other = peer.handle.open_channel(UNORDERED)
+        for _ in range(100 if what == "small messages" else 1):
+            other.send(bytes(192 if what == "small messages" else 20_000))
+        peer.send(ref.numbers(ref.CHANNEL_MAX_DATA, other.id, 1 << 20))
+    others = [frame for frame in peer.exchange() if frame.kind in (ref.STREAM, ref.MESSAGES)]
+    assert sum(len(frame.data) for frame in others) == 10_000 - 8008
+    assert {frame.id for frame in others} == {other.id}
+    peer.send(ref.numbers(ref.CHANNEL_MAX_DATA, channel.id, 1 << 20))
+    assert sum(len(frame.data) for frame in of_kind(ref.MESSAGES, peer.exchange()) if frame.id == channel.id) == 7008
+    assert peer.handle.stats()["data_sent"] == 10_000
 
 
 # --- priority ---

@@ -257,6 +257,27 @@ def test_a_responder_opens_nothing_before_an_authentic_packet():
     assert peer.node.counter("half_open") == 0 and peer.node.counter("connections") == 1
 
 
+@pytest.mark.row("H9", "H8")
+def test_there_are_no_early_data_and_nothing_in_a_first_message_is_delivered_however_often_it_comes():
+    """They would be replayable. An init has parameters; what else is in it, or comes with it, the application never sees."""
+    peer = Peer(Node())
+    early = ref.parameter(0x3F, b"GET /") + ref.parameter(0x4001, ref.datagram(b"GET /") + ref.stream(0, b"GET /", fin=True))
+    init = peer.init(parameters=peer.parameters() + early)
+    (response,) = peer.node.answers(init)
+    peer.read_response(response)
+    for _ in range(20):
+        assert peer.node.answers(init) == [response]
+        peer.node.wait(SECOND // 4)
+    assert peer.node.events() == [] and peer.node.counter("connections") == 0
+    peer.send(ref.ping())
+    peer.handle = peer.node.incoming()
+    assert peer.handle.recv_datagram() is None and peer.handle.accept_stream() is None
+    reborn = Node()  # the same identity, and no memory of what was
+    for _ in range(3):
+        reborn.answers(init)
+    assert reborn.events() == [] and reborn.counter("connections") == 0
+
+
 # --- parameters ---
 
 
@@ -360,7 +381,7 @@ def test_absent_parameters_have_their_defaults(role):
     stream = peer.handle.open_stream()
     assert [(frame.id, frame.data) for frame in peer.told()] == [(stream.id, b"")]
     peer.send(ref.max_stream_data(stream.id, 10**6))
-    stream.write(bytes(8000))
+    stream.write(bytes(3000))
     said = peer.node.say()
     assert max(len(sent.data) for sent in said) == 1200
     # the peer has promised to acknowledge at once, so the probe time-out has no delay in it
@@ -369,6 +390,17 @@ def test_absent_parameters_have_their_defaults(role):
     peer.exchange()
     peer.node.wait(3600 * SECOND)
     assert peer.handle.is_open
+
+
+@pytest.mark.spec("HS-27")
+@pytest.mark.parametrize("role", ["call", "be_called"])
+def test_absent_parameters_of_channels_and_paths_have_their_defaults(role):
+    peer = getattr(Peer(Node()), role)(MAX_PATHS=None, MAX_CHANNELS=None, MAX_MESSAGE=None)
+    assert peer.handle.max_message_bytes == 16_777_216
+    peer.exchange()
+    assert len(peer.path_cids) > 1, "there are ids for more paths than one"
+    channels = [peer.handle.open_channel((3, 3, 0, 0, 0)) for _ in range(4097)]
+    assert [channel is None for channel in channels] == [False] * 4096 + [True]
 
 
 @pytest.mark.spec("HS-30", "VR-7")

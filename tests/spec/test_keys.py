@@ -370,6 +370,24 @@ def test_one_question_has_one_answer():
     assert peer.closed_with() == PROTOCOL_ERROR
 
 
+@pytest.mark.row("S11")
+def test_messages_of_an_agreement_have_one_size_and_are_never_kept_in_pieces():
+    """No stream carries handshakes, so none has gaps: one message is one frame, and one too many ends the connection."""
+    peer, view = asking()
+    message = view.message(E)
+    before = control.live_objects(peer.node.engine)
+    asked_for = ref.rekey(1, message)
+    for _ in range(200):
+        peer.send(*[asked_for] * 10)
+        assert sum(frame.kind == ref.REKEY_ANSWER for frame in peer.frames()) <= 1
+    after = control.live_objects(peer.node.engine)
+    assert all(after[name] <= before[name] + 1 for name in after if name != "records")
+    for size in range(1, len(asked_for)):
+        cut, _ = asking()
+        cut.send(asked_for[:size])
+        assert cut.closed_with() == ref.FRAME_ENCODING
+
+
 @pytest.mark.spec("KU-15")
 def test_a_message_that_noise_does_not_accept_ends_the_connection():
     for at in (0, 40, 90):

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from interpeer._core import path_handle
+from interpeer._core import control, path_handle
 from tests.spec import reference as ref
 from tests.spec.peer import BY_ERROR, BY_RESET, ELSEWHERE, MS, PEER_AT, SECOND, Node, Peer, endpoint
 from tests.spec.reference import CONNECTION_ID_ERROR, PROTOCOL_ERROR
@@ -106,7 +106,7 @@ def paths_of(peer, said):
 @pytest.mark.parametrize(("ours", "theirs"), [(4, 2), (2, 4), (1, 4), (4, 1), (4, 0)])
 def test_there_are_no_more_paths_than_both_ends_keep(ours, theirs):
     peer = calling(most=theirs, max_paths=ours) if min(ours, theirs) > 1 else Peer(Node(max_paths=ours)).call(MAX_PATHS=theirs)
-    assert ref.number(peer.remote_parameters[ref.MAX_PATHS]) == ours
+    assert ref.number(peer.remote_parameters.get(ref.MAX_PATHS, b"\4")) == ours
     if min(ours, theirs) > 1:
         accepted(peer)
         assert len(paths(peer)) == 2
@@ -166,7 +166,7 @@ def test_one_id_for_two_numbers_ends_the_connection(path, sequence):
 
 
 @pytest.mark.spec("PA-10")
-@pytest.mark.row("N11")
+@pytest.mark.row("N11", "C3")
 def test_cve_2024_22189_a_flood_of_connection_ids_ends_the_connection():
     """Nothing is queued for them, and no more are kept than could be of use."""
     peer = calling()
@@ -298,6 +298,7 @@ def test_a_packet_that_opens_the_receivers_own_path_is_dropped():
 
 
 @pytest.mark.spec("PA-18")
+@pytest.mark.row("N11")
 def test_a_path_is_not_opened_without_an_id_of_the_peer():
     peer = Peer(Node()).call(MAX_PATHS=4)
     assert path_handle.open_path(peer.handle, ELSEWHERE, ANY) == (path_handle.NO_ID, None)
@@ -429,7 +430,7 @@ def test_to_an_address_that_is_not_proven_goes_nothing_of_use():
     assert kinds <= {ref.PATH_CHALLENGE, ref.PATH_RESPONSE, ref.PING, ref.ACK, ref.ACK_ECN}
 
 
-@pytest.mark.row("N2", "P16")
+@pytest.mark.row("N2", "P16", "C3")
 def test_cve_2023_49295_a_flood_of_challenges_is_not_remembered():
     """Acknowledgements are withheld, so that the answers could pile up: only the last question of a turn is answered."""
     peer = calling()
@@ -441,6 +442,50 @@ def test_cve_2023_49295_a_flood_of_challenges_is_not_remembered():
             peer.send(ref.path_challenge(i.to_bytes(8, "big")))
         answers += sum(frame.kind == ref.PATH_RESPONSE for frame in peer.frames())
     assert answers == 30 and peer.handle.is_open
+
+
+FLOODS = {
+    "challenges": lambda peer, n: [ref.path_challenge((100 * n + i).to_bytes(8, "big")) for i in range(100)],
+    "answers": lambda peer, n: [ref.path_response((100 * n + i).to_bytes(8, "big")) for i in range(100)],
+    "statuses": lambda peer, n: [ref.path_status(i % 3, 100 * n + i, i & 1) for i in range(100)],
+    "ids": lambda peer, n: [peer.new_cid(i % 3, 100 * n + i) for i in range(30)],
+    "one id": lambda peer, n: [ref.new_connection_id(1, 0, b"\x80" + bytes(7))] * 30,
+    "giving up spare ids": lambda peer, n: [ref.retire_connection_id(0, n + 1)] * 100,
+    "giving up ids of a path to come": lambda peer, n: [ref.retire_connection_id(2, n)] * 100,
+    "giving up ids of the other side's": lambda peer, n: [ref.retire_connection_id(1, n)] * 100,
+    "giving up paths": lambda peer, n: [ref.path_abandon(2 * n + 2)] * 100,
+}
+
+
+@pytest.mark.row("C3", "N11")
+@pytest.mark.parametrize("flood", FLOODS)
+def test_a_flood_of_frames_about_paths_with_acknowledgements_withheld_queues_nothing(flood):
+    """The window is full and stays so: what waits to be said is what there is room for, or the peer is shown the door."""
+    peer = calling()
+    stream = peer.handle.open_stream()
+    stream.write(bytes(100_000))
+    peer.node.wait(20 * MS)
+    before = control.live_objects(peer.node.engine)
+    heard = said = 0
+    for n in range(500):
+        packet = peer.packet(*FLOODS[flood](peer, n))
+        peer.node.hear(packet, source=PEER_AT)
+        heard += len(packet)
+        said += sum(len(sent.data) for sent in peer.node.say())
+        after = control.live_objects(peer.node.engine)
+        assert after["connection_ids"] <= 12 and after["small_blocks"] <= before["small_blocks"]
+        if not peer.handle.is_open:
+            break
+    assert said <= heard
+    assert after["records"] <= before["records"] + 8, "what is on its way is remembered, and no more"
+    if not peer.handle.is_open:
+        assert peer.handle.closed()[0] == BY_ERROR
+        return
+    frames = peer.frames(peer.node.wait(2 * SECOND))
+    assert len(frames) < 100, "nothing has piled up"
+    peer.acknowledge()
+    peer.send(ref.datagram(b"still here?"))
+    assert peer.handle.recv_datagram() == b"still here?"
 
 
 # --- following ---

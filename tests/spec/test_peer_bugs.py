@@ -1,25 +1,36 @@
 """Bugs that other implementations have had, each named after its report, tried against this one.
 
-What a bug was about may not exist here; then the test tries what comes closest, and says so. Not yet here, because there is
-nothing yet that they could be tried on, are those of NOT_YET.
+What a bug was about may not exist here; then the test tries what comes closest, and says so. Those of paths are in
+test_paths.py; tests/unit/test_rows.py has the list of them all.
 """
 
 import itertools
 import random
+from types import SimpleNamespace
 
 import pytest
 
 from interpeer._core import control
 from tests.spec import reference as ref
-from tests.spec.peer import CLOSING, MS, OPEN, SECOND, Node, Peer, ack_of, answered, called, endpoint, stranger
+from tests.spec.peer import (
+    CLOSING,
+    DIALING,
+    ELSEWHERE,
+    MS,
+    OPEN,
+    SECOND,
+    Node,
+    Peer,
+    ack_of,
+    answered,
+    called,
+    endpoint,
+    refusal,
+    stranger,
+)
 from tests.spec.test_answering import loaded
 from tests.spec.test_frames import connected
 
-NOT_YET = {
-    "CVE-2023-49295": "quic-go: a flood of PATH_CHALLENGE; paths are not challenged yet",
-    "CVE-2024-22189": "quic-go: a flood of NEW_CONNECTION_ID; a connection has one id",
-    "kubo#7526": "quic-go: the same id twice; likewise",
-}
 SUITES = {"chacha20-poly1305": 1, "aes-256-gcm": 2, "aegis-128l": 3, "aegis-256": 4}
 GARBAGE = 300
 
@@ -84,7 +95,59 @@ def test_rustsec_2022_0009_identity_that_is_not_the_keys(claim):
     assert not [event for event in peer.node.events() if event[0] == control.INCOMING]
 
 
-@pytest.mark.row("H2")
+@pytest.mark.row("H8", "H24")
+def test_specs_355_what_was_said_in_one_handshake_is_no_proof_in_another():
+    """libp2p: the signature under a static key was not bound to the session, so that one that had leaked was good for ever."""
+    peer = Peer(Node())
+    handle, init = called(peer)
+    response = peer.answer(init)
+    peer.node.hear(response)
+    assert handle.is_open
+    peer.node.say()
+    again = peer.node.connect(peer, endpoint("192.0.2.99", 9), protocol=b"other/1")
+    (sent,) = (sent for sent in peer.node.say() if sent.data[0] == ref.INIT)
+    for replayed in (response, response[:2] + sent.data[2:10] + response[10:]):
+        peer.node.hear(replayed)
+        assert again.state == DIALING
+    peer.node.hear(peer.answer(sent.data))
+    assert again.is_open
+
+
+@pytest.mark.row("H4", "H6")
+def test_py_libp2p_1182_an_ed25519_key_is_no_x25519_key():
+    """py-libp2p: the bytes of one were taken for the other. Who calls the bytes of an id as they are hears nothing."""
+    peer = Peer(Node())
+    right = peer.node.identity
+    peer.node.identity = SimpleNamespace(id=right.id, public=right.id)
+    wrong = peer.init()
+    peer.node.identity = right
+    assert peer.node.answers(wrong, source=peer.at) == [] and peer.node.counter("dropped_mac") == 1
+    still_works(peer.call())
+
+
+@pytest.mark.row("H21")
+def test_cve_2025_49140_padding_longer_than_what_it_is_in():
+    """pion: padding that claimed to be longer than the packet ended the program."""
+    for size in (1031, 16_384, (1 << 62) - 1):
+        peer = Peer(Node())
+        own = peer.parameters()
+        padding = ref.varint(ref.PADDING) + ref.varint(size)
+        whole = own + padding + bytes(1030 - len(own) - len(padding))
+        assert refusal(peer, peer.node.answers(peer.init(parameters=whole))) == (ref.PARAMETER, b"")
+        still_works(peer.call())
+
+
+@pytest.mark.row("R1", "H16")
+def test_utp_drdos_a_first_message_in_a_victims_name_is_answered_once_and_by_less():
+    """BitTorrent's uTP: who was asked in another's name sent that other data, again and again."""
+    peer = Peer(Node())
+    init = peer.init()
+    peer.node.hear(init, source=ELSEWHERE)
+    said = peer.node.wait(60 * SECOND)
+    assert [sent.to for sent in said] == [ELSEWHERE] and 7 * len(said[0].data) < len(init)
+
+
+@pytest.mark.row("H2", "S11")
 def test_cve_2022_29189_fragments_of_handshake_messages():
     """pion: fragments of handshake messages were kept without bound. Here a message is one datagram, and a piece is none."""
     peer = Peer(Node())
@@ -99,7 +162,7 @@ def test_cve_2022_29189_fragments_of_handshake_messages():
     still_works(peer.call())
 
 
-@pytest.mark.row("H14")
+@pytest.mark.row("H14", "S11")
 def test_picoquic_1745_handshake_data_after_the_handshake():
     """picoquic: handshake data were buffered without bound once the handshake was over."""
     peer = Peer(Node())

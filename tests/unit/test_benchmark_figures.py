@@ -39,6 +39,7 @@ def test_idle_memory_is_told_for_each_end_in_kilobytes() -> None:
         ("handshakes", {"handshakes": 2, "seconds": 1.0}, {"handshakes": 1}),
         ("soak", {"bytes": 2}, {"bytes": 1}),
         ("many", {"bytes": 2, "seconds": 1.0, "cpu_s": 1.0}, {"bytes": 1, "cpu_s": 1.0}),
+        ("channels", {"bytes": 2, "seconds": 1.0, "cpu_s": 1.0, "channels": 1}, {"bytes": 1, "cpu_s": 1.0, "jain": 1.0}),
         ("idle", {"connections": 2, "used_bytes": 1, "fresh_bytes": 1}, {"connections": 1}),
     ],
 )
@@ -53,7 +54,7 @@ def test_shares_that_are_equal_are_fair_and_one_that_has_all_is_not() -> None:
 
 
 def test_every_part_of_every_load_has_figures() -> None:
-    assert {part for parts in loads.PARTS.values() for part in parts} | {"soak", "many"} == set(FIGURES)
+    assert {part for parts in loads.PARTS.values() for part in parts} | {"soak", "many", "channels"} == set(FIGURES)
 
 
 def test_memory_is_compared_at_both_ends_and_the_worse_counts() -> None:

@@ -268,7 +268,7 @@ def test_identities_of_small_order_are_refused():
 
 
 @pytest.mark.row("H6")
-def test_identities_outside_the_main_subgroup_are_refused():
+def test_cve_2025_69277_identities_outside_the_main_subgroup_are_refused():
     ed25519, _, _ = probe.identity(bytes(range(32)))
     point = edwards_decode(ed25519)
     assert probe.x25519_of(edwards_encode(point)) is not None

@@ -85,6 +85,8 @@ ALLOWED: dict[str, set[str]] = {
     "limit": {"udp", "crypto", "slab"},
     "probe": L0 | L1 | L2,
     "probe_cc": L0 | L1 | L2,
+    "probe_channel": L0 | L1 | L2 | {"probe", "probe_memory"},
+    "probe_paths": L0 | L1 | L2 | {"probe"},
     "probe_wire": L0 | L1 | L2 | {"probe"},
     "probe_memory": L0 | L1 | L2 | {"probe"},
     "probe_transport": L0 | L1 | L2 | {"probe", "probe_memory"},

@@ -169,15 +169,15 @@ PARAMETERS = {
     "protocol": b"interpeer/1",
     "max_data": 2**62 - 1,
     "max_stream_data": 2**30,
-    "max_streams": 0,
+    "max_streams": 1,
     "max_datagram": 65000,
     "idle_timeout_ms": 30000,
     "max_ack_delay_us": 5000,
-    "max_udp_payload": 1200,
+    "max_udp_payload": 1201,
     "receive_buffer": 2**17,
-    "max_paths": 4,
-    "max_channels": 4096,
-    "max_message": 2**24,
+    "max_paths": 0,
+    "max_channels": 4095,
+    "max_message": 2**24 + 1,
     "reset_token": bytes(range(16)),
     "connection_id": 1 << 63 | 12345,
 }
@@ -187,6 +187,20 @@ def test_parameters_are_written_as_specified_and_read_back():
     written = probe_wire.encode_parameters(PARAMETERS)
     assert written == wire.write_parameters(PARAMETERS)
     assert probe_wire.read_parameters(written) == {**wire.EMPTY, **PARAMETERS}
+
+
+def test_numbers_that_absence_says_are_not_written():
+    absent = {name: wire.EMPTY[name] for name in wire.NUMBERS.values()}
+    assert absent["max_paths"] == 4 and absent["max_channels"] == 4096 and absent["max_message"] == 2**24
+    written = probe_wire.encode_parameters({**PARAMETERS, **absent})
+    assert written == wire.write_parameters({**PARAMETERS, **absent})
+    assert len(written) == 2 + 4 + 2 + 11 + 2 + 16 + 2 + 8  # suites, protocol, token, connection id
+    for name in absent:  # each is written when it is another
+        for value in {0, absent[name] + 1} - {absent[name]}:
+            one = probe_wire.encode_parameters({**PARAMETERS, **absent, name: value})
+            assert len(one) > len(written)
+            if name != "max_udp_payload" or value:
+                assert probe_wire.read_parameters(one)[name] == value
 
 
 def test_refusal_stands_alone():

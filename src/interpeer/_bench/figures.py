@@ -81,6 +81,10 @@ def _many(client: Facts, server: Facts) -> Facts:
     }
 
 
+def _channels(client: Facts, server: Facts) -> Facts:
+    return {**_bulk(client, server), "jain": server["jain"], "channels": client["channels"]}
+
+
 def jain(shares: list[int]) -> float:
     """Return Jain's index of fairness: 1 where all have the same, 1/n where one has everything."""
     squares = sum(share * share for share in shares)
@@ -106,6 +110,7 @@ FIGURES = {
     "handshakes-in-a-row": _handshakes_in_a_row,
     "idle": _idle,
     "many": _many,
+    "channels": _channels,
     "soak": _soak,
 }
 

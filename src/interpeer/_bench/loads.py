@@ -20,7 +20,7 @@ PARTS = {
     "handshakes": ("handshakes", "handshakes-in-a-row"),
     "idle": ("idle",),
 }
-"""What every library is measured under; interpeer itself also under "many" and "soak"."""
+"""What every library is measured under; interpeer itself also under "many", "channels" and "soak"."""
 
 MESSAGE_BYTES = 64
 BATCH_MESSAGES = 1024
@@ -30,6 +30,8 @@ IDLE_BYTES = 1 << 16  # moved on each connection before it idles
 IDLE_PIECE_BYTES = 1 << 14  # ... in pieces of this size
 BUSY_CONNECTIONS = 1000
 BUSY_PIECE_BYTES = 1 << 16  # written and read at a time on each of them
+BUSY_CHANNELS = 1000  # of one connection
+CHANNEL_MESSAGE_BYTES = 1 << 16  # on each of them: written and read at a time, as on many connections
 BUSY_PINGS = 8  # connections that are pinged at a time
 IDLE_WARM_UP = 16
 IDLE_IN_FLIGHT = 16

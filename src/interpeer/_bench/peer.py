@@ -1,7 +1,7 @@
 """The loads over interpeer itself, by its public API alone.
 
-`serve` and `dial` are the ends of every part of `loads.PARTS`, of "many" and of "soak"; `run_once` runs one part between two
-processes. Bulk goes through one stream, messages and pings are datagrams.
+`serve` and `dial` are the ends of every part of `loads.PARTS`, of "many", "channels" and "soak"; `run_once` runs one part
+between two processes. Bulk goes through one stream, messages and pings are datagrams.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, final
 
-from interpeer import Address, Config, Connection, Node, Stream
+from interpeer import Address, Channel, Config, Connection, Node, Stream
 from interpeer._bench import loads
 from interpeer._bench.end import Control, Facts, Stopwatch, resident_bytes, run
 from interpeer._bench.figures import figures, jain
@@ -43,6 +43,12 @@ class Plan:
     connections: int = loads.IDLE_CONNECTIONS
     busy_connections: int = loads.BUSY_CONNECTIONS
     """How many "many" keeps busy."""
+    busy_channels: int = loads.BUSY_CHANNELS
+    """How many of one connection "channels" keeps busy."""
+    message_bytes: int = loads.CHANNEL_MESSAGE_BYTES
+    """How large the messages on them are."""
+    idle_channels: int = 0
+    """How many are open, and carry nothing, beside the stream of "bulk"."""
     moved_bytes: int = loads.IDLE_BYTES
     """What "idle" moves on each of its connections."""
     early_bytes: int = 10**9
@@ -210,6 +216,21 @@ async def _take_one_of_many(server: _Server, connection: Connection) -> None:
     echoing.cancel()
 
 
+async def _take_channels(server: _Server, connection: Connection) -> None:
+    counts = [0] * server.plan.busy_channels
+
+    async def take(number: int, channel: Channel) -> None:
+        async for message in channel:
+            counts[number] += len(message)
+
+    watch = Stopwatch()
+    async with asyncio.TaskGroup() as group:
+        for number in range(len(counts)):
+            group.create_task(take(number, await connection.accept_channel()))
+    server.figures |= {"bytes": sum(counts), "jain": jain(counts), **watch.read()}
+    await _confirm(await connection.accept_stream(), sum(counts))
+
+
 async def _take_soak(server: _Server, connection: Connection) -> None:
     stream = await connection.accept_stream()
     buffer, count, early = bytearray(CHUNK_BYTES), 0, 0
@@ -235,6 +256,7 @@ async def _confirmed(stream: Stream) -> None:
 
 async def _send_bulk(node: Node, address: Address, _control: Control, plan: Plan) -> Facts:
     connection = await node.connect(address)
+    channels = [await connection.open_channel() for _ in range(plan.idle_channels)]
     stream = await connection.open_stream()
     data = bytes(CHUNK_BYTES)
     watch, deadline = Stopwatch(), time.perf_counter() + plan.seconds
@@ -242,7 +264,7 @@ async def _send_bulk(node: Node, address: Address, _control: Control, plan: Plan
         await stream.write(data)
     await stream.finish()
     await _confirmed(stream)
-    return {"bytes": stream.bytes_accepted, **watch.read()}
+    return {"bytes": stream.bytes_accepted, "channels": len(channels), **watch.read()}
 
 
 async def _send_batches(node: Node, address: Address, _control: Control, plan: Plan) -> Facts:
@@ -366,6 +388,26 @@ async def _send_many(node: Node, address: Address, _control: Control, plan: Plan
     }
 
 
+async def _send_channels(node: Node, address: Address, _control: Control, plan: Plan) -> Facts:
+    connection = await node.connect(address)
+    channels = [await connection.open_channel() for _ in range(plan.busy_channels)]
+    data, sent = bytes(plan.message_bytes), 0
+    watch, deadline = Stopwatch(), time.perf_counter() + plan.seconds
+
+    async def send(channel: Channel) -> None:
+        nonlocal sent
+        while time.perf_counter() < deadline:
+            await channel.send(data)
+            sent += len(data)
+        await channel.finish()
+
+    await asyncio.gather(*map(send, channels))
+    stream = await connection.open_stream()
+    await stream.finish()
+    await _confirmed(stream)
+    return {"bytes": sent, "channels": len(channels), **watch.read()}
+
+
 async def _send_soak(node: Node, address: Address, _control: Control, plan: Plan) -> Facts:
     connection = await node.connect(address)
     stream = await connection.open_stream()
@@ -389,6 +431,7 @@ SERVERS: dict[str, Callable[[_Server, Connection], Coroutine[Any, Any, None]]] =
     "handshakes-in-a-row": _greet,
     "idle": _idle,
     "many": _take_one_of_many,
+    "channels": _take_channels,
     "soak": _take_soak,
 }
 CLIENTS: dict[str, Callable[[Node, Address, Control, Plan], Coroutine[Any, Any, Facts | None]]] = {
@@ -400,5 +443,6 @@ CLIENTS: dict[str, Callable[[Node, Address, Control, Plan], Coroutine[Any, Any, 
     "handshakes-in-a-row": _handshakes_in_a_row,
     "idle": _idle_client,
     "many": _send_many,
+    "channels": _send_channels,
     "soak": _send_soak,
 }

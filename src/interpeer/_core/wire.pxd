@@ -23,7 +23,7 @@ cdef enum:                          # handshake messages: type 1, version 1, con
     INIT_BYTES = 1200               # exactly: no reply is larger, and the path carries what we need
     INIT_MACS_BYTES = 32            # mac1 and mac2, the last bytes of an init
     INIT_PAYLOAD_BYTES = 1062       # 1200 - 10 (header) - 32 (e) - 48 (s) - 16 (tag) - 32 (macs)
-    MAX_RESPONSE_BYTES = 512        # of a response; ours have about 200
+    MAX_RESPONSE_BYTES = 512        # of a response; ours have about 150
     MAX_VERSIONS = 16               # listed in a versions reply
     MAX_PROTOCOL_BYTES = 64         # name of an application protocol
     MAX_REASON_BYTES = 256          # reason phrase of a close or a refusal; longer ones are cut
@@ -49,6 +49,9 @@ cdef enum:                          # parameters in the handshake's encrypted pa
     PARAM_MAX_CHANNELS = 0x10
     PARAM_MAX_MESSAGE = 0x11        # largest message accepted on a channel
     PARAMS_KNOWN = 0x12
+    ABSENT_MAX_PATHS = 4            # what a parameter counts as that is not there: the defaults of interpeer.Config, which
+    ABSENT_MAX_CHANNELS = 4096      # thus cost no bytes; 1200 for MAX_UDP_PAYLOAD, 0 for the other numbers
+    ABSENT_MAX_MESSAGE = 16777216
 
 cdef enum:                          # frames
     FRAME_PADDING = 0x00
@@ -166,9 +169,9 @@ cdef struct Parameters:
     uint64_t idle_timeout_ms
     uint64_t max_ack_delay_us
     uint64_t max_udp_payload
-    uint64_t receive_buffer
+    uint64_t receive_buffer         # 0: not said
     uint64_t max_paths
-    uint64_t max_channels           # 0: the peer knows no channels
+    uint64_t max_channels           # 0: the peer takes no channels
     uint64_t max_message
     uint8_t reset_token[16]
     bint has_reset_token
@@ -180,6 +183,7 @@ cdef struct Parameters:
 cdef int read_varint(Reader *r, uint64_t *value) noexcept nogil
 cdef int parse_frame(Reader *r, Frame *f) noexcept nogil
 cdef int ack_next(Frame *f, uint64_t *low, uint64_t *high) noexcept nogil
+cdef void absent_parameters(Parameters *out) noexcept nogil
 cdef int parse_parameters(const uint8_t *p, size_t n, Parameters *out) noexcept nogil
 cdef Py_ssize_t write_parameters(uint8_t *p, size_t room, const Parameters *in_) noexcept nogil
 
