@@ -772,3 +772,20 @@ def test_an_epoch_is_left_when_it_is_confirmed_on_every_path_that_has_used_it():
     stream.write(b"data")
     peer.frames()
     assert peer.handle.stats()["key_epoch"] == 1
+
+
+@pytest.mark.spec("PA-49")
+def test_a_path_that_nothing_uses_is_asked_to_confirm_the_epoch():
+    """Of proofs and acknowledgements a peer acknowledges nothing: the epoch would be left never, and the connection end."""
+    peer = calling(key_update_packets=20)
+    path = proven_opening(peer)
+    assert preferred(peer) == 0
+    stream = peer.handle.open_stream()
+    asked = []
+    for _ in range(30):
+        stream.write(b"data")
+        asked += [opened for opened in peer.packets() if opened.path == path]
+        peer.node.now_ns += 10 * MS
+        peer.acknowledge_all()
+    assert peer.handle.stats()["key_epoch"] == 1
+    assert [frame.kind for opened in asked for frame in ref.read_frames(opened.payload)] == [ref.PING]
