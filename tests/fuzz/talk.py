@@ -73,6 +73,7 @@ class Talk:
         self.ids = {0: int.from_bytes(peer.remote_cid)}  # of each path the last that the node has told
         self.own_ids = {peer.cid: 0}  # the path of each that the peer has told
         self.sequences = [1] + [0] * (MAX_PATHS - 1)
+        self.retired: set[tuple[int, int]] = set()  # path and number of ids that the node has given up
         self.counters = [0] * MAX_PATHS
         self.numbers: list[list[int]] = [[] for _ in range(MAX_PATHS)]  # of what the node has said on each path
         self.asked: dict[int, bytes] = {}  # the challenge on each path that is not answered yet
@@ -126,7 +127,8 @@ class Talk:
         match frame:
             case "new_connection_id", p, _, cid, _ if 0 < p < MAX_PATHS:
                 self.ids[p] = int.from_bytes(cid)
-            case "retire_connection_id", p, _ if p < MAX_PATHS and self.sequences[p] < 100:
+            case "retire_connection_id", p, sequence if p < MAX_PATHS and (p, sequence) not in self.retired:
+                self.retired.add((p, sequence))
                 return [self.new_id(p)]
             case "path_challenge", data:
                 self.asked[path] = data
