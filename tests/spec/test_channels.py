@@ -77,6 +77,14 @@ def test_a_lost_announcement_is_repeated_even_for_a_channel_that_is_over(is_rese
     assert again and {frame.id for frame in again} == {1}
 
 
+@pytest.mark.spec("CH-3")
+def test_an_announcement_is_repeated_as_soon_as_it_is_known_to_be_lost():
+    peer = connected()
+    channel = peer.handle.open_channel(RELIABLE)
+    lose(peer)
+    assert [frame.id for frame in of_kind(ref.CHANNEL, peer.told())] == [channel.id]
+
+
 @pytest.mark.spec("CH-4", "CH-2")
 def test_a_channel_is_handed_over_when_it_is_known_and_in_order():
     peer = connected()
@@ -461,16 +469,17 @@ def test_a_message_larger_than_the_windows_is_let_in_whole():
 
 @pytest.mark.spec("CH-33")
 def test_of_messages_that_are_larger_than_the_limit_one_is_begun():
+    """When the limit is raised, it is finished before the next one begins, though channels take turns and there is room."""
     peer = Peer(Node()).call(MAX_DATA=10_000)
     channels = [peer.handle.open_channel(UNORDERED) for _ in range(3)]
     for channel in channels:
-        channel.send(bytes(20_000))
-    begun = {frame.id for frame in of_kind(ref.MESSAGES, peer.exchange())}
-    assert len(begun) == 1
-    peer.send(ref.max_data(25_000))
+        channel.send(bytes(60_000))
+    (begun,) = {frame.id for frame in of_kind(ref.MESSAGES, peer.exchange())}
+    peer.send(ref.max_data(65_000))
     frames = of_kind(ref.MESSAGES, peer.exchange())
-    assert {frame.id for frame in frames if frame.offset < 20_008 and frame.id in begun} == begun
-    assert sum(len(frame.data) for frame in frames if frame.id in begun) == 10_008
+    assert sum(len(frame.data) for frame in frames if frame.id == begun) == 50_008
+    order = [frame.id == begun for frame in frames]
+    assert order == sorted(order, reverse=True) and len({frame.id for frame in frames}) == 2
 
 
 # --- priority ---

@@ -6,7 +6,7 @@ import pytest
 
 from interpeer._core import path_handle
 from tests.spec import reference as ref
-from tests.spec.peer import BY_ERROR, BY_RESET, ELSEWHERE, MS, PEER_AT, SECOND, Node, Peer, endpoint
+from tests.spec.peer import BY_ERROR, BY_RESET, ELSEWHERE, MS, PEER_AT, SECOND, Node, Peer, ack_of, endpoint
 from tests.spec.reference import CONNECTION_ID_ERROR, PROTOCOL_ERROR
 
 QUESTION = b"question"
@@ -139,21 +139,21 @@ def test_two_ids_are_there_for_each_path_and_one_for_the_next_of_both_sides():
 
 @pytest.mark.spec("PA-9")
 @pytest.mark.parametrize(
-    "frame",
+    ("path", "sequence", "cid", "code"),
     [
-        ref.new_connection_id(0, 1, b"\x70abcdefg"),
-        ref.new_connection_id(0, 1, b"\x80changed"),
-        ref.new_connection_id(0, 2**32, b"\x80abcdefg"),
-        ref.new_connection_id(2 + 16, 0, b"\x80abcdefg"),
-        ref.new_connection_id(1 + 16, 0, b"\x80abcdefg"),
-        ref.new_connection_id(HUGE, 0, b"\x80abcdefg"),
+        pytest.param(0, 2, b"\x70abcdefg", CONNECTION_ID_ERROR, id="not an id"),
+        pytest.param(0, 1, b"\x80changed", CONNECTION_ID_ERROR, id="another id"),
+        pytest.param(0, 2**32 + 2, b"\x80abcdefg", CONNECTION_ID_ERROR, id="too great a number"),
+        pytest.param(2 + 16, 0, b"\x80abcdefg", CONNECTION_ID_ERROR, id="far ahead"),
+        pytest.param(1 + 16, 0, b"\x80abcdefg", CONNECTION_ID_ERROR, id="far ahead of us"),
+        pytest.param(HUGE, 0, b"\x80abcdefg", PROTOCOL_ERROR, id="no path"),
     ],
-    ids=["not an id", "another id", "too great a number", "far ahead", "far ahead of us", "no path"],
 )
-def test_an_id_that_cannot_be_ends_the_connection(frame):
+def test_an_id_that_cannot_be_ends_the_connection(path, sequence, cid, code):
+    """All that is wrong with each of them is what it is named after."""
     peer = calling()
-    peer.send(frame)
-    assert peer.closed_with() in (CONNECTION_ID_ERROR, PROTOCOL_ERROR)
+    peer.send(ref.new_connection_id(path, sequence, cid))
+    assert peer.closed_with() == code
 
 
 @pytest.mark.spec("PA-9")
@@ -567,6 +567,19 @@ def test_an_acknowledgement_may_come_by_any_path():
     assert sum(f["bytes_in_flight"] for f in paths(peer).values()) == 0
 
 
+@pytest.mark.spec("PA-35")
+def test_an_acknowledgement_is_of_the_path_that_it_names_and_of_no_other():
+    peer = accepted(calling())
+    of = preferred(peer)
+    other = 2 - of
+    peer.handle.open_stream().write(b"data")
+    peer.frames()
+    path_handle.set_standby(peer.handle, of, True)
+    assert preferred(peer) == other and paths(peer)[of]["bytes_in_flight"] > 0
+    peer.send(ack_of(peer.received_on[of], path=of), path=other, source=(PEER_AT, ELSEWHERE)[other // 2])
+    assert paths(peer)[of]["bytes_in_flight"] == 0
+
+
 @pytest.mark.spec("PA-36", "PA-37")
 def test_the_newest_status_counts():
     peer = accepted(calling())
@@ -597,11 +610,11 @@ def test_a_status_that_came_before_its_path_is_told_again():
 # --- silence ---
 
 
-def silenced(peer):
+def silenced(peer, data=b"on its way"):
     """Let the preferred path fall silent with data on the way, another one being there; return what was said elsewhere."""
     stream = peer.handle.open_stream()
     dead = preferred(peer)
-    stream.write(b"on its way")
+    stream.write(data)
     peer.node.say()
     elsewhere = []
     for _ in range(200):
@@ -618,6 +631,16 @@ def test_what_is_on_its_way_on_a_silent_path_goes_another_way():
     assert states(peer)[dead] == "suspect" and preferred(peer) != dead
     said = [sent for sent in said if peer.own_cids[sent.data[:8]] != dead]
     assert [frame.data for frame in peer.told(said) if frame.kind == ref.STREAM] == [b"on its way"]
+
+
+@pytest.mark.spec("PA-38")
+def test_all_that_is_on_its_way_on_a_silent_path_goes_another_way_not_only_what_probes_repeat():
+    peer = accepted(calling())
+    data = bytes(range(250)) * 36
+    dead, said = silenced(peer, data)
+    frames = peer.told([sent for sent in said if peer.own_cids[sent.data[:8]] != dead])
+    pieces = {frame.offset: frame.data for frame in frames if frame.kind == ref.STREAM}
+    assert b"".join(pieces[offset] for offset in sorted(pieces)) == data
 
 
 @pytest.mark.spec("PA-39")
