@@ -271,6 +271,15 @@ def test_messages_are_delivered_once_whatever_comes_twice_or_in_another_order(or
 
 
 @pytest.mark.spec("CH-13")
+def test_a_message_that_comes_again_before_it_is_taken_is_delivered_once():
+    peer = connected()
+    frame = messages(0, message(1, b"it", ordered=False), 20)
+    channel = opened(peer, frame)
+    peer.send(frame, frame)
+    assert channel.recv_many(9, True) == [(1, b"it")]
+
+
+@pytest.mark.spec("CH-13")
 def test_bytes_that_came_first_stay():
     peer = connected()
     channel = opened(peer, messages(0, message(0, b"first")[:10]))

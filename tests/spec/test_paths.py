@@ -327,13 +327,15 @@ def test_a_path_that_the_peer_opens_is_taken_and_challenged():
 @pytest.mark.spec("PA-21")
 def test_packets_of_a_path_that_is_gone_are_dropped():
     peer = accepted(calling())
-    late = peer.packet(ref.datagram(b"late"), path=2)
+    late = peer.packet(ref.datagram(bytes(100)), path=2)
     peer.send(ref.path_abandon(2))
     settle_all(peer, 100)
     assert states(peer) == {0: "active"}
-    before = peer.node.counter("dropped_unknown")
+    before = peer.node.counters()
     peer.node.hear(late, source=ELSEWHERE)
-    assert peer.handle.recv_datagram() is None and peer.node.counter("dropped_unknown") == before + 1
+    after = peer.node.counters()
+    assert peer.handle.recv_datagram() is None and after["dropped_unknown"] == before["dropped_unknown"] + 1
+    assert after["resets_sent"] == before["resets_sent"] + 1, "its id is nobody's any more"
 
 
 # --- proof of an address ---
@@ -564,7 +566,7 @@ def test_an_acknowledgement_may_come_by_any_path():
     peer.frames()
     assert sum(f["bytes_in_flight"] for f in paths(peer).values()) > 0
     peer.acknowledge_all(path=2, source=ELSEWHERE)
-    assert sum(f["bytes_in_flight"] for f in paths(peer).values()) == 0
+    assert sum(f["bytes_in_flight"] for f in paths(peer).values()) == 0 and peer.handle.is_open
 
 
 @pytest.mark.spec("PA-35")
@@ -577,7 +579,7 @@ def test_an_acknowledgement_is_of_the_path_that_it_names_and_of_no_other():
     path_handle.set_standby(peer.handle, of, True)
     assert preferred(peer) == other and paths(peer)[of]["bytes_in_flight"] > 0
     peer.send(ack_of(peer.received_on[of], path=of), path=other, source=(PEER_AT, ELSEWHERE)[other // 2])
-    assert paths(peer)[of]["bytes_in_flight"] == 0
+    assert paths(peer)[of]["bytes_in_flight"] == 0 and peer.handle.is_open
 
 
 @pytest.mark.spec("PA-36", "PA-37")
