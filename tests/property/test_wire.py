@@ -62,9 +62,7 @@ frames = st.one_of(
     st.tuples(st.just("path_status"), varints, varints, varints),
     st.tuples(st.just("rekey"), varints, st.binary(min_size=96, max_size=96)),
     st.tuples(st.just("rekey_answer"), varints, st.binary(min_size=48, max_size=48)),
-    st.tuples(
-        st.just("channel"), varints, varints, st.integers(0, 7), st.integers(0, 7), varints, *[st.integers(0, 64)] * 2
-    ),
+    st.tuples(st.just("channel"), varints, varints, st.integers(0, 7), st.integers(0, 7), varints, *[st.integers(0, 64)] * 2),
     st.tuples(st.just("max_channels"), varints),
     st.tuples(st.sampled_from(["channel_max_data", "channel_stop"]), varints, varints),
     st.tuples(st.just("channel_reset"), varints, varints, varints),

@@ -17,7 +17,7 @@ TARGETS = {
     "handshakes": "what a node hears from strangers: all four messages, with macs and seals that are right",
     "packets": "sealed payloads and raw packets to an open connection, which answers in between",
     "connections": "streams, datagrams and paths: frames of a peer and calls of an application, mixed, on a production engine",
-    "sessions": "the whole engine: plaintexts and calls, with channels, repairs, several paths, fresh keys and a search for the MTU",
+    "sessions": "the whole engine: plaintexts and calls, with channels, repairs, paths, fresh keys and a search for the MTU",
     "acks": "acknowledgements of what was sent and of what never was; the ranges that are acknowledged",
     "repairs": "forward error correction: repairs that are right, delayed, lost, repeated or made up",
     "agreements": "fresh keys: messages that are lost, repeated, delayed or damaged, among key updates",

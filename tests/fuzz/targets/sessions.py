@@ -2,8 +2,8 @@
 
 Before the input counts, the handshake has been made, in either role, and on the connection are three paths, of which each side
 has opened one; channels of every kind from both sides, with messages on their way, lost ones, and repairs that brought some of
-them; streams and datagrams; a search for the path's MTU; and use, for which fresh keys become due. Then the input mixes plaintexts
-of its own with frames that make sense, packets of all paths, places and epochs, and calls of the application.
+them; streams and datagrams; a search for the path's MTU; and use, for which fresh keys become due. Then the input mixes
+plaintexts of its own with frames that make sense, packets of all paths, places and epochs, and calls of the application.
 """
 
 from __future__ import annotations
