@@ -22,7 +22,7 @@ from interpeer._core.wire cimport CODE_AEAD_LIMIT, CODE_INTERNAL, FRAME_REKEY, F
 cdef bint may_leave_epoch(Conn *c) noexcept nogil:
     """Tell whether the peer is known to have the key in use, on every path where it was used.
 
-    A path that has carried only proofs and acknowledgements would never be confirmed, for nobody acknowledges these: it is asked."""
+    A path that has carried only proofs and acknowledgements is asked: nobody acknowledges these, so it would not be confirmed."""
     cdef Path *p
     cdef uint32_t i
     cdef bint is_confirmed = False, is_missing = False
