@@ -71,7 +71,7 @@ cdef uint64_t handle_channel(Conn *c, Stream *s, const Frame *f) noexcept nogil:
 
 cdef uint64_t handle_messages(Conn *c, Stream *s, const Frame *f) noexcept nogil:
     """Take messages, or a repair that brings some."""
-    cdef uint64_t grown, credit = c.data_allowed - c.data_received
+    cdef uint64_t grown, credit = c.data_allowed - c.data_received, read = s.in_.read
     cdef int code
     if f.type == FRAME_REPAIR:
         code = channel_handle_repair(s, f, credit, c.context.limits.max_message, &grown)
@@ -85,6 +85,7 @@ cdef uint64_t handle_messages(Conn *c, Stream *s, const Frame *f) noexcept nogil
         conn_stream_changed(c, s)
         conn_reap_stream(c, s)
         return 0
+    conn_message_was_read(c, s, s.in_.read - read)
     if s.recv_state == RECV_OPEN:
         make_room(c, s)
     if s.wanted:

@@ -107,6 +107,8 @@ cdef int take_messages(Stream *s, const Frame *f, uint64_t credit, uint64_t max_
         word = word_at(s, start)
         if not note_message(s, start, word):
             return CODE_INTERNAL
+        if word & IS_GONE and start == s.in_.read:
+            pass_gone(s)            # it was given up before its head came
         start = end_of(start, word)
     return STREAM_OK
 

@@ -6,10 +6,10 @@ whether an epoch may be left, which key comes next, and that the messages of an 
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
-from interpeer._core.conn cimport CONN_PENDING_PING, CONN_PENDING_REKEY, Conn, conn_fail
+from interpeer._core.conn cimport CONN_PENDING_PATHS, CONN_PENDING_PING, CONN_PENDING_REKEY, Conn, conn_fail
 from interpeer._core.context cimport Context, entropy_take
 from interpeer._core.crypto cimport KEY_BYTES, wipe
-from interpeer._core.path cimport PATH_ACTIVE, Path
+from interpeer._core.path cimport PATH_ACTIVE, PATH_PENDING_PING, Path
 from interpeer._core.paths cimport paths_rotate_cid
 from interpeer._core.protection cimport send_keys_update
 from interpeer._core.rekey cimport (
@@ -19,18 +19,23 @@ from interpeer._core.tracing cimport tracing_key_update, tracing_recv_secret, tr
 from interpeer._core.wire cimport CODE_AEAD_LIMIT, CODE_INTERNAL, FRAME_REKEY, Frame
 
 
-cdef bint is_epoch_confirmed(const Conn *c) noexcept nogil:
-    """Tell whether the peer is known to have the key in use, on every path where it was used: then the epoch may be left."""
-    cdef const Path *p
+cdef bint may_leave_epoch(Conn *c) noexcept nogil:
+    """Tell whether the peer is known to have the key in use, on every path where it was used.
+
+    A path that has carried only proofs and acknowledgements is asked: nobody acknowledges these, so it would not be confirmed."""
+    cdef Path *p
     cdef uint32_t i
-    cdef bint is_confirmed = False
+    cdef bint is_confirmed = False, is_missing = False
     for i in range(c.path_count):
         p = c.paths[i]
         if p.epoch_confirmed:
             is_confirmed = True
         elif p.state == PATH_ACTIVE and p.recovery.next > p.epoch_first:
-            return False
-    return is_confirmed
+            is_missing = True
+            if p.recovery.eliciting_in_flight == 0:
+                p.pending |= PATH_PENDING_PING
+                c.pending |= CONN_PENDING_PATHS
+    return is_confirmed and not is_missing
 
 
 cdef void begin_epoch(Conn *c) noexcept nogil:
@@ -54,7 +59,7 @@ cdef int keys_may_seal(Conn *c) noexcept nogil:
     that has named the next epoch is through."""
     if c.send.sealed < c.context.limits.key_update_packets:
         return 0
-    if is_epoch_confirmed(c) and not rekey_has_message(&c.rekey):
+    if may_leave_epoch(c) and not rekey_has_message(&c.rekey):
         if send_keys_update(&c.send) != 0:
             conn_fail(c, CODE_INTERNAL, b"out of memory")
             return -1
@@ -93,7 +98,7 @@ cdef void keys_advance(Conn *c, uint64_t now_ns) noexcept nogil:
                 tracing_recv_secret(c)
         wipe(ephemeral, KEY_BYTES)
         c.pending |= CONN_PENDING_REKEY
-    elif rekey_is_turning(r) and is_epoch_confirmed(c):
+    elif rekey_is_turning(r) and may_leave_epoch(c):
         if rekey_turn(r, &c.send, now_ns) != 0:
             conn_fail(c, CODE_INTERNAL, b"out of memory")
             return

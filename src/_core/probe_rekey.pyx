@@ -1,17 +1,18 @@
-"""Python doors into the agreement on fresh keys: the machine, with the keys of both directions and nothing around it."""
+"""Python doors into the agreement on fresh keys: the machine, with the keys of both directions and no connection around it."""
 
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from interpeer._core.crypto cimport identity_from_seed
 from interpeer._core.probe cimport exact, room
 from interpeer._core.protection cimport (
-    RecvKeys, SendKeys, recv_keys_init, recv_keys_update, recv_keys_wipe, send_keys_init, send_keys_update, send_keys_wipe)
+    RecvKeys, SendKeys, protect, recv_keys_init, recv_keys_update, recv_keys_wipe, send_keys_init, send_keys_update,
+    send_keys_wipe, unprotect)
 from interpeer._core.rekey cimport (
     REKEY_ROOM, Rekey, rekey_answer, rekey_ask, rekey_free, rekey_handle_answer, rekey_handle_epoch, rekey_handle_init,
     rekey_handle_timeout, rekey_has_message, rekey_init, rekey_input, rekey_is_turning, rekey_note_use, rekey_turn,
     rekey_write)
-from interpeer._core.wire cimport REKEY_ANSWER_MESSAGE_BYTES, REKEY_MESSAGE_BYTES
+from interpeer._core.wire cimport HEADER_BYTES, REKEY_ANSWER_MESSAGE_BYTES, REKEY_MESSAGE_BYTES
 
 STATES = ("idle", "asking", "turning", "waiting", "asked", "answering", "following")
 INPUTS = ("due", "init", "answered", "answer", "turned", "peer turned")
@@ -78,6 +79,18 @@ cdef class Machine:
     def timeout(self, uint64_t now_ns):
         """Return whether it goes on."""
         return rekey_handle_timeout(&self.rekey, now_ns) == 0
+
+    def protect(self, bytes payload, uint64_t cid, uint32_t path, uint64_t counter):
+        source, out = exact(payload), room(HEADER_BYTES + len(payload) + self.send.aead.tag_bytes)
+        return out.first(protect(&self.send, out.p, source.p, source.n, cid, path, counter))
+
+    def unprotect(self, bytes packet, uint32_t path):
+        """Return payload, counter and whether the peer has moved to the next epoch; None if it is not authentic."""
+        cdef uint64_t counter = 0
+        cdef bint is_update = False
+        source = exact(packet)
+        n = unprotect(&self.recv, NULL, source.p, source.n, path, &counter, &is_update)
+        return (<bytes>source.p[HEADER_BYTES:HEADER_BYTES + n], counter, bool(is_update)) if n >= 0 else None
 
     def write(self):
         """Return the frame, or None while there is no message of ours on its way."""

@@ -38,6 +38,16 @@ PATH_FRAMES = {
 }
 """Frames about paths, by type: name, how many varints, and how many bytes of fixed size behind them."""
 PATH_FRAME_TYPES = {name: kind for kind, (name, _, _) in PATH_FRAMES.items()}
+CHANNEL_FRAMES = {
+    0x20: ("channel", 7),
+    0x21: ("max_channels", 1),
+    0x22: ("channel_max_data", 2),
+    0x23: ("channel_reset", 3),
+    0x24: ("channel_stop", 2),
+    0x25: ("dropped", 6),
+}
+"""Frames about channels that have nothing but varints, by type: name, and how many."""
+CHANNEL_FRAME_TYPES = {name: kind for kind, (name, _) in CHANNEL_FRAMES.items()}
 EMPTY = {
     "suites": b"",
     "protocol": b"",
@@ -108,27 +118,26 @@ def read_frames(payload: bytes) -> tuple[list[tuple], bool]:
 
 
 def read_channel_frame(text: Text, kind: int) -> tuple:
-    names = {0x21: ("max_channels", 1), 0x22: ("channel_max_data", 2), 0x23: ("channel_reset", 3), 0x24: ("channel_stop", 2)}
-    if kind in names:
-        name, numbers = names[kind]
-        return (name, *(text.varint() for _ in range(numbers)))
-    if kind == 0x20:
-        frame = tuple(text.varint() for _ in range(7))
-        require(frame[2] < 8 and frame[3] < 8 and frame[5] <= 64 and frame[6] <= 64)
-        return ("channel", *frame)
-    if kind == 0x25:
-        channel, offset, within, size, number, count = (text.varint() for _ in range(6))
+    if kind >= 0x2C:
+        channel, offset, within = text.varint(), text.varint(), text.varint()
+        data = text.take(text.varint()) if kind & STREAM_LEN else text.rest()
+        require(within <= offset and not 0 < within < 8 and offset + len(data) < 2**62)
+        return "messages", channel, offset, within, data, bool(kind & STREAM_FIN)
+    if kind == 0x26:
+        return "repair", text.varint(), text.take(text.varint())
+    require(kind in CHANNEL_FRAMES)
+    name, numbers = CHANNEL_FRAMES[kind]
+    frame = (name, *(text.varint() for _ in range(numbers)))
+    if name == "channel":
+        require(frame[3] < 8 and frame[4] < 8 and frame[6] <= 64 and frame[7] <= 64)
+    elif name == "dropped":
+        _, _, offset, within, size, number, count = frame
         if size:
             require(size >= 8 and count <= 1 and within <= offset and not 0 < within < 8)
         else:
             require(count > 0 and not offset and not within)
         require(offset + size < 2**62 and number + count < 2**62)
-        return "dropped", channel, offset, within, size, number, count
-    require(kind >= 0x2C)
-    channel, offset, within = text.varint(), text.varint(), text.varint()
-    data = text.take(text.varint()) if kind & 2 else text.rest()
-    require(within <= offset and not 0 < within < 8 and offset + len(data) < 2**62)
-    return "messages", channel, offset, within, data, bool(kind & 1)
+    return frame
 
 
 def read_frame(text: Text) -> tuple:
@@ -221,6 +230,15 @@ def write_frame(frame: tuple, *, is_last: bool = False, has_offset: bool = True)
         return varint(0x1E if name == "rekey" else 0x1F) + varint(fields[0]) + fields[1]
     if name == "ignorable":
         return varint(fields[0]) + varint(len(fields[1])) + fields[1]
+    if name == "repair":
+        return varint(0x26) + varint(fields[0]) + varint(len(fields[1])) + fields[1]
+    if name == "messages":
+        channel, offset, within, data, fin = fields
+        kind = 0x2C | (STREAM_FIN if fin else 0) | (0 if is_last else STREAM_LEN)
+        head = b"".join(map(varint, (kind, channel, offset, within)))
+        return head + (b"" if is_last else varint(len(data))) + data
+    if name in CHANNEL_FRAME_TYPES:
+        return b"".join(map(varint, (CHANNEL_FRAME_TYPES[name], *fields)))
     if name in PATH_FRAME_TYPES:
         return varint(PATH_FRAME_TYPES[name]) + b"".join(f if isinstance(f, bytes) else varint(f) for f in fields)
     kinds = {"reset_stream": 0x04, "stop_sending": 0x05, "max_data": 0x10, "max_stream_data": 0x11, "max_streams": 0x12}

@@ -12,6 +12,7 @@ from typing import Any
 
 from interpeer import Address, PeerId
 from interpeer._core import control
+from tests.spec import make_more_vectors as more
 from tests.spec import reference as ref
 from tests.spec.document import SPEC
 from tests.spec.peer import MS, PROTOCOL, SECOND, Node, endpoint
@@ -34,6 +35,10 @@ each, 8 make the connection id and 32 are the ephemeral secret key. The packets 
 confirms, a stream with data, the acknowledgement of both, and, after a change of key, one datagram in epoch 1.
 
 **[TV-3]** The other replies answer inits whose bytes are given, with nonces and cookies as shown.
+
+**[TV-4]** Behind these there is one of each frame, written by the parser's twin in the tests; packets of several paths; a repair
+that brings a lost message; fresh keys, and a packet of the epoch that they begin, with counter 9 and the connection id of the
+packets before; and the shards that connection ids name.
 
 """
 
@@ -159,7 +164,12 @@ def suites_here() -> list[int]:
 
 
 def generate() -> dict[str, Any]:
-    return {"identities": identities(), "handshakes": [handshake(suite) for suite in suites_here()], **replies()}
+    return {
+        "identities": identities(),
+        "handshakes": [handshake(suite) for suite in suites_here()],
+        **replies(),
+        **more.generate(),
+    }
 
 
 def block(name: str, value: str) -> str:
@@ -184,7 +194,7 @@ def render(vectors: dict[str, Any]) -> str:
         text += "\n".join(blocks) + "```\n\n"
     for title, name in (("Cookie", "cookie"), ("Versions reply", "versions"), ("Stateless reset", "reset")):
         text += f"## {title}\n\n```text\n" + "\n".join(block(*item) for item in vectors[name].items()) + "```\n\n"
-    return text.rstrip("\n") + "\n"
+    return text + more.render(vectors)
 
 
 if __name__ == "__main__":

@@ -88,6 +88,16 @@ def test_a_full_queue_teaches_nothing_of_it():
     assert pipe.dropped and pipe.cc.bbr["loss_floor"] < 0.005
 
 
+@pytest.mark.spec("CC-23")
+def test_what_is_lost_while_packets_wait_teaches_nothing_of_it_either():
+    pipe = Pipe(BBR_LOSSY, buffer_bdp=4)
+    until(pipe, CRUISE)
+    pipe.rtt_ns = round(pipe.rtt_ns * 1.5)  # a queue of others, as far as round trips tell
+    pipe.loss = 0.1
+    pipe.run(3 * SECOND)
+    assert pipe.lost > 64 and pipe.cc.bbr["loss_floor"] < 0.005
+
+
 def test_round_trips_near_the_least_one_spare_it_the_look_for_it():
     pipe = Pipe(BBR_LOSSY, mbit=50)
     pipe.run(12 * SECOND)
@@ -100,6 +110,17 @@ def test_a_queue_that_stays_has_it_look_for_the_least_round_trip():
     pipe.rtt_ns += 5 * MS
     pipe.run(6 * SECOND)
     assert 6 in {state for _, state in pipe.states}
+
+
+@pytest.mark.spec("CC-24")
+def test_the_older_rate_is_forgotten_by_the_end_of_that_probe_and_not_a_cycle_later():
+    pipe = Pipe(BBR_LOSSY, buffer_bdp=0.3)
+    until(pipe, CRUISE)
+    pipe.rate /= 2
+    until(pipe, UP)
+    assert max(pipe.cc.bbr["max_bw"]) > 1.5 * pipe.rate
+    until(pipe, DOWN)
+    assert max(pipe.cc.bbr["max_bw"]) < 1.2 * pipe.rate
 
 
 @pytest.mark.spec("CC-24")

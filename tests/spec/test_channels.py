@@ -77,6 +77,14 @@ def test_a_lost_announcement_is_repeated_even_for_a_channel_that_is_over(is_rese
     assert again and {frame.id for frame in again} == {1}
 
 
+@pytest.mark.spec("CH-3")
+def test_an_announcement_is_repeated_as_soon_as_it_is_known_to_be_lost():
+    peer = connected()
+    channel = peer.handle.open_channel(RELIABLE)
+    lose(peer)
+    assert [frame.id for frame in of_kind(ref.CHANNEL, peer.told())] == [channel.id]
+
+
 @pytest.mark.spec("CH-4", "CH-2")
 def test_a_channel_is_handed_over_when_it_is_known_and_in_order():
     peer = connected()
@@ -260,6 +268,15 @@ def test_messages_are_delivered_once_whatever_comes_twice_or_in_another_order(or
         peer.send(frame)
         got += channel.recv_many(100, True)
     assert sorted(got) == list(enumerate(sent)) and (not ordered or got == sorted(got))
+
+
+@pytest.mark.spec("CH-13")
+def test_a_message_that_comes_again_before_it_is_taken_is_delivered_once():
+    peer = connected()
+    frame = messages(0, message(1, b"it", ordered=False), 20)
+    channel = opened(peer, frame)
+    peer.send(frame, frame)
+    assert channel.recv_many(9, True) == [(1, b"it")]
 
 
 @pytest.mark.spec("CH-13")
@@ -500,6 +517,21 @@ def test_a_message_larger_than_the_windows_is_let_in_whole():
     for at in range(500, len(whole), 1000):
         peer.send(messages(0, whole[at : at + 1000], at, at))
     assert taken(channel) == [whole[8:]]
+
+
+@pytest.mark.spec("CH-33")
+def test_of_messages_that_are_larger_than_the_limit_one_is_finished_before_the_next():
+    """Though channels take turns and, when the limit is raised, there is room."""
+    peer = Peer(Node()).call(MAX_DATA=10_000)
+    channels = [peer.handle.open_channel(UNORDERED) for _ in range(3)]
+    for channel in channels:
+        channel.send(bytes(60_000))
+    (begun,) = {frame.id for frame in of_kind(ref.MESSAGES, peer.exchange())}
+    peer.send(ref.max_data(65_000))
+    frames = of_kind(ref.MESSAGES, peer.exchange())
+    assert sum(len(frame.data) for frame in frames if frame.id == begun) == 50_008
+    order = [frame.id == begun for frame in frames]
+    assert order == sorted(order, reverse=True) and len({frame.id for frame in frames}) == 2
 
 
 @pytest.mark.spec("CH-33")

@@ -6,7 +6,7 @@ import pytest
 
 from interpeer._core import control, path_handle
 from tests.spec import reference as ref
-from tests.spec.peer import BY_ERROR, BY_RESET, ELSEWHERE, MS, PEER_AT, SECOND, Node, Peer, endpoint
+from tests.spec.peer import BY_ERROR, BY_RESET, ELSEWHERE, MS, PEER_AT, SECOND, Node, Peer, ack_of, endpoint
 from tests.spec.reference import CONNECTION_ID_ERROR, PROTOCOL_ERROR
 
 QUESTION = b"question"
@@ -139,21 +139,21 @@ def test_two_ids_are_there_for_each_path_and_one_for_the_next_of_both_sides():
 
 @pytest.mark.spec("PA-9")
 @pytest.mark.parametrize(
-    "frame",
+    ("path", "sequence", "cid", "code"),
     [
-        ref.new_connection_id(0, 1, b"\x70abcdefg"),
-        ref.new_connection_id(0, 1, b"\x80changed"),
-        ref.new_connection_id(0, 2**32, b"\x80abcdefg"),
-        ref.new_connection_id(2 + 16, 0, b"\x80abcdefg"),
-        ref.new_connection_id(1 + 16, 0, b"\x80abcdefg"),
-        ref.new_connection_id(HUGE, 0, b"\x80abcdefg"),
+        pytest.param(0, 2, b"\x70abcdefg", CONNECTION_ID_ERROR, id="not an id"),
+        pytest.param(0, 1, b"\x80changed", CONNECTION_ID_ERROR, id="another id"),
+        pytest.param(0, 2**32 + 2, b"\x80abcdefg", CONNECTION_ID_ERROR, id="too great a number"),
+        pytest.param(2 + 16, 0, b"\x80abcdefg", CONNECTION_ID_ERROR, id="far ahead"),
+        pytest.param(1 + 16, 0, b"\x80abcdefg", CONNECTION_ID_ERROR, id="far ahead of us"),
+        pytest.param(HUGE, 0, b"\x80abcdefg", PROTOCOL_ERROR, id="no path"),
     ],
-    ids=["not an id", "another id", "too great a number", "far ahead", "far ahead of us", "no path"],
 )
-def test_an_id_that_cannot_be_ends_the_connection(frame):
+def test_an_id_that_cannot_be_ends_the_connection(path, sequence, cid, code):
+    """All that is wrong with each of them is what it is named after."""
     peer = calling()
-    peer.send(frame)
-    assert peer.closed_with() in (CONNECTION_ID_ERROR, PROTOCOL_ERROR)
+    peer.send(ref.new_connection_id(path, sequence, cid))
+    assert peer.closed_with() == code
 
 
 @pytest.mark.spec("PA-9")
@@ -328,13 +328,15 @@ def test_a_path_that_the_peer_opens_is_taken_and_challenged():
 @pytest.mark.spec("PA-21")
 def test_packets_of_a_path_that_is_gone_are_dropped():
     peer = accepted(calling())
-    late = peer.packet(ref.datagram(b"late"), path=2)
+    late = peer.packet(ref.datagram(bytes(100)), path=2)
     peer.send(ref.path_abandon(2))
     settle_all(peer, 100)
     assert states(peer) == {0: "active"}
-    before = peer.node.counter("dropped_unknown")
+    before = peer.node.counters()
     peer.node.hear(late, source=ELSEWHERE)
-    assert peer.handle.recv_datagram() is None and peer.node.counter("dropped_unknown") == before + 1
+    after = peer.node.counters()
+    assert peer.handle.recv_datagram() is None and after["dropped_unknown"] == before["dropped_unknown"] + 1
+    assert after["resets_sent"] == before["resets_sent"] + 1, "its id is nobody's any more"
 
 
 # --- proof of an address ---
@@ -609,7 +611,20 @@ def test_an_acknowledgement_may_come_by_any_path():
     peer.frames()
     assert sum(f["bytes_in_flight"] for f in paths(peer).values()) > 0
     peer.acknowledge_all(path=2, source=ELSEWHERE)
-    assert sum(f["bytes_in_flight"] for f in paths(peer).values()) == 0
+    assert sum(f["bytes_in_flight"] for f in paths(peer).values()) == 0 and peer.handle.is_open
+
+
+@pytest.mark.spec("PA-35")
+def test_an_acknowledgement_is_of_the_path_that_it_names_and_of_no_other():
+    peer = accepted(calling())
+    of = preferred(peer)
+    other = 2 - of
+    peer.handle.open_stream().write(b"data")
+    peer.frames()
+    path_handle.set_standby(peer.handle, of, True)
+    assert preferred(peer) == other and paths(peer)[of]["bytes_in_flight"] > 0
+    peer.send(ack_of(peer.received_on[of], path=of), path=other, source=(PEER_AT, ELSEWHERE)[other // 2])
+    assert paths(peer)[of]["bytes_in_flight"] == 0 and peer.handle.is_open
 
 
 @pytest.mark.spec("PA-36", "PA-37")
@@ -642,11 +657,11 @@ def test_a_status_that_came_before_its_path_is_told_again():
 # --- silence ---
 
 
-def silenced(peer):
+def silenced(peer, data=b"on its way"):
     """Let the preferred path fall silent with data on the way, another one being there; return what was said elsewhere."""
     stream = peer.handle.open_stream()
     dead = preferred(peer)
-    stream.write(b"on its way")
+    stream.write(data)
     peer.node.say()
     elsewhere = []
     for _ in range(200):
@@ -663,6 +678,16 @@ def test_what_is_on_its_way_on_a_silent_path_goes_another_way():
     assert states(peer)[dead] == "suspect" and preferred(peer) != dead
     said = [sent for sent in said if peer.own_cids[sent.data[:8]] != dead]
     assert [frame.data for frame in peer.told(said) if frame.kind == ref.STREAM] == [b"on its way"]
+
+
+@pytest.mark.spec("PA-38")
+def test_all_that_is_on_its_way_on_a_silent_path_goes_another_way_not_only_what_probes_repeat():
+    peer = accepted(calling())
+    data = bytes(range(250)) * 36
+    dead, said = silenced(peer, data)
+    frames = peer.told([sent for sent in said if peer.own_cids[sent.data[:8]] != dead])
+    pieces = {frame.offset: frame.data for frame in frames if frame.kind == ref.STREAM}
+    assert b"".join(pieces[offset] for offset in sorted(pieces)) == data
 
 
 @pytest.mark.spec("PA-39")
@@ -817,3 +842,20 @@ def test_an_epoch_is_left_when_it_is_confirmed_on_every_path_that_has_used_it():
     stream.write(b"data")
     peer.frames()
     assert peer.handle.stats()["key_epoch"] == 1
+
+
+@pytest.mark.spec("PA-49")
+def test_a_path_that_nothing_uses_is_asked_to_confirm_the_epoch():
+    """Of proofs and acknowledgements a peer acknowledges nothing: the epoch would be left never, and the connection end."""
+    peer = calling(key_update_packets=20)
+    path = proven_opening(peer)
+    assert preferred(peer) == 0
+    stream = peer.handle.open_stream()
+    asked = []
+    for _ in range(30):
+        stream.write(b"data")
+        asked += [opened for opened in peer.packets() if opened.path == path]
+        peer.node.now_ns += 10 * MS
+        peer.acknowledge_all()
+    assert peer.handle.stats()["key_epoch"] == 1
+    assert [frame.kind for opened in asked for frame in ref.read_frames(opened.payload)] == [ref.PING]

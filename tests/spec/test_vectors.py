@@ -5,8 +5,12 @@ import json
 import pytest
 
 from interpeer import Address, PeerId
+from interpeer._core import probe_wire
+from tests.models import gf256, wire
 from tests.spec import reference as ref
+from tests.spec.make_more_vectors import FRAMES, plain
 from tests.spec.make_vectors import CHAPTER, JSON_FILE, generate, render, suites_here
+from tests.spec.peer import Node, Peer
 
 VECTORS = json.loads(JSON_FILE.read_text())
 
@@ -92,3 +96,90 @@ def test_another_implementation_seals_the_same_replies():
 
 def test_siphash_is_that_of_its_authors():
     assert ref.siphash(bytes(range(16)), bytes(range(15))).hex() == "e545be4961ca29a1"
+
+
+# --- what needs no handshake ---
+
+
+@pytest.mark.spec("FR-9")
+@pytest.mark.parametrize(
+    ("vector", "made"),
+    [pytest.param(*pair, id=pair[0]["name"]) for pair in zip(VECTORS["frames"], FRAMES, strict=True)],
+)
+def test_three_readers_agree_on_each_frame(vector, made):
+    name, fields, values = made
+    encoded = bytes.fromhex(vector["frame"])
+    assert probe_wire.parse(encoded) == wire.read_frames(encoded) == ([values], True)
+    (frame,) = ref.read_frames(encoded)
+    assert frame.kind == getattr(ref, name, None) or frame.kind == getattr(ref, f"F_{name}")
+    told = vector["fields"]
+    assert told == {field: plain(value) for field, value in zip(fields.split(), values[1:], strict=False)}
+    for field in ("offset", "within", "delay", "path", "fin"):
+        if field in told:
+            assert getattr(frame, {"delay": "delay_us"}.get(field, field)) == told[field]
+
+
+def test_there_is_a_vector_of_each_frame():
+    kinds = {bytes.fromhex(vector["frame"])[0] for vector in VECTORS["frames"]}
+    assert {*range(1, 8), *range(0x10, 0x13), 0x17, *range(0x18, 0x27)} <= kinds
+    assert any(8 <= kind < 16 for kind in kinds) and any(0x2C <= kind < 0x30 for kind in kinds)
+
+
+@pytest.mark.spec("PK-21")
+def test_another_implementation_seals_the_same_packets_of_other_paths():
+    for vector in VECTORS["path_packets"]:
+        keys = ref.PacketKeys(vector["suite"], bytes.fromhex(vector["secret"]))
+        payload, cid = bytes.fromhex(vector["payload"]), bytes.fromhex(vector["connection_id"])
+        assert keys.seal(payload, cid, vector["counter"], path=vector["path"]).hex() == vector["packet"]
+    assert len({vector["packet"] for vector in VECTORS["path_packets"]}) == 4
+
+
+@pytest.mark.spec("FE-6", "FE-16", "FE-20")
+def test_the_lost_message_comes_by_the_repair_in_the_library_and_in_its_twin():
+    vectors = VECTORS["repairs"]
+    assert all(gf256.multiply(a, b) == product for a, b, product in vectors["products"])
+    assert all(gf256.factor(seed, number) == factor for seed, number, factor in vectors["factors"])
+    messages = {each["number"]: bytes.fromhex(each["message"]) for each in vectors["messages"]}
+    protected = {
+        each["number"]: each["offset"].to_bytes(8, "big") + ref.message(each["number"], messages[each["number"]], ordered=False)
+        for each in vectors["messages"]
+    }
+    repair = bytes.fromhex(vectors["repair"])
+    (frame,) = ref.read_frames(repair)
+    first, count, seed, symbol = frame.data[0], frame.data[1], int.from_bytes(frame.data[2:4], "big"), frame.data[4:]
+    assert (first, count, seed) == (0, 4, 1) and symbol == gf256.repair(protected, seed)
+    rest = {number: text for number, text in protected.items() if number != vectors["lost"]}
+    found = gf256.solve([({vectors["lost"]: gf256.factor(seed, vectors["lost"])}, gf256.add(symbol, gf256.repair(rest, seed)))])
+    assert gf256.message(found[vectors["lost"]]) == protected[vectors["lost"]]
+    peer = Peer(Node()).call()
+    peer.send(ref.channel_frame(0, 0, 0, fec=(4, 1)))
+    channel = peer.handle.accept_channel()
+    for each in vectors["messages"]:
+        if each["number"] != vectors["lost"]:
+            peer.send(bytes.fromhex(each["frame"]))
+    assert len(channel.recv_many(9, False)) == 3
+    peer.send(repair)
+    assert channel.recv_many(9, True) == [(vectors["lost"], messages[vectors["lost"]])]
+
+
+@pytest.mark.spec("KU-7", "KU-8")
+def test_another_implementation_agrees_on_the_same_fresh_keys():
+    v = {name: bytes.fromhex(value) for name, value in VECTORS["fresh_keys"].items()}
+    identities = {side: ref.Identity(v[f"{side}_seed"]) for side in ("initiator", "responder")}
+    sends, receives = (ref.PacketKeys(1, v[f"{side}_secret_0"]) for side in ("initiator", "responder"))
+    view = ref.Agreements(identities["initiator"], identities["responder"].public, sends, receives, is_initiator=True)
+    assert view.chain == v["first_chain"]
+    assert ref.rekey(1, view.message(v["initiator_ephemeral"])) == v["rekey"]
+    assert bytes(view.noise.read_message(v["rekey_answer"][2:])) == b""
+    view.finish(1, 1)
+    assert (sends.secret(1), receives.secret(1)) == (v["initiator_secret_1"], v["responder_secret_1"])
+    assert view.chain == v["next_chain"]
+    cid = bytes.fromhex(VECTORS["path_packets"][0]["connection_id"])
+    assert sends.seal(v["payload"], cid, 9, epoch=1) == v["packet"]
+
+
+@pytest.mark.spec("PK-42")
+def test_ids_name_their_shards_by_their_first_two_bytes():
+    for vector in VECTORS["shards"]:
+        cid = bytes.fromhex(vector["connection_id"])
+        assert (cid[0] ^ cid[1]) & 0x7F == vector["shard"]

@@ -30,6 +30,16 @@ FRAMES = [
     ("path_status", 2, 7, 1),
     ("rekey", 1, bytes(range(96))),
     ("rekey_answer", 2**62 - 1, bytes(48)),
+    ("channel", 3, 2**20, 5, 7, 40_000, 64, 1),
+    ("max_channels", 4096),
+    ("channel_max_data", 1, 2**40),
+    ("channel_reset", 5, 9, 2**31),
+    ("channel_stop", 4, 0),
+    ("dropped", 2, 0, 0, 0, 17, 3),
+    ("dropped", 2, 4000, 1000, 8, 17, 0),
+    ("repair", 6, b"what makes up for a loss"),
+    ("messages", 2**62 - 1, 0, 0, b"\0\0\0\1\0\0\0\0x", True),
+    ("messages", 3, 1008, 1008, b"more of one", False),
     ("ignorable", 0x40, b"what a later version says"),
     ("ignorable", 2**62 - 1, b""),
 ]
@@ -82,7 +92,10 @@ def test_frames_follow_each_other_and_padding_lies_anywhere():
     assert probe_wire.parse(bytes(1)) == ([], True)
 
 
-@pytest.mark.parametrize("frame", [frame for frame in FRAMES if frame[0] in ("stream", "datagram")], ids=lambda frame: frame[0])
+LAST = [frame for frame in FRAMES if frame[0] in ("stream", "datagram", "messages")]
+
+
+@pytest.mark.parametrize("frame", LAST, ids=lambda frame: frame[0])
 def test_last_frame_may_leave_out_its_length(frame):
     payload = b"\x01" + wire.write_frame(frame, is_last=True)
     assert probe_wire.parse(payload) == ([("ping",), frame], True)

@@ -1,25 +1,14 @@
-"""A production engine with one open connection: the peer's frames and the application's calls, in the order of the input.
-
-The handshake is recorded once and played to each engine: keys and numbers are the same every time, since the clock and the
-random bytes are the test's own.
-"""
+"""Streams, datagrams and paths of a connection: the peer's frames and the application's calls, in the order of the input."""
 
 from __future__ import annotations
 
-import functools
-import gc
 from collections.abc import Callable
 
-from interpeer._core import control
-from interpeer._core.connection_handle import ConnectionHandle
-from interpeer._core.probe_wire import Opener, Sealer
-from interpeer._core.stream_handle import StreamHandle
 from interpeer.errors import DatagramTooLarge
 from tests.fuzz.source import Source
+from tests.fuzz.talk import MAX_STEPS, Talk
 from tests.models import wire
-from tests.spec.peer import DELAY_NS, ELSEWHERE, NODES, PEER_AT, SECOND, Endpoint, Node, Peer
-
-MAX_STEPS = 200
+from tests.spec.peer import ELSEWHERE, PEER_AT
 
 
 def feed(data: bytes) -> None:
@@ -29,75 +18,7 @@ def feed(data: bytes) -> None:
         if not source:
             break
         STEPS[source.byte(len(STEPS))](talk, source)
-    node = talk.node
-    del talk
-    node.wait(600 * SECOND)
-    left = {name: count for name, count in control.live_objects(node.engine).items() if count}
-    if left:  # an error that was caught may have kept a handle in a cycle
-        gc.collect()
-        node.wait(600 * SECOND)
-        left = {name: count for name, count in control.live_objects(node.engine).items() if count}
-    assert not left, f"left behind: {left}"
-
-
-def make_node() -> Node:
-    node = Node(max_streams=6, stream_window=4096, connection_window=16384, datagram_queue_bytes=4096, send_buffer_bytes=65536)
-    NODES.clear()  # it is kept for tests, and there are many here
-    return node
-
-
-@functools.cache
-def recorded() -> tuple[bytes, bytes, bytes, bytes, int, int]:
-    """Return init, response, both secrets, the id that the node takes for its own, and the peer's suite."""
-    node = make_node()
-    peer = Peer(node)
-    init = peer.init(parameters=peer.parameters(MAX_PATHS=4))
-    (response,) = node.answers(init)
-    peer.read_response(response)
-    return init, response, *peer.handshake.secrets(), int.from_bytes(peer.remote_cid), peer.suite
-
-
-class Talk:
-    """Both ends of the connection: the node's by its handle, the peer's by its keys."""
-
-    def __init__(self) -> None:
-        init, response, send, receive, cid, suite = recorded()
-        self.ids = {0: cid}  # of each path the last that the node has told
-        self.node = make_node()
-        self.sealer, self.opener = Sealer(suite, send), Opener(suite, receive)
-        self.numbers: list[int] = []  # of what the node has said
-        self.counters = [0] * 8
-        self.streams: list[StreamHandle] = []
-        assert self.node.answers(init) == [response]
-        self.node.now_ns += 2 * DELAY_NS
-        self.send(wire.write_frame(("ping",)))
-        self.handle: ConnectionHandle = self.node.incoming()
-
-    @property
-    def cid(self) -> int:
-        return self.ids[0]
-
-    def send(self, *frames: bytes, path: int = 0, at: Endpoint = PEER_AT) -> None:
-        """Say this as the peer, and hear what the node says to it."""
-        packet = self.sealer.protect(b"".join(frames)[:1400], self.ids[path], path, self.counters[path])
-        self.node.hear(packet, source=at)
-        self.counters[path] += 1
-        self.pass_time(0)
-
-    def pass_time(self, ns: int) -> None:
-        for sent in self.node.wait(ns):
-            opened = self.opener.unprotect(sent.data, 0)
-            if isinstance(opened, tuple):
-                payload, number, is_update = opened
-                if is_update:
-                    self.opener.update()
-                for frame in wire.read_frames(payload)[0]:
-                    if frame[0] == "new_connection_id" and 0 < frame[1] < len(self.counters):
-                        self.ids[frame[1]] = int.from_bytes(frame[3])
-                self.numbers.append(number)
-
-    def stream(self, source: Source) -> StreamHandle | None:
-        return self.streams[source.byte(len(self.streams))] if self.streams else None
+    talk.end()
 
 
 # --- the peer ---
@@ -140,10 +61,11 @@ def say_payload(talk: Talk, source: Source) -> None:
 def acknowledge(talk: Talk, source: Source) -> None:
     """Acknowledge what was said, or some of it, or more."""
     kind = source.byte()
-    if not talk.numbers:
+    numbers = talk.numbers[0]
+    if not numbers:
         return
-    high = max(talk.numbers) + (kind >> 6)
-    low = min(talk.numbers) if kind & 1 else high - min(high, kind >> 1 & 31)
+    high = max(numbers) + (kind >> 6)
+    low = min(numbers) if kind & 1 else high - min(high, kind >> 1 & 31)
     talk.send(wire.write_frame(("ack", 0, 0, [(low, max(low, high))], None)))
 
 
