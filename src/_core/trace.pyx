@@ -158,6 +158,7 @@ cdef void add_frame(Trace *t, const TraceRecord *packet, Frame *f) noexcept nogi
 
 
 cdef inline void add_capabilities(TraceRecord *r, const Capabilities *capabilities) noexcept nogil:
+    """Note what a channel can do, in place of numbers that a CHANNEL frame has not."""
     r.values[3] = capabilities.flags
     r.values[4] = capabilities.priority
     r.values[5] = capabilities.deadline_us

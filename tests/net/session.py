@@ -35,6 +35,7 @@ def config(folder: str, cipher: str) -> interpeer.Config:
         key_update_packets=16,
         key_limit_packets=1 << 20,
         rekey_s=2,
+        max_ack_delay_s=0.05,
         stream_window_bytes=16_384,
         max_channels=CHANNELS,
     )
@@ -52,9 +53,7 @@ async def callee(folder: str, cipher: str) -> None:
             await connection.recv_datagram()
         connection.send_datagram(b"all of them")
         await answer_channels(connection)
-        with suppress(interpeer.ConnectionClosed):
-            while True:
-                connection.send_datagram(await connection.recv_datagram())
+        await connection.wait_closed()
 
 
 async def answer_channels(connection: interpeer.Connection) -> None:
@@ -99,9 +98,8 @@ async def caller(folder: str, cipher: str, ticket: str) -> None:
             await use_channels(connection)
             await connection.migrate(f"127.0.0.2:{connection.path.remote.port}")
             while not connection.stats().rekeys:
-                connection.send_datagram(b"still there?")
-                await connection.recv_datagram()
-                await asyncio.sleep(0.02)
+                async with connection.open_stream() as late_stream:  # until its end is acknowledged, which takes its time
+                    await late_stream.write(b"still there?")
             await connection.close(7, "that is all")
 
 

@@ -11,8 +11,7 @@ cdef enum:                          # TraceRecord.kind, and what its values are
     TRACE_STARTED = 1               # local id, remote id, suite, is initiator, remote address (2), port, local address (2)
     TRACE_SENT = 2                  # number, bytes of the packet, epoch, records of frames that follow, is cut off
     TRACE_RECEIVED = 3              # the same, and the ECN field
-    TRACE_FRAME = 4                 # type, id, value, offset, bytes, path, delay_us, ranges, fin, within, count; in CHANNEL
-                                    # from offset on: flags, class, deadline_us, messages, repairs
+    TRACE_FRAME = 4                 # type, id, value, offset, bytes, path, delay_us, ranges, fin, within, count (add_frame)
     TRACE_RANGES = 5                # up to six pairs of the ACK frame before: lowest, highest; (1, 0) where there is none
     TRACE_ECN = 6                   # counts of the ACK frame before
     TRACE_LOST = 7                  # number, bytes, is by time and not by order
