@@ -81,7 +81,7 @@ cdef void trace_event(Trace *t, uint32_t connection, uint32_t path, uint64_t kin
 
 
 cdef void trace_packet(Trace *t, uint32_t connection, uint32_t path, uint64_t kind, uint64_t number, uint64_t bytes,
-                       uint64_t epoch, uint8_t ecn, const uint8_t *payload, size_t n, size_t tail_bytes) noexcept nogil:
+                       uint64_t epoch, uint8_t mark, const uint8_t *payload, size_t n, size_t tail_bytes) noexcept nogil:
     """Note a packet and what the frames of its payload say; all of it or nothing.
 
     `tail_bytes` more of its last frame's data stand elsewhere: a STREAM or MESSAGES frame without a length has them, too."""
@@ -96,7 +96,7 @@ cdef void trace_packet(Trace *t, uint32_t connection, uint32_t path, uint64_t ki
     packet.values[0] = number
     packet.values[1] = bytes
     packet.values[2] = epoch
-    packet.values[5] = ecn
+    packet.values[5] = mark
     r.p = payload
     r.end = payload + n
     while True:

@@ -182,14 +182,18 @@ class ConnectionLog:
         time_ns, _, path, kind, *values = record
         if kind in (_SENT, _RECEIVED):
             frames = _frames(rest, values[3])
-            yield time_ns, f"transport:packet_{'sent' if kind == _SENT else 'received'}", self._packet(path, values, frames)
+            packet = self._packet(path, values, frames)
+            if kind == _SENT and values[5]:
+                packet["is_mtu_probe_packet"] = True
+            yield time_ns, f"transport:packet_{'sent' if kind == _SENT else 'received'}", packet
         elif kind == _STARTED:
             yield time_ns, "connectivity:connection_started", self._started()
             yield time_ns, "connectivity:connection_state_updated", {"old": "attempted", "new": "handshake_complete"}
         elif kind == _LOST:
             trigger = "time_threshold" if values[2] else "reordering_threshold"
             header = {"packet_type": "1RTT", "packet_number": values[0]}
-            yield time_ns, "recovery:packet_lost", {"header": header, "raw": {"length": values[1]}, "trigger": trigger}
+            lost: dict[str, Any] = {"header": header, "raw": {"length": values[1]}, "trigger": trigger}
+            yield time_ns, "recovery:packet_lost", {**lost, "is_mtu_probe_packet": True} if values[3] else lost
         elif kind == _DROPPED:
             trigger = _WHY_DROPPED.get(values[0], "invalid")
             yield time_ns, "transport:packet_dropped", {"raw": {"length": values[1]}, "trigger": trigger}
