@@ -36,8 +36,9 @@ autodoc_default_options = {"members": True}
 python_use_unqualified_type_names = True
 
 GIVEN = {
-    *(f"interpeer.{name}" for name in ("ChannelStats", "Connection", "Identity", "Path", "PathStats", "Stats", "Stream")),
-    *(f"interpeer.blocking.{name}" for name in ("Connection", "Stream")),
+    *(f"interpeer.{name}" for name in ("Channel", "Connection", "Identity", "Path", "Stream")),
+    *(f"interpeer.{name}" for name in ("ChannelStats", "MessageStats", "PathStats", "Stats")),
+    *(f"interpeer.blocking.{name}" for name in ("Channel", "Connection", "Stream")),
     *(f"interpeer.testing.{name}" for name in ("Host", "Packet", "SimLoop", "Wire", "WireStats")),
 }
 """Classes whose objects a user is given: how they are made is not shown."""

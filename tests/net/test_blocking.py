@@ -13,6 +13,7 @@ import pytest
 
 import interpeer
 from interpeer import blocking
+from interpeer.blocking._thread import LoopThread
 
 
 @contextmanager
@@ -185,7 +186,7 @@ def test_closing_ends_every_call_that_waits():
 
 
 def test_a_call_that_is_cancelled_by_the_end_says_that_the_node_is_closed():
-    thread = blocking._LoopThread()
+    thread = LoopThread()
     waiting, errors = outcome(lambda: thread.call(lambda: asyncio.sleep(1000), None))
     while len(thread.do(asyncio.all_tasks)) < 3:
         pass
