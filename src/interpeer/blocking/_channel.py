@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from types import EllipsisType
 from typing import TYPE_CHECKING, final
 
 from interpeer import _channel
@@ -63,9 +64,9 @@ class Channel(Wrapper[_channel.Channel]):
         resend: bool | None = None,
         ordered: bool | None = None,
         close_on_loss: bool | None = None,
-        deadline: float | None = -1,
+        deadline: float | EllipsisType | None = ...,
         priority: int | None = None,
-        fec: float | None = None,
+        fec: float | EllipsisType | None = ...,
     ) -> None:
         """Change with what guarantees this side sends; what is not named stays."""
         self._thread.do(
