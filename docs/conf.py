@@ -23,8 +23,8 @@ html_title = f"interpeer {release}"
 nitpicky = True
 nitpick_ignore_regex = [
     # other people's names (to look them up, the network would be needed), and our own that are not public
-    ("py:.*", r"(_?asyncio|collections|contextvars|os|types|np)\..*|Buffer"),
-    ("py:.*", r"(.*\.)?~?_\w+|.*_handle\.\w+|interpeer\.(testing\.)?_(core|driver|waiting)\..*|CoreEndpoint"),
+    ("py:.*", r"(_?asyncio|collections|concurrent|contextvars|os|pathlib|types|np)\..*|Buffer"),
+    ("py:.*", r"(.*\.)?~?_\w+|.*_handle\.\w+|interpeer\.(testing\.)?_(core|driver|port|waiting)\..*|CoreEndpoint"),
 ]
 default_role = "code"
 myst_heading_anchors = 3
