@@ -8,6 +8,7 @@
     python -m benchmarks goodput --link [ARGS]  goodput under loss between two processes, over a bad link (--help)
     python -m benchmarks interop [ARGS]     the QUIC interop runner's cases, over a bad link (--help)
     python -m benchmarks goodput [ARGS]     congestion control in the simulator: loss, fairness, queues
+    python -m benchmarks paths [ARGS]       several paths, and a NAT that rebinds, between two processes
     python -m benchmarks control [ARGS]     urgent messages beside a bulk transfer, in the simulator
 
 Two processes on loopback for each load, started anew for each run. The runs of all loads take turns and medians count; trust
@@ -23,7 +24,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks import control, goodput, goodput_link, paths
+from benchmarks import command, control, goodput, goodput_link, paths
 from benchmarks.interop import table as interop
 from benchmarks.table import NAMES, ROWS, Measured, Row, Scale, has_micro, judge, measure, needed, own_loads, rival_loads
 from interpeer._bench.end import Facts
@@ -66,10 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parse(words: list[str]) -> argparse.Namespace:
-    about, _, more = (__doc__ or "").partition("\n")
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks", description=about, epilog=more, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command.parser("", __doc__)
     parser.add_argument("--quick", action="store_true", help="shorter runs")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--rounds", type=_positive, metavar="N", help="runs of each load (default: 5, quick 3)")

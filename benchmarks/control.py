@@ -11,16 +11,15 @@ sees when the answer comes). Simulated time: equal seeds give equal numbers.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import struct
 import sys
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
 import interpeer
-from benchmarks.goodput import CHUNK, CONTROLLERS, Bottleneck
+from benchmarks import command
+from benchmarks.goodput import CHUNK, CONTROLLERS, Bottleneck, percentile
 from interpeer.testing import Link, SimNet, run
 
 EVERY_S = 0.02
@@ -79,12 +78,6 @@ class Row:
 
 
 HEAD = f"{'':10} {'one way, ms':>13}   {'answered':>13}   {'round trip':>13}   {'later':>6}   {'Mbit/s':>6}   goal"
-
-
-def percentile(values: Sequence[float], percent: float) -> float:
-    """Return the value that `percent` of the values do not exceed."""
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]
 
 
 def simulate(bottleneck: Bottleneck, controller: str, seconds: float, *, seed: int = 1) -> Row:
@@ -169,10 +162,7 @@ async def _collect(here: interpeer.Connection, channel: interpeer.Channel, waits
 
 
 def main(arguments: list[str] | None = None) -> int:
-    about, _, more = (__doc__ or "").partition("\n")
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks control", description=about, epilog=more, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command.parser("control", __doc__)
     parser.add_argument("--controller", nargs="+", choices=CONTROLLERS, default=list(CONTROLLERS), metavar="NAME")
     parser.add_argument("--seconds", type=float, default=20.0, help="simulated, for each controller (default: 20)")
     parser.add_argument("--loss", type=float, default=0.0, help="share of packets lost at random")

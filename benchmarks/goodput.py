@@ -9,7 +9,6 @@ Simulated time, so what the machine does besides changes nothing: equal seeds gi
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import sys
@@ -17,6 +16,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 
 import interpeer
+from benchmarks import command
+from interpeer._bench.figures import jain
 from interpeer.testing import Link, SimNet, run
 
 CONTROLLERS = ("cubic", "bbr", "bbr-lossy", "ledbat")
@@ -92,9 +93,15 @@ def simulate(
     run(main(), seed=seed, until_s=seconds + 600)
     return Result(
         [flow.from_start * 8e-6 / (seconds - max(skip_s, flow.start_s)) for flow in flows],
-        [sorted(flow.rtts_ms)[len(flow.rtts_ms) * 95 // 100] if flow.rtts_ms else 0.0 for flow in flows],
+        [percentile(flow.rtts_ms, 95) if flow.rtts_ms else 0.0 for flow in flows],
         [flow.lost / max(flow.sent, 1) for flow in flows],
     )
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """Return the value that `percent` of the values do not exceed."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]
 
 
 async def _flow(net: SimNet, a: interpeer.Node, b: interpeer.Node, flow: Flow) -> None:
@@ -144,11 +151,6 @@ class Row:
         return f"{self.group:10} {self.controller:10} {self.what:44} {self.value:8.3g}  {self.goal:16} {verdict}"
 
 
-def jain(shares: Sequence[float]) -> float:
-    """Return Jain's index of fairness: 1 when all are equal."""
-    return sum(shares) ** 2 / (len(shares) * sum(share * share for share in shares) or 1)
-
-
 def loss_rows(controller: str, seconds: float, seed: int) -> Iterator[Row]:
     """Goodput at 100 Mbit/s of UDP payload, 50 ms, a queue of one bandwidth-delay product, after the first 2 seconds."""
     for loss, goal in LOSSES.items():
@@ -195,10 +197,7 @@ MEASURES: dict[str, Callable[[str, float, int], Iterator[Row]]] = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    about, _, more = (__doc__ or "").partition("\n")
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks goodput", description=about, epilog=more, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command.parser("goodput", __doc__)
     parser.add_argument("--only", nargs="+", choices=MEASURES, default=list(MEASURES), metavar="GROUP", help=", ".join(MEASURES))
     parser.add_argument("--controller", nargs="+", choices=CONTROLLERS, default=list(CONTROLLERS), metavar="NAME")
     parser.add_argument("--seconds", type=float, default=30.0, help="simulated, for each figure (default: 30)")

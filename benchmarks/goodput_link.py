@@ -15,32 +15,23 @@ import contextlib
 import json
 import statistics
 import sys
-import time
-from typing import Any
 
-from interpeer import Address, Config, Endpoint, Node
-from interpeer._bench.end import Control, Facts, Stopwatch, run
+from benchmarks import command, transfer
+from benchmarks.goodput import CONTROLLERS, LOSSES
+from benchmarks.transfer import SKIP_S
+from interpeer import Address, Endpoint, Node
+from interpeer._bench.end import Control, Facts, run
 from interpeer._bench.process import End
 from interpeer._run import loop_factory
-from interpeer.testing import Link
-from tests.net.udplink import UdpLink
 
-CONTROLLERS = ("cubic", "bbr", "bbr-lossy", "ledbat")
-GOALS = {0.0: 93, 0.001: 92, 0.01: 88, 0.02: 80, 0.05: 60, 0.1: 35}
-"""Share of packets lost, and the goal in Mbit/s for the loss-tolerant controller."""
 TOLERANT = "bbr-lossy"
 MBIT_PER_S, RTT_S = 100, 0.05
-QUEUE_BYTES = round(MBIT_PER_S * 1e6 / 8 * RTT_S)
-SKIP_S, LONGER_S = 2.0, 1.0
-CHUNK_BYTES = 1 << 18
-_HERE = __name__
 
 
 def main(arguments: list[str]) -> int:
     asked = _parse(arguments)
-    controllers = asked.controller or (list(CONTROLLERS) if _has_controllers() else [None])
     is_short = False
-    for controller in controllers:
+    for controller in asked.controller:
         for loss in asked.loss:
             runs = [measure(controller, loss, asked.seconds, asked.seed + number) for number in range(asked.runs)]
             row = _row(controller, loss, runs)
@@ -49,18 +40,12 @@ def main(arguments: list[str]) -> int:
     return int(is_short)
 
 
-def _has_controllers() -> bool:
-    return hasattr(Config, "congestion")
-
-
 def _parse(arguments: list[str]) -> argparse.Namespace:
-    about, _, more = (__doc__ or "").partition("\n")
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks goodput --link", description=about, epilog=more,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
-    parser.add_argument("--controller", nargs="+", choices=CONTROLLERS, metavar="NAME", help=", ".join(CONTROLLERS))
-    parser.add_argument("--loss", nargs="+", type=float, default=list(GOALS), metavar="SHARE", help="of packets, from 0 to 1")
+    parser = command.parser("goodput --link", __doc__)
+    parser.add_argument(
+        "--controller", nargs="+", choices=CONTROLLERS, default=list(CONTROLLERS), metavar="NAME", help=", ".join(CONTROLLERS)
+    )
+    parser.add_argument("--loss", nargs="+", type=float, default=list(LOSSES), metavar="SHARE", help="of packets, from 0 to 1")
     parser.add_argument("--seconds", type=float, default=10.0, help="for each figure (default: 10)")
     parser.add_argument("--runs", type=int, default=1, help="for each figure; the median counts (default: 1)")
     parser.add_argument("--seed", type=int, default=1, help="of what is lost")
@@ -73,20 +58,14 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     return asked
 
 
-def measure(controller: str | None, loss: float, seconds: float, seed: int) -> Facts:
-    """Return goodput in Mbit/s, and what both ends and the link tell. None: the controller of today. Raises EndFailed."""
-    there = Link(delay_s=RTT_S / 2, rate_bit_per_s=MBIT_PER_S * 1e6, queue_bytes=QUEUE_BYTES, loss=loss)
-    config: dict[str, Any] = {} if controller is None else {"congestion": controller}
+def measure(controller: str, loss: float, seconds: float, seed: int) -> Facts:
+    """Return goodput in Mbit/s, and what both ends and the link tell. Raises EndFailed."""
     with contextlib.ExitStack() as stack:
-        receiver = stack.enter_context(End(f"{_HERE}:receive", seconds=seconds))
-        address = Address(receiver.receive()["address"])
-        target = address.endpoints[0].host, address.endpoints[0].port
-        link = stack.enter_context(UdpLink(target, there, Link(delay_s=RTT_S / 2), seed=seed, overhead_bytes=0))
+        receiver, address = stack.enter_context(transfer.receiver(seconds))
+        link = stack.enter_context(transfer.relay(address, mbit_per_s=MBIT_PER_S, delay_s=RTT_S / 2, loss=loss, seed=seed))
         here = Address.of(address.peer_id, [Endpoint(link.host, link.port)])
-        sender = stack.enter_context(End(f"{_HERE}:send", seconds=seconds, address=str(here), config=config))
-        facts = receiver.receive()
-        sender.stop()
-        facts |= sender.receive()
+        sender = stack.enter_context(End(f"{__name__}:send", seconds=seconds, address=str(here), controller=controller))
+        facts = transfer.outcome(receiver, sender)
         stats = link.stats()
         return facts | {
             "queue_full": stats["up"]["queue_full"],
@@ -96,11 +75,11 @@ def measure(controller: str | None, loss: float, seconds: float, seed: int) -> F
         }
 
 
-def _row(controller: str | None, loss: float, runs: list[Facts]) -> Facts:
+def _row(controller: str, loss: float, runs: list[Facts]) -> Facts:
     rates = [one["mbit"] for one in runs]
-    goal = GOALS.get(loss)
+    goal = LOSSES.get(loss)
     is_met = statistics.median(rates) >= goal if goal is not None and controller == TOLERANT else None
-    return {"group": "loss, between processes", "controller": controller or "default", "loss": loss,
+    return {"group": "loss, between processes", "controller": controller, "loss": loss,
             "mbit": statistics.median(rates), "spread": [min(rates), max(rates)], "goal": goal, "is_met": is_met,
             "runs": runs}  # fmt: skip
 
@@ -113,48 +92,18 @@ def _line(row: Facts) -> str:
     return f"{row['controller']:10} {row['loss']:6.1%} lost {row['mbit']:8.1f} Mbit/s {spread:>14}  {goal:8} {verdict}".rstrip()
 
 
-# --- the two ends ---
+# --- the sender ---
 
 
-def receive(control: Control, *, seconds: float) -> Facts | None:
-    return run(_receive(control, seconds), uvloop=loop_factory() is not None)
+def send(control: Control, *, seconds: float, address: str, controller: str) -> Facts | None:
+    return run(_send(seconds, Address(address), controller), uvloop=loop_factory() is not None)
 
 
-def send(control: Control, *, seconds: float, address: str, config: dict[str, Any]) -> Facts | None:
-    return run(_send(control, seconds, Address(address), Config(**config)), uvloop=loop_factory() is not None)
-
-
-async def _receive(control: Control, seconds: float) -> Facts:
+async def _send(seconds: float, address: Address, controller: str) -> Facts:
     async with Node(listen="127.0.0.1:0") as node:
-        control.tell(address=str(node.address))
-        connection = await node.accept()
-        stream = await connection.accept_stream()
-        buffer, counted = bytearray(CHUNK_BYTES), 0
-        await stream.readinto(buffer)
-        start_s = now_s = time.monotonic()
-        watch, skipped_s = Stopwatch(), None
-        while now_s - start_s < seconds:
-            size = await stream.readinto(buffer)
-            now_s = time.monotonic()
-            if skipped_s is not None:
-                counted += size
-            elif now_s - start_s >= SKIP_S:
-                skipped_s = now_s
-        return {"mbit": counted * 8e-6 / (now_s - (skipped_s or start_s)), "receiver_cpu_s": watch.read()["cpu_s"]}
-
-
-async def _send(control: Control, seconds: float, address: Address, config: Config) -> Facts:
-    async with Node(listen="127.0.0.1:0", config=config) as node:
-        connection = await node.connect(address)
-        stream = await connection.open_stream()
-        data, watch, end_s = bytes(CHUNK_BYTES), Stopwatch(), time.monotonic() + seconds + LONGER_S
-        with contextlib.suppress(OSError):  # the receiver ends first
-            while time.monotonic() < end_s:
-                await stream.write(data)
-        stats = connection.stats()
-        stream.reset(0)
-        return {
-            "sender_cpu_s": watch.read()["cpu_s"],
+        facts = await transfer.send(await node.connect(address, congestion=controller), seconds)
+        stats = facts.pop("stats")
+        return facts | {
             "packets_sent": stats.packets_sent,
             "packets_lost": stats.packets_lost,
             "congestion_events": stats.congestion_events,

@@ -23,8 +23,8 @@ html_title = f"interpeer {release}"
 nitpicky = True
 nitpick_ignore_regex = [
     # other people's names (to look them up, the network would be needed), and our own that are not public
-    ("py:.*", r"(_?asyncio|collections|contextvars|os|types|np)\..*|Buffer"),
-    ("py:.*", r"(.*\.)?~?_\w+|.*_handle\.\w+|interpeer\.(testing\.)?_(core|driver|waiting)\..*|CoreEndpoint"),
+    ("py:.*", r"(_?asyncio|collections|concurrent|contextvars|os|pathlib|types|np)\..*|Buffer"),
+    ("py:.*", r"(.*\.)?~?_\w+|.*_handle\.\w+|interpeer\.(testing\.)?_(core|driver|port|waiting)\..*|CoreEndpoint"),
 ]
 default_role = "code"
 myst_heading_anchors = 3
@@ -36,8 +36,9 @@ autodoc_default_options = {"members": True}
 python_use_unqualified_type_names = True
 
 GIVEN = {
-    *(f"interpeer.{name}" for name in ("ChannelStats", "Connection", "Identity", "Path", "PathStats", "Stats", "Stream")),
-    *(f"interpeer.blocking.{name}" for name in ("Connection", "Stream")),
+    *(f"interpeer.{name}" for name in ("Channel", "Connection", "Identity", "Path", "Stream")),
+    *(f"interpeer.{name}" for name in ("ChannelStats", "MessageStats", "PathStats", "Stats")),
+    *(f"interpeer.blocking.{name}" for name in ("Channel", "Connection", "Stream")),
     *(f"interpeer.testing.{name}" for name in ("Host", "Packet", "SimLoop", "Wire", "WireStats")),
 }
 """Classes whose objects a user is given: how they are made is not shown."""

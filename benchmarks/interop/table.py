@@ -16,6 +16,7 @@ import statistics
 import sys
 from collections.abc import Callable
 
+from benchmarks import command
 from benchmarks.interop.cases import CASES, NOT_YET, Case, Facts
 from benchmarks.interop.simulated import simulate
 from interpeer._bench.process import EndFailed
@@ -41,10 +42,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
-    about, _, more = (__doc__ or "").partition("\n")
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks interop", description=about, epilog=more, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command.parser("interop", __doc__)
     parser.add_argument("cases", nargs="*", metavar="CASE", help=f"some of {', '.join(CASES)}")
     parser.add_argument("--runs", type=int, default=RUNS, metavar="N", help=f"of each case (default: {RUNS})")
     parser.add_argument("--seed", type=int, default=1, help="of the first run; each run has another one")

@@ -171,7 +171,7 @@ cdef bint write_messages(Builder *b, Stream *s) noexcept nogil:
         b.at = write_varint(b.at, n)
     elif b.at - b.start - HEADER_BYTES <= HEADROOM:
         b.tail = send_buffer_own(&s.out, piece.offset, n)
-        b.tail_bytes = n
+        b.tail_bytes = n if b.tail != NULL else 0
     if b.tail == NULL:
         stream_copy(s, piece.offset, b.at, n)
         b.at += n

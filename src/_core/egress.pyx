@@ -151,7 +151,7 @@ cdef void build_lone(Conn *c, Path *p, SendBatch *batch, uint8_t type, const uin
     start[HEADER_BYTES] = type
     memcpy(start + HEADER_BYTES + 1, data, CHALLENGE_BYTES)
     if c.context.trace != NULL:
-        tracing_sent(c, p, number, start + HEADER_BYTES, 1 + CHALLENGE_BYTES, 0)
+        tracing_sent(c, p, number, sent.flags, start + HEADER_BYTES, 1 + CHALLENGE_BYTES, 0)
     bytes = protect(&c.send, start, start + HEADER_BYTES, 1 + CHALLENGE_BYTES, p.remote_cid, p.id, number)
     if bytes < 0:
         conn_fail(c, CODE_INTERNAL, b"a packet cannot be sealed")
@@ -229,11 +229,11 @@ cdef bint probe_mtu(Conn *c, Path *p, SendBatch *batch, uint64_t now_ns) noexcep
     memset(b.at, FRAME_PADDING, b.end - b.at)
     b.at = b.end
     b.is_eliciting = True
+    b.sent.flags |= SENT_MTU_PROBE
     bytes = seal(&b, number)
     if bytes < 0:
         conn_fail(c, CODE_INTERNAL, b"a packet cannot be sealed")
         return True
-    b.sent.flags |= SENT_MTU_PROBE
     finish_packet(&b, <uint32_t>bytes)
     batch.run = 0
     enter(batch, p, <uint32_t>bytes)
@@ -459,7 +459,7 @@ cdef Py_ssize_t seal(Builder *b, uint64_t number) noexcept nogil:
     cdef size_t n = b.at - payload
     cdef Py_ssize_t bytes
     if b.c.context.trace != NULL:
-        tracing_sent(b.c, p, number, payload, n, b.tail_bytes)
+        tracing_sent(b.c, p, number, b.sent.flags, payload, n, b.tail_bytes)
     if b.tail == NULL:
         return protect(&b.c.send, b.start, payload, n, p.remote_cid, p.id, number)
     memcpy(saved, b.tail - n, n)
@@ -580,7 +580,7 @@ cdef int transmit_close(Conn *c, SendBatch *batch, uint64_t now_ns) noexcept nog
         memcpy(b.at, c.close_reason, c.close_reason_bytes)
     b.at += c.close_reason_bytes
     if c.context.trace != NULL:
-        tracing_sent(c, p, number, b.start + HEADER_BYTES, b.at - b.start - HEADER_BYTES, 0)
+        tracing_sent(c, p, number, 0, b.start + HEADER_BYTES, b.at - b.start - HEADER_BYTES, 0)
     bytes = protect(&c.send, b.start, b.start + HEADER_BYTES, b.at - b.start - HEADER_BYTES, p.remote_cid, p.id, number)
     if bytes > 0:
         count_sent(p, <uint32_t>bytes)

@@ -12,7 +12,8 @@ from libc.string cimport memcpy, memset
 
 from interpeer._core.crypto cimport KEY_BYTES, MASK_KEY_BYTES, wipe
 from interpeer._core.wire cimport (
-    FRAME_ACK, FRAME_ACK_ECN, FRAME_STREAM, PARSE_OK, STREAM_LEN, Frame, Reader, ack_next, parse_frame)
+    FRAME_ACK, FRAME_ACK_ECN, FRAME_CHANNEL, FRAME_MESSAGES, FRAME_STREAM, PARSE_OK, STREAM_LEN, Capabilities, Frame, Reader,
+    ack_next, parse_frame)
 
 cdef enum:
     RANGES_A_RECORD = 6             # half of TRACE_VALUES
@@ -80,10 +81,10 @@ cdef void trace_event(Trace *t, uint32_t connection, uint32_t path, uint64_t kin
 
 
 cdef void trace_packet(Trace *t, uint32_t connection, uint32_t path, uint64_t kind, uint64_t number, uint64_t bytes,
-                       uint64_t epoch, uint8_t ecn, const uint8_t *payload, size_t n, size_t tail_bytes) noexcept nogil:
+                       uint64_t epoch, uint8_t mark, const uint8_t *payload, size_t n, size_t tail_bytes) noexcept nogil:
     """Note a packet and what the frames of its payload say; all of it or nothing.
 
-    `tail_bytes` more of its last frame's data stand elsewhere: a STREAM frame without a length has them, too."""
+    `tail_bytes` more of its last frame's data stand elsewhere: a STREAM or MESSAGES frame without a length has them, too."""
     cdef uint32_t start = t.count
     cdef uint64_t overflowed = t.overflowed
     cdef uint32_t frames = 0
@@ -95,7 +96,7 @@ cdef void trace_packet(Trace *t, uint32_t connection, uint32_t path, uint64_t ki
     packet.values[0] = number
     packet.values[1] = bytes
     packet.values[2] = epoch
-    packet.values[5] = ecn
+    packet.values[5] = mark
     r.p = payload
     r.end = payload + n
     while True:
@@ -106,13 +107,17 @@ cdef void trace_packet(Trace *t, uint32_t connection, uint32_t path, uint64_t ki
             packet.values[4] = 1
             break
         frames += 1
-        if tail_bytes and r.p == r.end and f.type & ~<uint64_t>7 == FRAME_STREAM and not f.type & STREAM_LEN:
+        if tail_bytes and r.p == r.end and has_data_to_the_end(f.type):
             f.bytes += tail_bytes
         add_frame(t, packet, &f)
     packet.values[3] = t.count - start - 1
     if t.overflowed > overflowed:       # a packet of which a part is missing would tell something that is not so
         t.count = start
         t.overflowed = overflowed + 1
+
+
+cdef inline bint has_data_to_the_end(uint64_t type) noexcept nogil:
+    return (type & ~<uint64_t>7 == FRAME_STREAM or type & ~<uint64_t>3 == FRAME_MESSAGES) and not type & STREAM_LEN
 
 
 cdef void add_frame(Trace *t, const TraceRecord *packet, Frame *f) noexcept nogil:
@@ -131,6 +136,10 @@ cdef void add_frame(Trace *t, const TraceRecord *packet, Frame *f) noexcept nogi
     r.values[6] = f.delay_us
     r.values[7] = f.ranges
     r.values[8] = f.fin
+    r.values[9] = f.within
+    r.values[10] = f.count
+    if f.type == FRAME_CHANNEL:
+        add_capabilities(r, &f.capabilities)
     if f.type != FRAME_ACK and f.type != FRAME_ACK_ECN:
         return
     while ack_next(f, &low, &high) == PARSE_OK:
@@ -146,6 +155,15 @@ cdef void add_frame(Trace *t, const TraceRecord *packet, Frame *f) noexcept nogi
         i += 1
     if f.type == FRAME_ACK_ECN:
         trace_event(t, packet.connection, packet.path, TRACE_ECN, f.ecn[0], f.ecn[1], f.ecn[2], 0, 0, 0)
+
+
+cdef inline void add_capabilities(TraceRecord *r, const Capabilities *capabilities) noexcept nogil:
+    """Note what a channel can do, in place of numbers that a CHANNEL frame has not."""
+    r.values[3] = capabilities.flags
+    r.values[4] = capabilities.priority
+    r.values[5] = capabilities.deadline_us
+    r.values[6] = capabilities.fec_data
+    r.values[7] = capabilities.fec_repair
 
 
 cdef void trace_key(Trace *t, uint64_t cid, uint64_t other_cid, uint64_t suite, uint64_t epoch, const uint8_t *secret,

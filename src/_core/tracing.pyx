@@ -4,9 +4,9 @@ A connection gets its number in the trace with its first packet that is authenti
 file with packets that are not.
 """
 
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
-from interpeer._core.loss cimport PACKET_THRESHOLD, SentPacket, recovery_oldest
+from interpeer._core.loss cimport PACKET_THRESHOLD, SENT_MTU_PROBE, SentPacket, recovery_oldest
 from interpeer._core.pacing cimport pacing_rate
 from interpeer._core.trace cimport (
     PHASE_AVOIDANCE, PHASE_RECOVERY, PHASE_SLOW_START, TRACE_DROPPED, TRACE_KEY, TRACE_LOST, TRACE_METRICS,
@@ -34,12 +34,12 @@ cdef void begin(Conn *c, const Path *p) noexcept nogil:
         r.values[8] = read_u64(p.local + 8)
 
 
-cdef void tracing_sent(Conn *c, const Path *p, uint64_t number, const uint8_t *payload, size_t n,
+cdef void tracing_sent(Conn *c, const Path *p, uint64_t number, uint16_t flags, const uint8_t *payload, size_t n,
                        size_t tail_bytes) noexcept nogil:
     """Note a packet that is about to be sealed; `tail_bytes` of its last frame are elsewhere."""
     begin(c, p)
     trace_packet(c.context.trace, c.trace_id, p.id, TRACE_SENT, number, HEADER_BYTES + n + tail_bytes + c.send.aead.tag_bytes,
-                 c.send.epoch, 0, payload, n, tail_bytes)
+                 c.send.epoch, flags & SENT_MTU_PROBE != 0, payload, n, tail_bytes)
 
 
 cdef void tracing_received(Conn *c, const Path *p, uint64_t number, const uint8_t *packet, size_t bytes, size_t n,
@@ -59,7 +59,8 @@ cdef void tracing_dropped(Conn *c, uint32_t path, Py_ssize_t why, size_t bytes) 
 cdef void tracing_lost(Conn *c, const Path *p, uint64_t number, const SentPacket *packet) noexcept nogil:
     """Note a loss, while packets count as lost because of what the peer says and not because the connection ends."""
     cdef bint is_by_time = number + PACKET_THRESHOLD >= p.recovery.largest_acked
-    trace_event(c.context.trace, c.trace_id, p.id, TRACE_LOST, number, packet.bytes, is_by_time, 0, 0, 0)
+    trace_event(c.context.trace, c.trace_id, p.id, TRACE_LOST, number, packet.bytes, is_by_time,
+                packet.flags & SENT_MTU_PROBE != 0, 0, 0)
 
 
 cdef void tracing_metrics(Conn *c, const Path *p) noexcept nogil:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import TracebackType
+from types import EllipsisType, TracebackType
 from typing import TYPE_CHECKING, Self, final
 
 from interpeer._core import channel_handle
@@ -197,9 +197,9 @@ class Channel:
         resend: bool | None = None,
         ordered: bool | None = None,
         close_on_loss: bool | None = None,
-        deadline: float | None = -1,
+        deadline: float | EllipsisType | None = ...,
         priority: int | None = None,
-        fec: float | None = -1,
+        fec: float | EllipsisType | None = ...,
     ) -> None:
         """Change with what guarantees this side sends, from the next message on; what is not named stays.
 
@@ -209,9 +209,9 @@ class Channel:
             resend=now.resend if resend is None else resend,
             ordered=now.ordered if ordered is None else ordered,
             close_on_loss=now.close_on_loss if close_on_loss is None else close_on_loss,
-            deadline=now.deadline if deadline == -1 else deadline,
+            deadline=now.deadline if deadline is ... else deadline,
             priority=now.priority if priority is None else priority,
-            fec=now.fec if fec == -1 else fec,
+            fec=now.fec if fec is ... else fec,
         )
         self._handle.set(changed.to_core())
 

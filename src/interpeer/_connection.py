@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, final
+from typing import TYPE_CHECKING, Generic, Self, TypeVar, final
 
 from interpeer import errors
 from interpeer._address import Endpoint
@@ -46,39 +46,24 @@ _CODES = {
     0x14: "the identity does not match its key",
 }
 
-
-class _Streams:
-    """Iterate over the streams that the peer opens; may be used again after a cancellation."""
-
-    __slots__ = ("_connection",)
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Stream:
-        try:
-            return await self._connection.accept_stream()
-        except (errors.NetworkError, errors.ClosedError):
-            raise StopAsyncIteration from None
+_T = TypeVar("_T")
 
 
-class _Channels:
-    """Iterate over the channels that the peer opens; may be used again after a cancellation."""
+@final
+class _Accepted(Generic[_T]):
+    """Iterate over what the peer opens; may be used again after a cancellation."""
 
-    __slots__ = ("_connection",)
+    __slots__ = ("_accept",)
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+    def __init__(self, accept: Callable[[], Awaitable[_T]]) -> None:
+        self._accept = accept
 
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> Channel:
+    async def __anext__(self) -> _T:
         try:
-            return await self._connection.accept_channel()
+            return await self._accept()
         except (errors.NetworkError, errors.ClosedError):
             raise StopAsyncIteration from None
 
@@ -176,19 +161,11 @@ class Connection:
         """Return the next stream that the peer has opened, in the order in which it has opened them.
 
         Raises the connection's error when it is over. Cancelled, nothing is lost."""
-        while True:
-            handle = self._handle.accept_stream()
-            if handle is None and not self.is_open:
-                handle = self._handle.accept_stream()  # it may have come just before the end
-                if handle is None:
-                    raise self._error()
-            if handle is not None:
-                return Stream(self, handle)
-            await self._until(connection_handle.EVENT_STREAM)
+        return Stream(self, await self._opened_by_peer(self._handle.accept_stream, connection_handle.EVENT_STREAM))
 
-    def streams(self) -> _Streams:
+    def streams(self) -> _Accepted[Stream]:
         """Iterate over the streams that the peer opens, until the connection is over."""
-        return _Streams(self)
+        return _Accepted(self.accept_stream)
 
     # --- channels ---
 
@@ -231,19 +208,23 @@ class Connection:
         """Return the next channel that the peer has opened, in the order in which it has opened them.
 
         Raises the connection's error when it is over. Cancelled, nothing is lost."""
+        return Channel(self, await self._opened_by_peer(self._handle.accept_channel, connection_handle.EVENT_CHANNEL))
+
+    def channels(self) -> _Accepted[Channel]:
+        """Iterate over the channels that the peer opens, until the connection is over."""
+        return _Accepted(self.accept_channel)
+
+    async def _opened_by_peer(self, take: Callable[[], _T | None], event: int) -> _T:
+        """Return what `take` gives, once it gives something; `event` tells when to look."""
         while True:
-            handle = self._handle.accept_channel()
+            handle = take()
             if handle is None and not self.is_open:
-                handle = self._handle.accept_channel()  # it may have come just before the end
+                handle = take()  # it may have come just before the end
                 if handle is None:
                     raise self._error()
             if handle is not None:
-                return Channel(self, handle)
-            await self._until(connection_handle.EVENT_CHANNEL)
-
-    def channels(self) -> _Channels:
-        """Iterate over the channels that the peer opens, until the connection is over."""
-        return _Channels(self)
+                return handle
+            await self._until(event)
 
     async def _until(self, event: int) -> None:
         """Wait until `event` has come true, or the connection is over."""

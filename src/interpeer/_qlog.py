@@ -44,7 +44,9 @@ Event = tuple[int, str, dict[str, Any]]
 # --- frames ---
 
 # What the parser's numbers are called in a frame: name in qlog, and the index of the number among a record's values.
-_ID, _VALUE, _OFFSET, _BYTES, _PATH, _DELAY, _COUNT, _FIN = range(1, 9)
+_ID, _VALUE, _OFFSET, _BYTES, _PATH, _DELAY, _, _FIN, _WITHIN, _COUNT = range(1, 11)
+_FLAGS, _CLASS, _DEADLINE, _MESSAGES, _REPAIRS = range(3, 8)  # in CHANNEL
+_MESSAGES_FIELDS = {"channel_id": _ID, "offset": _OFFSET, "within": _WITHIN, "length": _BYTES}
 FRAMES: dict[int, tuple[str, dict[str, int]]] = {
     0x01: ("ping", {}),
     0x02: ("ack", {}),
@@ -67,14 +69,28 @@ FRAMES: dict[int, tuple[str, dict[str, int]]] = {
     0x1D: ("interpeer_path_status", {"interpeer_path": _PATH, "sequence_number": _ID, "status": _VALUE}),
     0x1E: ("interpeer_rekey", {"epoch": _VALUE}),
     0x1F: ("interpeer_rekey_answer", {"epoch": _VALUE}),
-    0x20: ("interpeer_channel", {"channel_id": _ID, "sequence_number": _VALUE}),
+    0x20: (
+        "interpeer_channel",
+        {
+            "channel_id": _ID,
+            "sequence_number": _VALUE,
+            "flags": _FLAGS,
+            "class": _CLASS,
+            "deadline": _DEADLINE,
+            "messages": _MESSAGES,
+            "repairs": _REPAIRS,
+        },
+    ),
     0x21: ("interpeer_max_channels", {"maximum": _VALUE}),
     0x22: ("interpeer_channel_max_data", {"channel_id": _ID, "maximum": _VALUE}),
     0x23: ("interpeer_channel_reset", {"channel_id": _ID, "error_code": _VALUE, "final_size": _OFFSET}),
     0x24: ("interpeer_channel_stop", {"channel_id": _ID, "error_code": _VALUE}),
-    0x25: ("interpeer_dropped", {"channel_id": _ID, "offset": _OFFSET}),
+    0x25: (
+        "interpeer_dropped",
+        {"channel_id": _ID, "offset": _OFFSET, "within": _WITHIN, "size": _BYTES, "number": _VALUE, "count": _COUNT},
+    ),
     0x26: ("interpeer_repair", {"channel_id": _ID, "length": _BYTES}),
-    **dict.fromkeys(range(0x2C, 0x30), ("interpeer_messages", {"channel_id": _ID, "offset": _OFFSET, "length": _BYTES})),
+    **dict.fromkeys(range(0x2C, 0x30), ("interpeer_messages", _MESSAGES_FIELDS)),
 }
 _FALLBACK = {"id": _ID, "value": _VALUE, "offset": _OFFSET, "length": _BYTES, "path": _PATH}
 
@@ -90,7 +106,7 @@ def _frame(values: Record) -> dict[str, Any]:
     frame: dict[str, Any] = {"frame_type": name}
     for field, i in fields.items():
         frame[field] = values[i]
-    if name == "stream":
+    if name in ("stream", "interpeer_messages"):
         frame["fin"] = bool(values[_FIN])
     elif name == "ack":
         frame["ack_delay"] = values[_DELAY] / 1000
@@ -166,14 +182,18 @@ class ConnectionLog:
         time_ns, _, path, kind, *values = record
         if kind in (_SENT, _RECEIVED):
             frames = _frames(rest, values[3])
-            yield time_ns, f"transport:packet_{'sent' if kind == _SENT else 'received'}", self._packet(path, values, frames)
+            packet = self._packet(path, values, frames)
+            if kind == _SENT and values[5]:
+                packet["is_mtu_probe_packet"] = True
+            yield time_ns, f"transport:packet_{'sent' if kind == _SENT else 'received'}", packet
         elif kind == _STARTED:
             yield time_ns, "connectivity:connection_started", self._started()
             yield time_ns, "connectivity:connection_state_updated", {"old": "attempted", "new": "handshake_complete"}
         elif kind == _LOST:
             trigger = "time_threshold" if values[2] else "reordering_threshold"
             header = {"packet_type": "1RTT", "packet_number": values[0]}
-            yield time_ns, "recovery:packet_lost", {"header": header, "raw": {"length": values[1]}, "trigger": trigger}
+            lost: dict[str, Any] = {"header": header, "raw": {"length": values[1]}, "trigger": trigger}
+            yield time_ns, "recovery:packet_lost", {**lost, "is_mtu_probe_packet": True} if values[3] else lost
         elif kind == _DROPPED:
             trigger = _WHY_DROPPED.get(values[0], "invalid")
             yield time_ns, "transport:packet_dropped", {"raw": {"length": values[1]}, "trigger": trigger}

@@ -20,6 +20,10 @@ import interpeer
 PACKET_OUTGOING = 4  # on loopback each packet is seen twice
 STREAM_BYTES = 30_000
 DATAGRAMS = 5
+CHANNELS = 6
+PROTECTED_MESSAGES = [*(b"%d" % i + bytes(600) for i in range(20)), bytes(40_000)]  # the last is more than a window
+LATE_MESSAGES = [bytes(1000)] * 40  # more than a window, too: what does not fit at once cannot be in time
+LAST_MESSAGE = b"one more"
 
 
 def config(folder: str, cipher: str) -> interpeer.Config:
@@ -31,6 +35,9 @@ def config(folder: str, cipher: str) -> interpeer.Config:
         key_update_packets=16,
         key_limit_packets=1 << 20,
         rekey_s=2,
+        max_ack_delay_s=0.05,
+        stream_window_bytes=16_384,
+        max_channels=CHANNELS,
     )
 
 
@@ -45,9 +52,36 @@ async def callee(folder: str, cipher: str) -> None:
         for _ in range(DATAGRAMS):
             await connection.recv_datagram()
         connection.send_datagram(b"all of them")
-        with suppress(interpeer.ConnectionClosed):
-            while True:
-                connection.send_datagram(await connection.recv_datagram())
+        await answer_channels(connection)
+        await connection.wait_closed()
+
+
+async def answer_channels(connection: interpeer.Connection) -> None:
+    """Return each message, until the last channel has come."""
+    for _ in range(CHANNELS):
+        channel = await connection.accept_channel()
+        with suppress(interpeer.ChannelClosed):
+            async for message in channel:
+                await channel.send(message)
+        await channel.close()
+
+
+async def use_channels(connection: interpeer.Connection) -> None:
+    """Send every frame that channels have: in the end one is closed, one given up, and a message of one too late."""
+    repaired = await connection.open_channel(fec=0.5, ordered=False, priority=-1)
+    await repaired.send_many(PROTECTED_MESSAGES)
+    for _ in PROTECTED_MESSAGES:
+        await repaired.recv()
+    await repaired.close()
+    late = await connection.open_channel(deadline=1e-6)
+    await late.send_many(LATE_MESSAGES)
+    await late.close()
+    given_up = await connection.open_channel(resend=False)
+    given_up.reset(79)
+    for _ in range(CHANNELS - 3):
+        async with connection.open_channel() as channel:
+            await channel.send(LAST_MESSAGE)
+            await channel.recv()
 
 
 async def caller(folder: str, cipher: str, ticket: str) -> None:
@@ -61,11 +95,11 @@ async def caller(folder: str, cipher: str, ticket: str) -> None:
             (await connection.open_stream()).stop(78)
             connection.send_datagrams([b"datagram %d" % i for i in range(DATAGRAMS)])
             assert await connection.recv_datagram() == b"all of them"
+            await use_channels(connection)
             await connection.migrate(f"127.0.0.2:{connection.path.remote.port}")
             while not connection.stats().rekeys:
-                connection.send_datagram(b"still there?")
-                await connection.recv_datagram()
-                await asyncio.sleep(0.02)
+                async with connection.open_stream() as late_stream:  # until its end is acknowledged, which takes its time
+                    await late_stream.write(b"still there?")
             await connection.close(7, "that is all")
 
 

@@ -13,6 +13,7 @@ import pytest
 
 import interpeer
 from interpeer import blocking
+from interpeer.blocking._thread import LoopThread
 
 
 @contextmanager
@@ -60,19 +61,35 @@ def test_every_call_takes_a_timeout():
         assert other.recv_datagrams(timeout=5) == [b"d"]
         waits = {
             name
-            for kind in (blocking.Connection, blocking.Stream, blocking.Node)
+            for kind in (blocking.Connection, blocking.Stream, blocking.Channel, blocking.Node)
             for name, f in vars(kind).items()
             if inspect.isfunction(f) and not name.startswith("_") and "timeout" not in inspect.signature(f).parameters
         }
-        at_once = {"stats", "send_datagram", "send_datagrams", "reset", "stop", "counters", "close_path", "set_standby"}
+        at_once = {"stats", "send_datagram", "send_datagrams", "reset", "stop", "counters", "close_path", "set_standby", "set"}
         assert waits == at_once, "these wait for nobody"
 
 
 def test_it_mirrors_the_asynchronous_api():
-    for kind in (interpeer.Node, interpeer.Connection, interpeer.Stream):
+    for kind in (interpeer.Node, interpeer.Connection, interpeer.Stream, interpeer.Channel):
         mine = getattr(blocking, kind.__name__)
         wanted = {name for name in vars(kind) if not name.startswith("_")}
         assert wanted <= set(dir(mine)), kind
+        for name in filter(lambda name: inspect.isfunction(getattr(kind, name)), wanted):
+            theirs, ours = (inspect.signature(getattr(each, name)).parameters for each in (kind, mine))
+            assert {key: value.default for key, value in theirs.items()}.items() <= {
+                key: value.default for key, value in ours.items()
+            }.items(), (kind, name)
+
+
+def test_what_a_channel_is_not_asked_to_change_stays():
+    with two_nodes() as (a, b):
+        channel = a.connect(b.address, timeout=5).open_channel(deadline=0.5, fec=0.25, timeout=5)
+        channel.set(priority=2)
+        assert (channel.options.deadline, channel.options.fec, channel.options.priority) == (0.5, 0.25, 2)
+        channel.set(deadline=None, fec=None)
+        assert (channel.options.deadline, channel.options.fec) == (None, None)
+        with pytest.raises(ValueError, match="deadline"):
+            channel.set(deadline=-1)
 
 
 def test_what_iterates_can_be_timed_and_used_again():
@@ -185,7 +202,7 @@ def test_closing_ends_every_call_that_waits():
 
 
 def test_a_call_that_is_cancelled_by_the_end_says_that_the_node_is_closed():
-    thread = blocking._LoopThread()
+    thread = LoopThread()
     waiting, errors = outcome(lambda: thread.call(lambda: asyncio.sleep(1000), None))
     while len(thread.do(asyncio.all_tasks)) < 3:
         pass

@@ -9,10 +9,13 @@ import pkgutil
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import interpeer
+
+EXAMPLES = ("arrays", "chat", "files", "game", "keys", "messages", "rpc", "simulated", "two_paths")
 
 
 def modules():
@@ -63,39 +66,40 @@ def test_programs_in_the_readme(root, tmp_path):
         assert run_script(script, tmp_path) == printed
 
 
-def test_programs_in_the_documentation(root, tmp_path):
-    """A block of Python in docs/ is a program of its own that checks itself, but those of testing.md, which go on."""
-    pages = [page for page in (root / "docs").rglob("*.md") if page.name != "testing.md"]
-    programs = [program for page in pages for program in blocks(page, "python")]
-    assert programs
-    for program in programs:
-        assert "assert " in program
-        script = tmp_path / "example.py"
-        script.write_text(program)
-        assert run_script(script, tmp_path) == ""
+def documented_programs():
+    """Return the blocks of Python in docs/, but those of testing.md, which go on: page and number of each."""
+    docs = Path(__file__).parents[2] / "docs"
+    for page in sorted(docs.rglob("*.md")):
+        if page.name != "testing.md":
+            for number in range(len(blocks(page, "python"))):
+                yield str(page.relative_to(docs)), number
 
 
-@pytest.mark.parametrize("number", range(4))
-def test_programs_in_the_guide_to_channels(root, tmp_path, number):
-    programs = blocks(root / "docs" / "channels.md", "python")
-    assert len(programs) == 4
+@pytest.mark.parametrize(("page", "number"), list(documented_programs()))
+def test_programs_in_the_documentation(root, tmp_path, page, number):
+    """A block of Python is a program of its own that checks itself."""
+    program = blocks(root / "docs" / page, "python")[number]
+    assert "assert " in program
     script = tmp_path / "example.py"
-    script.write_text(programs[number])
+    script.write_text(program)
     assert run_script(script, tmp_path) == ""
 
 
-def test_examples_print_what_they_say(root, tmp_path):
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_examples_print_what_they_say(root, tmp_path, name):
     """The last paragraph of an example's docstring, indented, is what it prints."""
-    scripts = sorted((root / "examples").glob("*.py"))
-    assert scripts
-    for script in scripts:
-        said = re.search(r'"""(.*?)"""', script.read_text(), re.DOTALL)
-        assert said, script
-        expected = "".join(line[4:] + "\n" for line in said[1].split("Prints:\n\n")[1].splitlines() if line.strip())
-        assert run_script(script, tmp_path) == expected, script
+    script = root / "examples" / f"{name}.py"
+    said = re.search(r'"""(.*?)"""', script.read_text(), re.DOTALL)
+    assert said
+    expected = "".join(line[4:] + "\n" for line in said[1].split("Prints:\n\n")[1].splitlines() if line.strip())
+    assert run_script(script, tmp_path) == expected
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/performance.md"])
+def test_every_example_is_run(root):
+    assert {path.stem for path in (root / "examples").iterdir() if path.suffix} == set(EXAMPLES)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/performance.md", "docs/seeing.md"])
 def test_commands_that_are_shown(root, tmp_path, page):
     """What is shown of the command line is real: every command there is one, with options that it has."""
     environ = {**os.environ, "XDG_DATA_HOME": str(tmp_path), "XDG_STATE_HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path)}

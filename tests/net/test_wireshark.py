@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from interpeer._core import control
+from tests.net import session as talk
 from tests.net.namespaces import UNSHARE, are_available
 
 pytestmark = pytest.mark.system
@@ -22,6 +23,22 @@ pytestmark = pytest.mark.system
 CIPHERS = ("chacha20-poly1305", "aes-256-gcm", "aegis-128l", "aegis-256")
 RECORD_BYTES = 16  # before each packet of a capture file; 24 before the first
 IP_AND_UDP_BYTES = 14 + 20 + 8
+CHANNEL_FRAMES = {  # what the dissector calls them and their fields, and what qlog does
+    "interpeer_channel": (
+        "CHANNEL",
+        {"channel": "channel_id", "sequence": "sequence_number"}
+        | {name: name for name in ("flags", "class", "deadline", "messages", "repairs")},
+    ),
+    "interpeer_max_channels": ("MAX_CHANNELS", {"limit": "maximum"}),
+    "interpeer_channel_max_data": ("CHANNEL_MAX_DATA", {"channel": "channel_id", "limit": "maximum"}),
+    "interpeer_channel_reset": ("CHANNEL_RESET", {"channel": "channel_id", "code": "error_code", "final": "final_size"}),
+    "interpeer_channel_stop": ("CHANNEL_STOP", {"channel": "channel_id", "code": "error_code"}),
+    "interpeer_dropped": (
+        "DROPPED",
+        {"channel": "channel_id"} | {name: name for name in ("offset", "within", "size", "number", "count")},
+    ),
+    "interpeer_repair": ("REPAIR", {"channel": "channel_id", "length": "length"}),
+}
 Packets = dict[tuple[str, int, int], list[str]]  # by direction (its first connection id), path and number: frames
 
 
@@ -97,6 +114,12 @@ def in_short(frame: dict[str, Any]) -> str:
         return f"ACK {path}" + ",".join(f"{low}-{high}" for low, high in f["acked_ranges"])
     if kind == "stream":
         return f"STREAM {f['stream_id']} offset {f['offset']} length {f['length']}{' fin' if f['fin'] else ''}"
+    if kind == "interpeer_messages":
+        where = f"channel {f['channel_id']} offset {f['offset']} within {f['within']}"
+        return f"MESSAGES {where} length {f['length']}{' fin' if f['fin'] else ''}"
+    if kind in CHANNEL_FRAMES:
+        name, fields = CHANNEL_FRAMES[kind]
+        return f"{name} " + " ".join(f"{word} {f[field]}" for word, field in fields.items())
     if kind == "reset_stream":
         return f"RESET_STREAM stream {f['stream_id']} code {f['error_code']} final {f['final_size']}"
     if kind == "stop_sending":
@@ -153,10 +176,30 @@ def test_a_capture_says_what_both_ends_say(cipher, root, tmp_path):
     assert kinds >= {
         *("PING", "ACK", "STREAM", "DATAGRAM", "RESET_STREAM", "STOP_SENDING", "CLOSE_APP", "REKEY", "REKEY_ANSWER"),
         *("NEW_CONNECTION_ID", "RETIRE_CONNECTION_ID", "PATH_CHALLENGE", "PATH_RESPONSE", "PATH_ABANDON"),
+        *("MESSAGES", *(name for name, _ in CHANNEL_FRAMES.values())),
     }
     assert {field(tree, "interpeer.epoch") for tree in trees} >= {"0", "1"}  # keys have changed meanwhile
     assert [field(tree, "interpeer.type") for tree in trees][:2] == ["0x41", "0x42"]
     assert {field(tree, "interpeer.cipher").lower() for tree in trees[2:]} == {cipher}
+
+
+def test_messages_and_repairs_are_taken_apart(session, root):
+    trees = read_capture(root, session / "capture.pcap", session / "keys")
+    messages = {
+        tuple(field(node, f"interpeer.message.{name}") for name in ("number", "size", "unordered"))
+        for tree in trees
+        for node in tree.findall(".//field[@name='interpeer.message']")
+    }
+    protected = {(str(i), str(len(text)), "1") for i, text in enumerate(talk.PROTECTED_MESSAGES)}  # as the channel sends them
+    others = {(str(i), str(len(text)), "0") for i, text in enumerate(talk.LATE_MESSAGES)}
+    assert protected <= messages <= protected | others | {("0", str(len(talk.LAST_MESSAGE)), "0")}
+    repairs = [
+        tuple(int(field(tree, f"interpeer.repair.{name}") or -1) for name in ("oldest", "count", "seed"))
+        for tree in trees
+        if field(tree, "interpeer.repair.symbol") is not None
+    ]
+    assert {seed for _, _, seed in repairs} == set(range(max(seed for _, _, seed in repairs) + 1))
+    assert all(count > 0 and oldest + count <= len(talk.PROTECTED_MESSAGES) for oldest, count, _ in repairs)
 
 
 def test_packets_one_by_one_say_the_same(session, root):

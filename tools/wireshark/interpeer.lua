@@ -1,4 +1,4 @@
--- A Wireshark dissector for interpeer (docs/spec, chapters 3, 4 and 6). How to use it is in docs/wireshark.md.
+-- A Wireshark dissector for interpeer (docs/spec, chapters 3, 4, 6, 14, 16, 17 and 19). How to use it is in docs/wireshark.md.
 --
 -- Handshake messages are shown as far as they are in the clear. Packets are opened with a key log (Config(key_log=...) or
 -- INTERPEER_KEYLOG): header unmasked, tag verified, every frame listed. interpeer_crypto.lua has to lie beside this file.
@@ -42,14 +42,31 @@ local f = {
     token = ProtoField.bytes("interpeer.reset_token", "Token of its stateless reset"),
     reason = ProtoField.string("interpeer.reason", "Reason"),
     range = ProtoField.string("interpeer.ack.range", "Acknowledged"),
-    fin = ProtoField.bool("interpeer.stream.fin", "End of the stream"),
+    fin = ProtoField.bool("interpeer.fin", "End of the stream or channel"),
+    message = ProtoField.none("interpeer.message", "Message"),
+    message_is_unordered = ProtoField.bool("interpeer.message.unordered", "Not ordered", 32, nil, 0x80000000),
+    message_bytes = ProtoField.uint32("interpeer.message.size", "Size", BASE.DEC, nil, 0x1fffffff),
+    message_number = ProtoField.uint32("interpeer.message.number", "Number"),
+    covered = ProtoField.uint8("interpeer.repair.count", "Messages that it covers"),
+    seed = ProtoField.uint16("interpeer.repair.seed", "Seed"),
+    symbol = ProtoField.bytes("interpeer.repair.symbol", "Symbol"),
 }
 -- Numbers in frames, by the names that FRAMES below uses: varints all.
 local NUMBERS = {
     stream = { "interpeer.stream.id", "Stream" },
-    offset = { "interpeer.stream.offset", "Offset" },
+    channel = { "interpeer.channel.id", "Channel" },
+    offset = { "interpeer.offset", "Offset" },
+    within = { "interpeer.within", "Behind the start of its message" },
+    size = { "interpeer.dropped.size", "Size, with the header" },
+    number = { "interpeer.dropped.number", "Number of the first message" },
+    count = { "interpeer.dropped.count", "Messages that end here" },
+    flags = { "interpeer.channel.flags", "Flags (1 repeated when lost, 2 ordered, 4 closes on loss)" },
+    class = { "interpeer.channel.class", "Class (0 is the most urgent)" },
+    deadline = { "interpeer.channel.deadline", "Deadline (microseconds; 0 is none)" },
+    messages = { "interpeer.channel.messages", "Messages after which repairs follow" },
+    repairs = { "interpeer.channel.repairs", "Repairs that follow" },
     length = { "interpeer.data.length", "Length of the data" },
-    final = { "interpeer.stream.final_size", "Final size" },
+    final = { "interpeer.final_size", "Final size" },
     code = { "interpeer.code", "Code" },
     limit = { "interpeer.limit", "Limit" },
     path = { "interpeer.frame.path", "Path" },
@@ -58,8 +75,9 @@ local NUMBERS = {
     epoch = { "interpeer.rekey.epoch", "Epoch that is to be fresh" },
     largest = { "interpeer.ack.largest", "Largest acknowledged" },
     delay = { "interpeer.ack.delay", "Delay (microseconds)" },
-    count = { "interpeer.ack.range_count", "Further ranges" },
+    further = { "interpeer.ack.range_count", "Further ranges" },
     first = { "interpeer.ack.first", "First range" },
+    oldest = { "interpeer.repair.oldest", "Oldest message that it covers" },
     gap = { "interpeer.ack.gap", "Gap" },
     run = { "interpeer.ack.length", "Length of the range" },
     ect0 = { "interpeer.ack.ect0", "Received with ECT(0)" },
@@ -244,6 +262,12 @@ local FRAMES = {
     [0x1d] = { "PATH_STATUS", "path", "sequence", "status" },
     [0x1e] = { "REKEY", "epoch", { bytes = 96 } },
     [0x1f] = { "REKEY_ANSWER", "epoch", { bytes = 48 } },
+    [0x20] = { "CHANNEL", "channel", "sequence", "flags", "class", "deadline", "messages", "repairs" },
+    [0x21] = { "MAX_CHANNELS", "limit" },
+    [0x22] = { "CHANNEL_MAX_DATA", "channel", "limit" },
+    [0x23] = { "CHANNEL_RESET", "channel", "code", "final" },
+    [0x24] = { "CHANNEL_STOP", "channel", "code" },
+    [0x25] = { "DROPPED", "channel", "offset", "within", "size", "number", "count" },
 }
 
 local Reader = {} -- where we stand in a payload; `n` is set to nil by what cannot be read
@@ -262,7 +286,8 @@ function Reader:varint(tree, field)
     end
     low = math.floor(low)
     self.at = at + size
-    if tree then tree:add(field, self.tvb(at, size), UInt64.new(low, high)) end
+    self.exact = UInt64.new(low, high) -- a number of Lua has 53 bits
+    if tree then tree:add(field, self.tvb(at, size), self.exact) end
     return high * 4294967296 + low
 end
 
@@ -288,7 +313,7 @@ local function read_ack(r, tree, with_ecn)
     local path = r:varint(tree, NUMBERS.path)
     local high = r:varint(tree, NUMBERS.largest)
     r:varint(tree, NUMBERS.delay)
-    local count = r:varint(tree, NUMBERS.count)
+    local count = r:varint(tree, NUMBERS.further)
     local low = high - r:varint(tree, NUMBERS.first)
     local ranges = {}
     for i = 0, count do
@@ -321,6 +346,50 @@ local function read_stream(r, tree, type)
     return string.format("%s offset %s length %s%s", number_text(id), number_text(offset), number_text(n), type % 2 == 1 and " fin" or "")
 end
 
+local MESSAGE_HEADER_BYTES = 8
+
+-- Take apart what begins with the header of a message: one message or several, the last of which may be cut.
+local function show_messages(r, tree, n)
+    local stop = r.at + n
+    while r.at < stop do
+        if stop - r.at < MESSAGE_HEADER_BYTES then r.is_bad = true; return end
+        local size = r.tvb(r.at, 4):bitfield(3, 29)
+        local here = math.min(size, stop - r.at - MESSAGE_HEADER_BYTES)
+        local node = tree:add(f.message, r.tvb(r.at, MESSAGE_HEADER_BYTES + here))
+        node:add(f.message_is_unordered, r.tvb(r.at, 4))
+        node:add(f.message_bytes, r.tvb(r.at, 4))
+        node:add(f.message_number, r.tvb(r.at + 4, 4))
+        r.at = r.at + MESSAGE_HEADER_BYTES
+        r:bytes(node, here)
+    end
+end
+
+local function read_messages(r, tree, type)
+    local id = r:varint(tree, NUMBERS.channel)
+    local offset = r:varint(tree, NUMBERS.offset)
+    local within = r:varint(tree, NUMBERS.within)
+    local n = r.tvb:len() - r.at
+    if type % 4 >= 2 then n = r:varint(tree, NUMBERS.length) end
+    if r.is_bad or n > r.tvb:len() - r.at then r.is_bad = true; return "" end
+    if within == 0 then show_messages(r, tree, n) else r:bytes(tree, n) end
+    tree:add(f.fin, type % 2 == 1):set_generated()
+    return string.format("channel %s offset %s within %s length %s%s", number_text(id), number_text(offset), number_text(within),
+        number_text(n), type % 2 == 1 and " fin" or "")
+end
+
+local function read_repair(r, tree)
+    local id = r:varint(tree, NUMBERS.channel)
+    local n = r:varint(tree, NUMBERS.length)
+    local stop = r.at + n
+    if r.is_bad or stop > r.tvb:len() then r.is_bad = true; return "" end
+    r:varint(tree, NUMBERS.oldest)
+    r:bytes(tree, 1, f.covered)
+    r:bytes(tree, 2, f.seed)
+    if r.is_bad or stop - r.at < 2 then r.is_bad = true; return "" end
+    r:bytes(tree, stop - r.at, f.symbol)
+    return string.format("channel %s length %s", number_text(id), number_text(n))
+end
+
 local function read_listed(r, tree, spec)
     local words = {}
     for i = 2, #spec do
@@ -328,7 +397,7 @@ local function read_listed(r, tree, spec)
         if type(part) == "string" then
             local n = r:varint(tree, NUMBERS[part])
             if part == "path" then r.path = n end
-            words[#words + 1] = part .. " " .. number_text(n)
+            words[#words + 1] = part .. " " .. tostring(r.exact)
         else
             local n = part.bytes or part.sized and r:varint(tree, NUMBERS.length) or r.tvb:len() - r.at
             if r.is_bad then return "" end
@@ -352,6 +421,10 @@ local function read_frame(r, tree)
         name, said = "ACK", read_ack(r, node, type == 0x03)
     elseif type >= 0x08 and type <= 0x0f then
         name, said = "STREAM", read_stream(r, node, type)
+    elseif type >= 0x2c and type <= 0x2f then
+        name, said = "MESSAGES", read_messages(r, node, type)
+    elseif type == 0x26 then
+        name, said = "REPAIR", read_repair(r, node)
     elseif spec then
         name, said = spec[1], read_listed(r, node, spec)
         if type == 0x18 and not r.is_bad then learn_id(r.direction, r.tvb:raw(r.at - 24, 8), r.path) end

@@ -4,6 +4,7 @@ One GB is 10^9 bytes and one KB 1000. Rates are taken over the client's clock, f
 confirmation that everything has come; processor seconds are those of all threads of both ends in that time.
 """
 
+from collections.abc import Sequence
 from statistics import median
 
 from interpeer._bench.end import Facts
@@ -85,7 +86,7 @@ def _channels(client: Facts, server: Facts) -> Facts:
     return {**_bulk(client, server), "jain": server["jain"], "channels": client["channels"]}
 
 
-def jain(shares: list[int]) -> float:
+def jain(shares: Sequence[float]) -> float:
     """Return Jain's index of fairness: 1 where all have the same, 1/n where one has everything."""
     squares = sum(share * share for share in shares)
     return sum(shares) ** 2 / (len(shares) * squares) if squares else 0.0

@@ -9,12 +9,12 @@ cdef enum:
 
 cdef enum:                          # TraceRecord.kind, and what its values are
     TRACE_STARTED = 1               # local id, remote id, suite, is initiator, remote address (2), port, local address (2)
-    TRACE_SENT = 2                  # number, bytes of the packet, epoch, records of frames that follow, is cut off
-    TRACE_RECEIVED = 3              # the same, and the ECN field
-    TRACE_FRAME = 4                 # type, id, value, offset, bytes, path, delay_us, ranges, fin
+    TRACE_SENT = 2                  # number, bytes of the packet, epoch, frames that follow, is cut off, mark: is an MTU probe
+    TRACE_RECEIVED = 3              # the same, and the ECN field as mark
+    TRACE_FRAME = 4                 # type, id, value, offset, bytes, path, delay_us, ranges, fin, within, count (add_frame)
     TRACE_RANGES = 5                # up to six pairs of the ACK frame before: lowest, highest; (1, 0) where there is none
     TRACE_ECN = 6                   # counts of the ACK frame before
-    TRACE_LOST = 7                  # number, bytes, is by time and not by order
+    TRACE_LOST = 7                  # number, bytes, is by time and not by order, is an MTU probe
     TRACE_DROPPED = 8               # why (UNPROTECT_*, its sign turned), bytes
     TRACE_METRICS = 9               # window, in flight, four RTTs, pacing, PTOs, packet bytes, ECN state | phase << 8
     TRACE_KEY = 10                  # is ours, epoch
@@ -58,6 +58,6 @@ cdef TraceRecord *trace_add(Trace *t, uint32_t connection, uint32_t path, uint64
 cdef void trace_event(Trace *t, uint32_t connection, uint32_t path, uint64_t kind, uint64_t a, uint64_t b, uint64_t c,
                       uint64_t d, uint64_t e, uint64_t f) noexcept nogil
 cdef void trace_packet(Trace *t, uint32_t connection, uint32_t path, uint64_t kind, uint64_t number, uint64_t bytes,
-                       uint64_t epoch, uint8_t ecn, const uint8_t *payload, size_t n, size_t tail_bytes) noexcept nogil
+                       uint64_t epoch, uint8_t mark, const uint8_t *payload, size_t n, size_t tail_bytes) noexcept nogil
 cdef void trace_key(Trace *t, uint64_t cid, uint64_t other_cid, uint64_t suite, uint64_t epoch, const uint8_t *secret,
                     const uint8_t *mask_key) noexcept nogil

@@ -1,4 +1,4 @@
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from interpeer._core.conn cimport Conn
 from interpeer._core.loss cimport SentPacket
@@ -6,7 +6,7 @@ from interpeer._core.path cimport Path
 
 # Each is called as `if c.context.trace != NULL: tracing_...`, so that a node without a trace pays one branch.
 
-cdef void tracing_sent(Conn *c, const Path *p, uint64_t number, const uint8_t *payload, size_t n,
+cdef void tracing_sent(Conn *c, const Path *p, uint64_t number, uint16_t flags, const uint8_t *payload, size_t n,
                        size_t tail_bytes) noexcept nogil
 cdef void tracing_received(Conn *c, const Path *p, uint64_t number, const uint8_t *packet, size_t bytes, size_t n,
                            uint8_t ecn) noexcept nogil
