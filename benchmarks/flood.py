@@ -1,8 +1,8 @@
 """What a flood of strangers does to a node: python -m benchmarks.flood [--rate N] [--gbit G] [--seconds S] [--json]
 
-Three processes on loopback: a node that serves a stream and whoever comes, a peer that sends on that stream as much as a link of
-so many Gbit/s takes and now and then connects anew, and one that sends first messages with a right mac1 from random addresses of 127.0.0.0/8, which
-is all that a stranger can do who knows the node's key. Linux alone takes such sources.
+Three processes on loopback: a node that serves a stream and whoever comes, a peer that sends on that stream as much as a
+link of so many Gbit/s takes and now and then connects anew, and one that sends first messages with a right mac1 from random
+addresses of 127.0.0.0/8, which is all that a stranger can do who knows the node's key. Linux alone takes such sources.
 """
 
 from __future__ import annotations
