@@ -121,9 +121,15 @@ def test_garbage_is_not_collected_in_between_and_collecting_goes_on_afterwards()
         return gc.isenabled()
 
     assert gc.isenabled()
-    assert run(main()) is False
-    assert gc.isenabled()
-    assert gc.get_freeze_count() == 0
+    frozen = gc.get_freeze_count()
+    gc.unfreeze()
+    try:
+        assert run(main()) is False
+        assert gc.isenabled()
+        assert gc.get_freeze_count() == 0
+    finally:
+        if frozen:
+            gc.freeze()
 
 
 def test_to_thread_calls_the_function_on_the_spot():
