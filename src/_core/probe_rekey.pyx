@@ -75,9 +75,9 @@ cdef class Machine:
         assert recv_keys_update(&self.recv) == 0
         rekey_handle_epoch(&self.rekey, self.recv.epoch, now_ns)
 
-    def timeout(self, uint64_t now_ns):
-        """Return whether it goes on."""
-        return rekey_handle_timeout(&self.rekey, now_ns) == 0
+    def timeout(self, uint64_t now_ns, uint64_t heard_ns=~<uint64_t>0 >> 1):
+        """Return whether it goes on; the peer was heard last at `heard_ns`."""
+        return rekey_handle_timeout(&self.rekey, heard_ns, now_ns) == 0
 
     def write(self):
         """Return the frame, or None while there is no message of ours on its way."""

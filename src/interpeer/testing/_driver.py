@@ -121,9 +121,13 @@ class SimDriver(Driver):
         if self._is_open:
             self._turn()
 
+    def resume(self) -> None:
+        """Take the turn that is due since the host was suspended."""
+        self.kick()
+
     def _turn(self) -> None:
         self._turn_is_due = False
-        if not self._is_open:
+        if not self._is_open or self._host.is_suspended:
             return
         now_ns = self._clock.now_ns
         self._turns_at_once = self._turns_at_once + 1 if now_ns == self._turn_ns else 0
