@@ -56,6 +56,13 @@ cdef void recovery_seed_rtt(Recovery *r, uint64_t sample_ns) noexcept nogil:
     take_rtt_sample(&r.rtt, sample_ns, 0)
 
 
+cdef void recovery_restart_rtt(Recovery *r, uint64_t now_ns) noexcept nogil:
+    """What is sent from now on takes another way: forget how long the last one was."""
+    memset(&r.rtt, 0, sizeof(Rtt))
+    r.rtt_since_ns = now_ns
+    r.pto_count = 0
+
+
 cdef inline SentPacket *packet(const Recovery *r, uint64_t number) noexcept nogil:
     return &r.ring[number & (r.capacity - 1)]
 
@@ -223,7 +230,7 @@ cdef int recovery_handle_ack(Recovery *r, Frame *ack, uint64_t now_ns, uint64_t 
             r.on_acked(r.owner, number, p)
     if newest == 0:
         return LOSS_OK
-    if newest == ack.value + 1 or ack.value >= r.largest_acked:
+    if (newest == ack.value + 1 or ack.value >= r.largest_acked) and packet(r, ack.value).sent_ns >= r.rtt_since_ns:
         # the largest number is newly acknowledged, even if that packet asked for nothing (RFC 9002, 5.1)
         delay_ns = ack.delay_us * 1000 if ack.delay_us < max_ack_delay_ns // 1000 else max_ack_delay_ns
         if r.rtt.min_ns == 0:

@@ -21,7 +21,7 @@ from interpeer._core.conn cimport (
     PATH_REASON_ONLY, PATH_REASON_PEER, PATH_REASON_SILENT, PATH_REASON_UNPROVEN, Conn, PathEvent, PathEvents,
     conn_limit_path, conn_notify, conn_wake)
 from interpeer._core.delivery cimport conn_on_acked, conn_on_lost
-from interpeer._core.loss cimport recovery_free, recovery_give_up_all, recovery_pto_ns, recovery_seed_rtt
+from interpeer._core.loss cimport recovery_free, recovery_give_up_all, recovery_pto_ns, recovery_restart_rtt, recovery_seed_rtt
 from interpeer._core.path cimport (
     CHALLENGE_TRIES, PATH_ABANDONED, PATH_ACTIVE, PATH_IN_ABANDON, PATH_IN_HEARD, PATH_IN_PROVEN, PATH_IN_SILENT,
     PATH_PENDING_ABANDON, PATH_PENDING_STATUS, PATH_SUSPECT, PATH_VALIDATING, RESPONSE_PROVES, RESPONSE_RETURNS, Path,
@@ -57,7 +57,7 @@ cdef Path *paths_add(Conn *c, uint32_t id, const Endpoint *remote, const uint8_t
     p.conn = c
     if c.peer_max_udp_payload:      # otherwise it is the first, and the peer's parameters come next
         conn_limit_path(c, p)
-    memcpy(p.local, local, sizeof(p.local))
+    set_local(p, local)
     c.paths[c.path_count] = p
     c.path_count += 1
     if c.path == NULL:
@@ -275,19 +275,36 @@ cdef void paths_give_credit(Path *p, const Endpoint *source, uint32_t bytes) noe
         p.validation.credit_bytes += bytes
 
 
-cdef void paths_follow(Conn *c, Path *p, const Datagrams *from_, uint32_t bytes) noexcept nogil:
+cdef void paths_follow(Conn *c, Path *p, const Datagrams *from_, uint32_t bytes, uint64_t now_ns) noexcept nogil:
     """The newest packet of a path was authentic: follow it to where it came from (RFC 9000, 9.3)."""
     cdef Validation *v = p.validation
     if memcmp(p.local, from_.local, sizeof(p.local)) != 0 and path_is_from(p, &from_.remote):
-        if is_known(p.local):
+        if is_known(p.last_local) and is_known(from_.local) and memcmp(p.last_local, from_.local, sizeof(p.last_local)) != 0:
             paths_rotate_cid(c, p)      # it comes to another address of ours: who watches shall not see that it is us
-        memcpy(p.local, from_.local, sizeof(p.local))
+            start_anew(c, p, now_ns)
+        set_local(p, from_.local)
     if path_is_from(p, &from_.remote) or not path_is_live(p):
         return
     if v != NULL and v.has_previous and memcmp(&v.previous, &from_.remote, sizeof(Endpoint)) == 0:
         return_to_previous(c, p)
         return
     move(c, p, from_, bytes)
+
+
+cdef void set_local(Path *p, const uint8_t *local) noexcept nogil:
+    memcpy(p.local, local, sizeof(p.local))
+    if is_known(local):
+        memcpy(p.last_local, local, sizeof(p.last_local))
+
+
+cdef void start_anew(Conn *c, Path *p, uint64_t now_ns) noexcept nogil:
+    """One end is another host now, or in another network: what was found out about the way between them holds no longer."""
+    pmtud_init(&p.mtu, c.context.limits.packet_bytes, endpoint_is_ipv4(&p.remote))
+    p.mtu.mark = p.recovery.next        # what is lost of the packets on their way tells nothing of their size
+    conn_limit_path(c, p)
+    cc_init(&p.cc, c.controller, p.packet_bytes)
+    cc_forgive(&p.cc, now_ns)
+    recovery_restart_rtt(&p.recovery, now_ns)
 
 
 cdef bint is_known(const uint8_t *address) noexcept nogil:
@@ -312,7 +329,7 @@ cdef void move(Conn *c, Path *p, const Datagrams *from_, uint32_t bytes) noexcep
         c.context.counters.no_memory += 1
         return
     p.remote = from_.remote
-    memcpy(p.local, from_.local, sizeof(p.local))
+    set_local(p, from_.local)
     p.validation.credit_bytes = bytes
     p.validation.has_previous = was_proven
     p.validation.asks_previous = was_proven
@@ -327,7 +344,7 @@ cdef void move(Conn *c, Path *p, const Datagrams *from_, uint32_t bytes) noexcep
 cdef void return_to_previous(Conn *c, Path *p) noexcept nogil:
     """The peer is where it was: what came from elsewhere was somebody else's copy, or a NAT that has changed its mind."""
     p.remote = p.validation.previous
-    memcpy(p.local, p.validation.previous_local, sizeof(p.local))
+    set_local(p, p.validation.previous_local)
     path_input(p, PATH_IN_PROVEN)
     paths_notify(c, p, PATH_EVENT_RETURNED, PATH_REASON_PEER)
     paths_prefer(c)
@@ -352,9 +369,7 @@ cdef void prove(Conn *c, Path *p, const uint8_t *data, uint64_t now_ns) noexcept
     if was_moved:
         # what was lost on the way to the old address tells nothing about the new one (RFC 9000, 9.4)
         if is_elsewhere:
-            pmtud_init(&p.mtu, c.context.limits.packet_bytes, endpoint_is_ipv4(&p.remote))
-            conn_limit_path(c, p)
-            cc_init(&p.cc, c.controller, p.packet_bytes)
+            start_anew(c, p, now_ns)
         cc_forgive(&p.cc, now_ns)
         p.recovery.pto_count = 0
     if p.recovery.rtt.min_ns == 0 and tries == 1:

@@ -7,7 +7,7 @@ import pytest
 from interpeer._core.probe_pmtud import Search
 from tests.spec import reference as ref
 from tests.spec.flow import Flow
-from tests.spec.peer import MS, SECOND, Node, Peer
+from tests.spec.peer import ELSEWHERE, MS, NODE_AT, SECOND, Node, Peer, endpoint
 from tests.spec.test_packets import pto_ns
 
 RTT_NS = 20 * MS
@@ -243,6 +243,47 @@ def test_a_path_is_searched_again_ten_minutes_later():
     way.peer.node.now_ns += 2 * SECOND
     assert way.probes(way.settle())
     assert way.size == 8972
+
+
+# --- paths that move ---
+
+
+@pytest.mark.spec("MT-20")
+@pytest.mark.parametrize(("what", "is_reset"), [("peer", True), ("node", True), ("port", False)])
+def test_a_path_that_moves_is_searched_anew(what, is_reset):
+    way = Way(ETHERNET)
+    way.settle()
+    peer = way.peer
+    way.drain()
+    peer.send(ref.ping(), at=NODE_AT)
+    way.drain()
+    lost_on_the_old_way(peer)
+    way.carries = 1280
+    if what == "node":
+        peer.send(ref.ping(), at=ELSEWHERE)
+    else:
+        to = ELSEWHERE if what == "peer" else endpoint("198.51.100.7", 2003)
+        peer.at = to
+        peer.send(ref.ping(), bytes(200))
+        (asked,) = (f.data for s in peer.node.say() if s.to == to for f in peer.frames([s]) if f.kind == ref.PATH_CHALLENGE)
+        peer.send(ref.path_response(asked))
+    assert way.size == (BASE if is_reset else ETHERNET)
+    said = way.settle()
+    if is_reset:
+        for sent in said:
+            assert len(sent.data) <= 1280 or is_probe(peer, sent), "what does not pass is never tried with data"
+        assert 1280 - 16 < way.size <= 1280 and peer.node.counter("mtu_black_holes") == 0
+    else:
+        assert peer.node.counter("mtu_black_holes") >= 1
+
+
+def lost_on_the_old_way(peer):
+    """Let three large packets be on their way that never arrive: once it moves they tell nothing of sizes."""
+    for _ in range(3):
+        peer.handle.send_datagram(bytes(peer.handle.max_datagram_bytes))
+        for sent in peer.node.say():
+            peer.open(sent.data)
+            peer.received.discard(peer.open(sent.data).counter)
 
 
 # --- black holes ---

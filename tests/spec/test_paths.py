@@ -6,7 +6,7 @@ import pytest
 
 from interpeer._core import control, path_handle
 from tests.spec import reference as ref
-from tests.spec.peer import BY_ERROR, BY_RESET, ELSEWHERE, MS, PEER_AT, SECOND, Node, Peer, endpoint
+from tests.spec.peer import BY_ERROR, BY_RESET, ELSEWHERE, MS, NODE_AT, PEER_AT, SECOND, Node, Peer, endpoint
 from tests.spec.reference import CONNECTION_ID_ERROR, PROTOCOL_ERROR
 
 QUESTION = b"question"
@@ -555,20 +555,63 @@ def test_a_copy_too_small_to_pay_for_a_challenge_does_not_hold_a_path_up_nor_spi
 @pytest.mark.spec("PA-32")
 @pytest.mark.parametrize("is_elsewhere", [False, True])
 def test_congestion_control_starts_anew_at_another_address_but_not_at_another_port(is_elsewhere):
+    peer = grown()
+    before = peer.handle.stats()
+    to = ELSEWHERE if is_elsewhere else endpoint("198.51.100.7", 2003)
+    peer.handle.open_stream().write(b"on its way")
+    peer.frames(peer.node.say())
+    peer.send(ref.ping(), bytes(200), source=to)
+    asked = challenge_in(peer, [sent for sent in peer.node.say() if sent.to == to])
+    peer.node.now_ns += 300 * MS
+    peer.send(ref.path_response(asked), source=to)
+    after = peer.handle.stats()
+    assert (after["window_bytes"] < before["window_bytes"]) == is_elsewhere
+    assert after["min_rtt_ns"] == (300 * MS if is_elsewhere else before["min_rtt_ns"])
+    peer.node.now_ns += 20 * MS
+    peer.acknowledge()  # what was sent before, too
+    assert peer.handle.stats()["latest_rtt_ns"] == (300 * MS if is_elsewhere else 320 * MS)
+
+
+def grown():
+    """Return a peer to which a window has grown."""
     peer = calling()
     stream = peer.handle.open_stream()
     for _ in range(8):
         stream.write(bytes(100_000))
         peer.frames(peer.node.say())
         peer.node.now_ns += 20 * MS
-        peer.acknowledge()
+        peer.acknowledge(at=NODE_AT)
     peer.exchange()
-    grown = peer.handle.stats()["window_bytes"]
-    to = ELSEWHERE if is_elsewhere else endpoint("198.51.100.7", 2003)
-    peer.send(ref.ping(), bytes(200), source=to)
-    asked = challenge_in(peer, [sent for sent in peer.node.say() if sent.to == to])
-    peer.send(ref.path_response(asked), source=to)
-    assert (peer.handle.stats()["window_bytes"] < grown) == is_elsewhere
+    return peer
+
+
+@pytest.mark.spec("PA-15", "PA-32")
+@pytest.mark.parametrize("is_elsewhere", [False, True])
+def test_another_address_of_the_own_end_is_another_way_with_another_id(is_elsewhere):
+    peer = grown()
+    before = peer.handle.stats()
+    peer.send(ref.ping(), at=THIRD if is_elsewhere else NODE_AT)
+    after = peer.handle.stats()
+    assert (after["window_bytes"] < before["window_bytes"]) == is_elsewhere
+    assert (after["min_rtt_ns"] == 0) == is_elsewhere
+    said = peer.node.wait(10 * MS)
+    assert {peer.open(sent.data).path for sent in said} == {0}
+    assert (said[0].data[:8] != peer.cid) == is_elsewhere
+
+
+@pytest.mark.spec("PA-32")
+def test_an_address_of_ours_that_was_given_up_by_a_time_out_is_still_known():
+    """When probes go unanswered the system chooses where packets leave from, most often the same address."""
+    peer = grown()
+    before = peer.handle.stats()
+    peer.handle.open_stream().write(b"nobody hears it")
+    peer.frames(peer.node.wait(SECOND))
+    assert path_handle.paths(peer.handle)[0]["pto_count"] >= 2
+    peer.send(ref.ping(), at=NODE_AT)
+    assert peer.handle.stats()["window_bytes"] == before["window_bytes"]
+    peer.frames(peer.node.wait(2 * SECOND))
+    peer.send(ref.ping(), at=THIRD)
+    assert peer.handle.stats()["window_bytes"] < before["window_bytes"]
 
 
 # --- sending ---

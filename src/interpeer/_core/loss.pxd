@@ -86,6 +86,7 @@ cdef struct Recovery:               # what was sent on one path and is not settl
     uint64_t loss_time_ns           # when the next packet counts as lost by time; 0: none
     uint32_t pto_count
     Rtt rtt
+    uint64_t rtt_since_ns           # what was sent before gives no sample: it went another way
     # rate of delivery (draft-ietf-ccwg-bbr, 4.1)
     uint64_t delivered              # bytes acknowledged in all
     uint64_t delivered_ns           # when the last were
@@ -119,6 +120,7 @@ cdef struct AckOutcome:             # of one ACK frame, or of a timer
 cdef void recovery_init(Recovery *r, void *owner, packet_fate on_acked, packet_fate on_lost) noexcept nogil
 cdef void recovery_free(Recovery *r) noexcept nogil
 cdef void recovery_seed_rtt(Recovery *r, uint64_t sample_ns) noexcept nogil
+cdef void recovery_restart_rtt(Recovery *r, uint64_t now_ns) noexcept nogil
 cdef void recovery_give_up_all(Recovery *r) noexcept nogil
 cdef SentPacket *recovery_add(Recovery *r, uint64_t now_ns) noexcept nogil
 cdef int recovery_skip(Recovery *r) noexcept nogil

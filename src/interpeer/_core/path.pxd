@@ -71,6 +71,7 @@ cdef struct Path:                   # one pair of addresses, and everything that
     void *conn                      # the Conn that it belongs to
     Endpoint remote
     uint8_t local[16]               # our address on it; zeros: not known
+    uint8_t last_local[16]          # the last one that was known
     bint is_opener                  # we have opened it
     bint is_standby                 # used only when there is no other, as we want it
     bint peer_standby               # ... as the peer wants it
