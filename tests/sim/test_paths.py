@@ -90,6 +90,43 @@ def test_an_idle_connection_is_found_again_behind_a_nat_that_has_forgotten_it(si
     sim.run(main())
 
 
+def test_what_happens_to_a_path_in_the_turn_in_which_a_connection_comes_in_is_told(sim):
+    """Its first packet, and one from behind a NAT that has forgotten it, arrive at once; it is accepted much later."""
+
+    async def main():
+        async with sim.pair(Link(delay_s=0.01)) as pair:
+            sent, told = [], []
+
+            async def listen():
+                async for event in pair.b.events():
+                    told.append((pair.net.clock.now_ns, event))
+
+            listening = asyncio.create_task(listen())
+
+            def gather(packet):
+                if packet.sender is pair.alice and packet.kind == "data" and len(sent) < 2:
+                    packet.delay_s = 0.005 * (2 - len(sent))
+                    if sent:
+                        packet.translate(source=interpeer.Endpoint(pair.alice.addresses[0], 777))
+                    sent.append(packet)
+
+            with pair.net.intercepting(gather):
+                here = await pair.a.connect(pair.b.address)
+                await asyncio.sleep(0.005)
+                here.send_datagram(b"from elsewhere" * 30)
+                await asyncio.sleep(1)
+            there = await pair.b.accept()
+            assert await there.recv_datagram()
+            pair.alice.rebind(address=True)
+            here.send_datagram(b"and again" * 30)
+            assert await there.recv_datagram()
+            listening.cancel()
+            assert [getattr(event, "what", "connected") for _, event in told] == ["connected", "moved", "returned", "moved"]
+            assert told[0][0] == told[1][0] and told[1][1].remote.endswith(":777")
+
+    sim.run(main())
+
+
 @pytest.mark.row("N2")
 def test_an_attacker_who_copies_packets_faster_does_not_keep_the_path(sim):
     """Every packet of the initiator comes first from elsewhere, for two seconds; nothing is sent back from there."""
