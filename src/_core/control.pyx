@@ -469,16 +469,16 @@ cdef class Exchange:
         """Return all packets that may go now: (data, (16 bytes, port, scope), ecn) each."""
         return [packet[:3] for packet in self.transmit_from(now_ns)]
 
-    def transmit_from(self, uint64_t now_ns):
+    def transmit_from(self, uint64_t now_ns, refuses=None):
         """Return all packets that may go now: (data, (16 bytes, port, scope), ecn, local) each, where `local` are the 16 bytes
-        of the address that it is to leave from; zeros: any."""
+        of the address that it is to leave from; zeros: any. What `refuses(local, bytes)` is too large for its interface."""
         begin_alone(&self.users)
         try:
-            return self.packets(now_ns)
+            return self.packets(now_ns, refuses)
         finally:
             end_alone(&self.users)
 
-    cdef list packets(self, uint64_t now_ns):
+    cdef list packets(self, uint64_t now_ns, refuses):
         cdef bint more = True
         cdef uint32_t i, at, n
         cdef Datagrams *d
@@ -492,11 +492,20 @@ cdef class Exchange:
                 d = &self.batch.entries[i]
                 target = (<bytes>d.remote.address[:16], d.remote.port, d.remote.scope)
                 local = <bytes>d.local[:16]
+                if refuses is not None and refuses(local, d.segment):
+                    d.is_too_big = True
+                    continue
                 at = 0
                 while at < d.bytes:
                     n = d.segment if d.segment < d.bytes - at else d.bytes - at
                     out.append((<bytes>d.data[at:at + n], target, d.ecn, local))
                     at += n
+            if refuses is not None:
+                self.batch.sent = self.batch.count
+                take_lock(self.engine)
+                self.engine.handle_refusals(&self.batch)
+                more |= self.engine.poll_timeout() == 1     # it has something to say to that
+                self.engine.unlock()
         return out
 
     @property

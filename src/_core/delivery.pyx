@@ -23,7 +23,7 @@ from interpeer._core.loss cimport (
     recovery_give_up, recovery_handle_timeout, recovery_oldest)
 from interpeer._core.path cimport (
     ECN_FAILED, ECN_TESTING, PATH_ACTIVE, PATH_PENDING_ABANDON, PATH_PENDING_STATUS, Path, path_follow_mtu,
-    path_handle_ack_acked, path_handle_outcome, path_is_from)
+    path_handle_ack_acked, path_handle_outcome, path_is_from, path_is_live)
 from interpeer._core.pmtud cimport (
     pmtud_handle_acked, pmtud_handle_lost, pmtud_handle_probe_acked, pmtud_handle_probe_lost, pmtud_handle_refused)
 from interpeer._core.slab cimport Endpoint, pool_give
@@ -132,15 +132,16 @@ cdef void conn_handle_probe_timeout(Conn *c, Path *p) noexcept nogil:
     pmtud_handle_probe_lost(&p.mtu, number)
 
 
-cdef void conn_handle_refused(Conn *c, const Endpoint *remote, uint32_t bytes) noexcept nogil:
-    """The own interface has refused a packet as too large, and so whatever else of its size is on its way."""
+cdef void conn_handle_refused(Conn *c, uint32_t path, const Endpoint *remote, uint32_t bytes) noexcept nogil:
+    """The own interface has refused a packet as too large, and so whatever else of its size is on its way on this path, if it
+    is still where it was. Others may leave by other interfaces."""
     cdef uint32_t i
     if c.state != CONN_OPEN:
         return
     for i in range(c.path_count):
-        if path_is_from(c.paths[i], remote):
+        if c.paths[i].id == path and path_is_live(c.paths[i]) and path_is_from(c.paths[i], remote):
             handle_refused_on(c, c.paths[i], bytes)
-    conn_wake(c)
+            conn_wake(c)
 
 
 cdef void handle_refused_on(Conn *c, Path *p, uint32_t bytes) noexcept nogil:

@@ -17,7 +17,7 @@ from interpeer._core.cids cimport (
 from interpeer._core.conn cimport (
     CONN_EVENT_IDS, CONN_EVENT_PATH, CONN_OPEN, CONN_PENDING_IDS, CONN_PENDING_PATHS, MAX_PATHS, MAX_PATH_EVENTS,
     PATH_EVENT_ABANDONED, PATH_EVENT_MOVED, PATH_EVENT_OPENED, PATH_EVENT_PREFERRED, PATH_EVENT_PROVEN,
-    PATH_EVENT_RECOVERED, PATH_EVENT_RETURNED, PATH_EVENT_SUSPECT, PATH_REASON_FASTER, PATH_REASON_NONE,
+    PATH_EVENT_RECOVERED, PATH_EVENT_RETURNED, PATH_EVENT_SUSPECT, PATH_REASON_CROSSED, PATH_REASON_FASTER, PATH_REASON_NONE,
     PATH_REASON_ONLY, PATH_REASON_PEER, PATH_REASON_SILENT, PATH_REASON_UNPROVEN, Conn, PathEvent, PathEvents,
     conn_limit_path, conn_notify, conn_wake)
 from interpeer._core.delivery cimport conn_on_acked, conn_on_lost
@@ -168,9 +168,26 @@ cdef Path *begin_path(Conn *c, uint32_t id, const Endpoint *remote, const uint8_
 cdef Path *paths_accept(Conn *c, uint32_t id, const Datagrams *from_) noexcept nogil:
     """Take a path whose first packet was authentic; NULL: it is gone already, or its peer has to try again."""
     if id < c.next_path[id & 1] or (id & 1) == (0 if c.is_initiator else 1) \
-            or paths_live(c) >= c.max_paths or remote_cids_spare(&c.remote_cids, id) == NULL:
+            or remote_cids_spare(&c.remote_cids, id) == NULL:
+        return NULL
+    if paths_live(c) >= c.max_paths and (c.is_initiator or not give_way(c)):
         return NULL
     return begin_path(c, id, &from_.remote, from_.local)
+
+
+cdef bint give_way(Conn *c) noexcept nogil:
+    """Both ends have opened the last path that there may be, each its own, and would refuse the other's for ever: the
+    responder gives up the one that it has opened last, if nothing shows yet that the initiator has taken it."""
+    cdef Path *last = NULL
+    cdef uint32_t i
+    for i in range(c.path_count):
+        if c.paths[i].is_opener and c.paths[i].state == PATH_VALIDATING and c.paths[i].packets_received == 0 \
+                and (last == NULL or c.paths[i].id > last.id):
+            last = c.paths[i]
+    if last == NULL or paths_abandon(c, last, PATH_REASON_CROSSED) != 0:
+        return False
+    c.crossed_path = last.id
+    return True
 
 
 cdef int paths_abandon(Conn *c, Path *p, int reason) noexcept nogil:
@@ -332,7 +349,6 @@ cdef void move(Conn *c, Path *p, const Datagrams *from_, uint32_t bytes) noexcep
     set_local(p, from_.local)
     p.validation.credit_bytes = bytes
     p.validation.has_previous = was_proven
-    p.validation.asks_previous = was_proven
     p.validation.previous = before
     memcpy(p.validation.previous_local, local, sizeof(local))
     c.context.counters.paths_moved += 1
@@ -553,7 +569,10 @@ cdef void paths_tidy(Conn *c, uint64_t now_ns) noexcept nogil:
     while i < c.path_count:
         p = c.paths[i]
         if p.state == PATH_ABANDONED and p.until_ns == 0:
-            p.until_ns = now_ns + ABANDONED_PTOS * paths_longest_pto_ns(c)
+            # the initiator refuses one that has crossed its own: nothing is on its way there
+            p.until_ns = now_ns
+            if p.id != c.crossed_path:
+                p.until_ns += ABANDONED_PTOS * paths_longest_pto_ns(c)
         elif p.state == PATH_ABANDONED and p.until_ns <= now_ns and not p.pending and not p.awaits_abandon_ack:
             remove_path(c, i)
             continue

@@ -90,6 +90,22 @@ def test_an_idle_connection_is_found_again_behind_a_nat_that_has_forgotten_it(si
     sim.run(main())
 
 
+def test_the_first_ping_from_a_new_address_is_enough_to_prove_it(sim):
+    async def main():
+        async with sim.pair(NEAR, keep_alive_s=5.0) as pair:
+            _, there = await pair.connect()
+            await asyncio.sleep(1)
+            pair.alice.rebind(address=True)
+            pings = []
+            pair.net.intercept(lambda packet: pings.append(packet) if packet.sender is pair.alice else None)
+            while not pings:
+                await asyncio.sleep(0.001)
+            await asyncio.sleep(3 * NEAR.delay_s + 0.002)  # there, the question, and its answer
+            assert there.path.remote.host != pair.alice.addresses[0] and there.path.state == "active"
+
+    sim.run(main())
+
+
 def test_what_happens_to_a_path_in_the_turn_in_which_a_connection_comes_in_is_told(sim):
     """Its first packet, and one from behind a NAT that has forgotten it, arrive at once; it is accepted much later."""
 
@@ -231,6 +247,30 @@ def test_both_ends_open_paths_at_once(sim):
         await sim.transfer(two, 500_000, ends=(here, there))
 
     run(sim, program, scheduler="aggregate")
+
+
+@pytest.mark.parametrize("most", [2, 3, 4])
+def test_when_both_ends_open_the_last_path_at_once_the_initiators_is_opened(sim, most):
+    async def program(two):
+        here, there = await two.connect()
+        await asyncio.sleep(0.1)
+        for _ in range(most - 2):
+            await here.open_path(two.other(two.b, THERE[1]), local=HERE[1])
+        opened = await asyncio.gather(
+            here.open_path(two.other(two.b, THERE[1]), local=HERE[1]),
+            there.open_path(two.other(two.a, HERE[1]), local=THERE[1]),
+            return_exceptions=True,
+        )
+        assert opened[0].id == 2 * most - 2
+        assert isinstance(opened[1], interpeer.LocalError) and "at the same time" in str(opened[1])
+        await sim.transfer(two, 500_000, ends=(here, there))
+        await asyncio.sleep(3)
+        assert {path.id for path in here.paths} == {path.id for path in there.paths} == set(range(0, 2 * most, 2))
+        here.close_path(opened[0])
+        await asyncio.sleep(1)
+        assert (await there.open_path(two.other(two.a, HERE[1]), local=THERE[1])).id == 3
+
+    run(sim, program, max_paths=most, scheduler="aggregate")
 
 
 def test_paths_open_through_heavy_loss_and_nothing_of_them_is_lost_for_good(sim):

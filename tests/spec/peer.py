@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -50,6 +51,7 @@ class Sent:
     to: Endpoint
     ecn: int
     at_ns: int
+    local: bytes = bytes(16)
 
 
 class Node:
@@ -94,10 +96,11 @@ class Node:
         local = bytes(16) if at is None else at[0]
         self.exchange.receive([(data, source, ecn, local) for data in datagrams], self.now_ns)
 
-    def say(self) -> list[Sent]:
-        """Return everything that may go out now."""
+    def say(self, *, refuses: Callable[[bytes, int], bool] | None = None) -> list[Sent]:
+        """Return everything that may go out now, but for what the interface takes not for its size."""
         self.feed()
-        return [Sent(data, to, ecn, self.now_ns) for data, to, ecn in self.exchange.transmit(self.now_ns)]
+        said = self.exchange.transmit_from(self.now_ns, refuses)
+        return [Sent(data, to, ecn, self.now_ns, local) for data, to, ecn, local in said]
 
     def answers(self, *datagrams: bytes, source: Endpoint = PEER_AT) -> list[bytes]:
         """Hear datagrams and return what is said at once."""
