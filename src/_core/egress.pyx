@@ -20,7 +20,7 @@ from interpeer._core.conn cimport (
 from interpeer._core.context cimport entropy_take
 from interpeer._core.keys cimport keys_drive, keys_may_seal
 from interpeer._core.loss cimport (
-    SENT_ELICITING, SENT_MTU_PROBE, SentPacket, recovery_add, recovery_mark_app_limited, recovery_pto_ns,
+    SENT_COPIED, SENT_ELICITING, SENT_MTU_PROBE, SentPacket, recovery_add, recovery_mark_app_limited, recovery_pto_ns,
     recovery_sent, recovery_skip)
 from interpeer._core.pacing cimport PACING_QUANTUM_NS, pacing_release_ns
 from interpeer._core.path cimport (
@@ -39,7 +39,7 @@ from interpeer._core.wire cimport (
 
 cdef enum:
     CLOSE_PTOS = 3                  # closing lasts so many probe time-outs (RFC 9000, 10.2)
-    LEAST_PAYLOAD_BYTES = 9         # of what asks for an acknowledgement: it pays for a PATH_CHALLENGE, if our address has changed
+    LEAST_PAYLOAD_BYTES = 9         # of what asks for an acknowledgement: it pays for a PATH_CHALLENGE, if we have moved
     FIRST_PACKET_BYTES = 400        # an initiator's first packets are padded to this: it pays for several PINGs
     MAX_UNSETTLED = 65536           # packets remembered beside what is in flight: acknowledgements between unanswered PINGs
     RUN_GAP_NS = 100000             # between runs of packets of two connections that have more to send, at the least,
@@ -418,6 +418,8 @@ cdef int send_on_all(Builder *b, SendBatch *batch, uint64_t number) noexcept nog
             continue
         if send_packet(&copy, batch, copy_number) != 0:
             return -1
+        copy.sent.flags |= SENT_COPIED
+        b.sent.flags |= SENT_COPIED
     return 0
 
 

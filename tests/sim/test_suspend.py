@@ -59,6 +59,7 @@ def test_an_idle_connection_is_there_again_as_soon_as_a_machine_wakes_up(sim, pl
     async def main():
         async with sim.pair(NEAR, idle_timeout_s=LONG_S) as pair:
             here, there = await pair.connect()
+            await asyncio.sleep(1)
             for end, other, address in ((here, there, places[0]), (there, here, places[1])):
                 await sleeping(pair.alice, MINUTES_S, address=address)
                 start = pair.net.clock.now_s

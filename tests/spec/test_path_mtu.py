@@ -415,9 +415,9 @@ def two_interfaces():
 
 def search_all(node, ends):
     """Let data flow to all these peers until each path is known to carry Ethernet's packets."""
-    streams = [(end, end.handle.open_stream()) for end in ends]
+    streams = [end.handle.open_stream() for end in ends]
     for _ in range(40):
-        for end, stream in streams:
+        for stream in streams:
             stream.write(bytes(40_000))
         said = node.say()
         node.now_ns += RTT_NS

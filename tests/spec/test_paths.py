@@ -6,7 +6,7 @@ import pytest
 
 from interpeer._core import control, path_handle
 from tests.spec import reference as ref
-from tests.spec.peer import BY_ERROR, BY_RESET, ELSEWHERE, MS, NODE_AT, PEER_AT, SECOND, SUITE_NAMES, Node, Peer, endpoint
+from tests.spec.peer import BY_ERROR, BY_RESET, ELSEWHERE, MS, NODE_AT, PEER_AT, SECOND, SUITE_NAMES, Node, Peer, ack_of, endpoint
 from tests.spec.reference import CONNECTION_ID_ERROR, PROTOCOL_ERROR
 
 QUESTION = b"question"
@@ -741,6 +741,42 @@ def test_a_copy_for_another_path_has_neither_datagrams_nor_acknowledgements_of_t
     assert kinds.count((ref.DATAGRAM_LEN, b"once")) + kinds.count((ref.DATAGRAM, b"once")) == 1
     streams[1].write(b"twice")
     assert [frame.data for frame in peer.told()].count(b"twice") == 2
+
+
+@pytest.mark.spec("PA-54")
+@pytest.mark.parametrize("first", [0, 2])
+@pytest.mark.parametrize("arrives", [True, False])
+def test_a_message_on_several_paths_is_given_up_when_all_its_copies_are_lost(first, arrives):
+    peer = accepted(calling())
+    path_handle.set_scheduler(peer.handle, path_handle.SCHEDULERS["redundant"])
+    channel = peer.handle.open_channel((2, 3, 0, 0, 0))  # ordered, not repeated
+    settle_all(peer)
+    channel.send(b"message")
+    sent = {opened.path: opened.counter for opened in peer.packets()}
+    assert set(sent) == {0, 2}
+    second = 2 - first
+    lose(peer, first, sent[first])
+    assert not dropped_in(peer) and channel.dropped()[0] == 0
+    if arrives:
+        peer.send(ref.ack(sent[second], path=second))
+    else:
+        lose(peer, second, sent[second])
+    assert dropped_in(peer) != arrives and channel.dropped()[0] == (not arrives)
+
+
+def lose(peer, path, counter):
+    """Acknowledge what comes later on a path, and not this."""
+    later = {number for number in peer.received_on[path] if number > counter}
+    while len(later) < 4:
+        peer.handle.send_datagram(b"later")
+        path_handle.set_standby(peer.handle, 2 - path, True)
+        later |= {opened.counter for opened in peer.packets() if opened.path == path and opened.counter > counter}
+    path_handle.set_standby(peer.handle, 2 - path, False)
+    peer.send(ack_of(later, path=path))
+
+
+def dropped_in(peer):
+    return any(frame.kind == ref.DROPPED for frame in peer.frames())
 
 
 @pytest.mark.spec("PA-35")
