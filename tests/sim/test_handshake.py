@@ -298,14 +298,14 @@ def test_more_callers_at_once_than_there_are_entries_all_get_in(sim, most):
 
             async def answer():
                 async for connection in pair.b.incoming():
-                    serving.append(asyncio.create_task(echo(connection)))
+                    serving.add(asyncio.create_task(echo(connection)))
 
             async def echo(connection):
                 stream = await connection.accept_stream()
                 await stream.write(await stream.read())
                 await stream.finish()
 
-            serving = []
+            serving = set()
             answering = asyncio.create_task(answer())
             await asyncio.gather(*(call(pair.net.host(f"caller {i}", f"12.{i}.0.1")) for i in range(callers)))
             answering.cancel()
