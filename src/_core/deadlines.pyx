@@ -36,7 +36,6 @@ cdef uint64_t idle_deadline_ns(const Conn *c) noexcept nogil:
     cdef uint64_t least = IDLE_PTOS * paths_longest_pto_ns(c)
     if not c.is_confirmed and (timeout == 0 or timeout > <uint64_t>UNCONFIRMED_NS):
         timeout = UNCONFIRMED_NS
-        return since + (timeout if timeout > least else least)
     if timeout == 0:
         return 0
     if c.waiting_since_ns > since:

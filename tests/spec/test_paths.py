@@ -552,7 +552,7 @@ def test_a_path_follows_its_newest_packet_once_the_address_is_proven():
     assert {sent.to for sent in peer.node.say()} == {ELSEWHERE}
 
 
-@pytest.mark.spec("PA-30")
+@pytest.mark.spec("PA-55")
 def test_the_address_before_is_asked_as_often_as_the_new_one():
     """The first two questions to it are lost; the third is answered."""
     peer = calling()
@@ -571,7 +571,7 @@ def challenges_in(peer, sent):
     return [frame.data for frame in peer.frames([sent]) if frame.kind == ref.PATH_CHALLENGE]
 
 
-@pytest.mark.spec("PA-30")
+@pytest.mark.spec("PA-55")
 def test_haste_for_the_new_address_is_none_for_the_one_before():
     peer = calling()
     peer.send(ref.ping(), bytes(400), source=ELSEWHERE)
