@@ -144,20 +144,36 @@ cdef HalfOpen *half_open_find_peer(Answering *a, const uint8_t *peer_key, uint16
     return NULL
 
 
+cdef HalfOpen *find_place(Answering *a, uint64_t now_ns) noexcept nogil:
+    """Find an entry for another init; NULL: all are used, and each by somebody who may be about to confirm."""
+    cdef HalfOpen *h
+    cdef HalfOpen *oldest = NULL
+    cdef uint32_t _
+    for _ in range(a.capacity):
+        h = &a.entries[a.following]
+        a.following = (a.following + 1) % a.capacity
+        if h.id == 0:
+            return h
+        if oldest == NULL or h.id < oldest.id:
+            oldest = h
+    return oldest if now_ns - oldest.created_ns >= CONFIRM_NS else NULL
+
+
 cdef HalfOpen *half_open_add(Answering *a, const InitMessage *init, const Datagrams *from_, uint64_t mac1,
                              uint64_t now_ns) noexcept nogil:
-    """Take the next entry, pushing the oldest out if all are used; NULL without memory."""
+    """Take a free entry, or the oldest, which is pushed out, if it has had its time; NULL without either, or without memory."""
     cdef HalfOpen *h
     cdef const Parameters *p = &init.parameters
     if a.entries == NULL:
         a.entries = <HalfOpen *>calloc(a.capacity, sizeof(HalfOpen))
         if a.entries == NULL:
             return NULL
-    h = &a.entries[a.oldest]
+    h = find_place(a, now_ns)
+    if h == NULL:
+        return NULL
     half_open_remove(a, h)
     if table_put(&a.by_mac1, mac1 | 1, h) != 0:
         return NULL
-    a.oldest = (a.oldest + 1) % a.capacity
     if a.count == 0:
         a.sweep_ns = now_ns + SWEEP_NS
     a.count += 1

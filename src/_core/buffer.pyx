@@ -92,6 +92,63 @@ cdef uint64_t send_buffer_append(SendBuffer *b, const uint8_t *data, uint64_t n)
     return taken
 
 
+cdef enum:
+    DRAFT_BYTES = LARGE_BLOCK - HEADROOM
+
+
+cdef int draft_take(Draft *d, BlockPools *pools, uint64_t n) noexcept nogil:
+    """Take blocks for so many bytes. Return BUFFER_OK or BUFFER_NO_MEMORY."""
+    cdef uint32_t wanted = <uint32_t>((n + DRAFT_BYTES - 1) // DRAFT_BYTES)
+    d.bytes = n
+    d.count = 0
+    d.attached = 0
+    d.blocks = <uint8_t **>malloc(wanted * sizeof(uint8_t *))
+    while d.blocks != NULL and d.count < wanted:
+        d.blocks[d.count] = <uint8_t *>pool_take(&pools.large)
+        if d.blocks[d.count] == NULL:
+            draft_give(d, pools)
+            return BUFFER_NO_MEMORY
+        d.count += 1
+    return BUFFER_OK if d.blocks != NULL else BUFFER_NO_MEMORY
+
+
+cdef inline uint64_t draft_bytes_of(const Draft *d, uint32_t i) noexcept nogil:
+    return DRAFT_BYTES if i + 1 < d.count else d.bytes - <uint64_t>i * DRAFT_BYTES
+
+
+cdef void draft_fill(Draft *d, const uint8_t *data) noexcept nogil:
+    """Copy the bytes. Nobody else knows of the blocks: this is the part that needs no lock."""
+    cdef uint32_t i
+    for i in range(d.count):
+        memcpy(d.blocks[i] + HEADROOM, data + <uint64_t>i * DRAFT_BYTES, draft_bytes_of(d, i))
+
+
+cdef int send_buffer_attach(SendBuffer *b, Draft *d) noexcept nogil:
+    """Put what was copied behind what is there. Return BUFFER_OK, or BUFFER_NO_MEMORY when a part of it is not."""
+    cdef Chunk *c
+    while d.attached < d.count:
+        c = add_chunk(b)
+        if c == NULL:
+            return BUFFER_NO_MEMORY
+        c.offset = b.end
+        c.bytes = draft_bytes_of(d, d.attached)
+        c.block = d.blocks[d.attached]
+        c.data = c.block + HEADROOM
+        c.capacity = DRAFT_BYTES
+        b.end += c.bytes
+        d.attached += 1
+    return BUFFER_OK
+
+
+cdef void draft_give(Draft *d, BlockPools *pools) noexcept nogil:
+    """Give back what was not attached."""
+    while d.count > d.attached:
+        d.count -= 1
+        pool_give(&pools.large, d.blocks[d.count])
+    free(d.blocks)
+    d.blocks = NULL
+
+
 cdef int send_buffer_lend(SendBuffer *b, const uint8_t *data, uint64_t n) noexcept nogil:
     """Queue memory of the application without a copy; it must stay as it is until `start` has passed it."""
     cdef Chunk *c

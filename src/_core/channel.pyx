@@ -14,7 +14,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
-from interpeer._core.buffer cimport send_buffer_append
+from interpeer._core.buffer cimport BUFFER_OK, Draft, send_buffer_append, send_buffer_attach
 from interpeer._core.fec cimport fec_encoder_forget
 from interpeer._core.links cimport link_init, unlink
 from interpeer._core.rangeset cimport ranges_free, ranges_init, ranges_remove, ranges_search
@@ -88,8 +88,9 @@ cdef uint32_t find_message(const Stream *s, uint64_t offset) noexcept nogil:
 
 # --- what the application sends ---
 
-cdef int channel_append(Stream *s, const uint8_t *data, uint64_t n) noexcept nogil:
-    """Queue a message as a whole. Return 0, or -1 without memory, and then the side is reset: it has a part of one."""
+cdef int channel_append(Stream *s, const uint8_t *data, uint64_t n, Draft *draft) noexcept nogil:
+    """Queue a message as a whole, which is in `draft` already if there is one. Return 0, or -1 without memory, and then the side
+    is reset: it has a part of one."""
     cdef Channel *ch = channel_of(s)
     cdef uint8_t header[8]
     cdef OutMessage *m
@@ -108,7 +109,8 @@ cdef int channel_append(Stream *s, const uint8_t *data, uint64_t n) noexcept nog
     m.state = MESSAGE_LIVE
     m.flags = ch.capabilities.flags
     if send_buffer_append(&s.out, header, MESSAGE_HEADER_SIZE) != MESSAGE_HEADER_SIZE \
-            or send_buffer_append(&s.out, data, n) != n:
+            or (draft != NULL and send_buffer_attach(&s.out, draft) != BUFFER_OK) \
+            or (draft == NULL and send_buffer_append(&s.out, data, n) != n):
         channel_reset(s, 0)
         return -1
     ch.count += 1

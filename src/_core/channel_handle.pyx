@@ -8,9 +8,10 @@ from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
+from interpeer._core.buffer cimport Draft, draft_fill, draft_give, draft_take
 from interpeer._core.channel cimport Channel, ChannelCounters, channel_of, channel_wire_id
 from interpeer._core.channels cimport (
-    SEND_TAKEN, conn_message_was_read, conn_send_message, conn_set_channel)
+    SEND_NO_MEMORY, SEND_TAKEN, conn_may_send, conn_message_was_read, conn_send_message, conn_set_channel)
 from interpeer._core.conn cimport (
     CONN_OPEN, Conn, conn_ease, conn_finish_stream, conn_reset_stream, conn_send_buffer, conn_stop_stream)
 from interpeer._core.engine cimport Engine
@@ -40,6 +41,7 @@ MORE, END, RESET, STOPPED, OVER = READING_MORE, READING_END, READING_RESET, READ
 cdef enum:
     NUMBERS = 64                    # ranges of them that the application is told
     MESSAGES_AT_A_TIME = 16384
+    ASIDE_BYTES = 262144            # from so many on a message is copied without the lock: below, that takes microseconds
     BATCH_BYTES = 4194304           # copied under the lock at a time, but for a larger message
 
 
@@ -219,39 +221,58 @@ cdef class ChannelHandle:
     def send(self, data):
         """Queue a message. Return SEND_*: 0 taken, 1 no room at present, negative: an error."""
         cdef Py_buffer view
-        cdef Conn *c
-        cdef int result
         if PyBytes_CheckExact(data):
-            c = self.enter()
-            result = conn_send_message(c, self.stream, <const uint8_t *>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
-            leave(self.engine)
-            return result
+            return self.queue(<const uint8_t *>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
         PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
         try:
-            c = self.enter()
-            result = conn_send_message(c, self.stream, <const uint8_t *>view.buf, view.len)
-            leave(self.engine)
+            return self.queue(<const uint8_t *>view.buf, view.len)
         finally:
             PyBuffer_Release(&view)
+
+    cdef int queue(self, const uint8_t *data, uint64_t n) except? -100:
+        """Take a message; a large one is copied while other connections, and other threads, go on."""
+        cdef Conn *c = self.enter()
+        cdef Draft draft
+        cdef int result
+        if n < ASIDE_BYTES:
+            result = conn_send_message(c, self.stream, data, n, NULL)
+            leave(self.engine)
+            return result
+        result = conn_may_send(c, self.stream, n)
+        if result == SEND_TAKEN and draft_take(&draft, &c.context.blocks, n) != 0:
+            result = SEND_NO_MEMORY
+            c.context.counters.no_memory += 1
+        leave(self.engine)
+        if result != SEND_TAKEN:
+            return result
+        with nogil:
+            draft_fill(&draft, data)
+        c = self.enter()
+        result = conn_send_message(c, self.stream, data, n, &draft)
+        draft_give(&draft, &c.context.blocks)
+        leave(self.engine)
         return result
 
     def send_many(self, list messages not None, Py_ssize_t start):
         """Queue messages from `start` on until one is not taken; return how many were, and what became of the next."""
         cdef tuple items = tuple(messages[start:start + MESSAGES_AT_A_TIME])  # nobody else can change it meanwhile
-        cdef Py_ssize_t sent = 0, n = len(items)
+        cdef Py_ssize_t sent = 0, n = len(items), copied
         cdef Conn *c
         cdef int result = SEND_TAKEN
         while sent < n and result == SEND_TAKEN:
-            if not PyBytes_CheckExact(items[sent]):
+            if not PyBytes_CheckExact(items[sent]) or PyBytes_GET_SIZE(items[sent]) >= ASIDE_BYTES:
                 result = self.send(items[sent])
                 sent += result == SEND_TAKEN
                 continue
+            copied = 0
             c = self.enter()
-            while sent < n and PyBytes_CheckExact(items[sent]):
+            while sent < n and copied < ASIDE_BYTES and PyBytes_CheckExact(items[sent]) \
+                    and PyBytes_GET_SIZE(items[sent]) < ASIDE_BYTES:
                 result = conn_send_message(c, self.stream, <const uint8_t *>PyBytes_AS_STRING(items[sent]),
-                                           PyBytes_GET_SIZE(items[sent]))
+                                           PyBytes_GET_SIZE(items[sent]), NULL)
                 if result != SEND_TAKEN:
                     break
+                copied += PyBytes_GET_SIZE(items[sent])
                 sent += 1
             leave(self.engine)
         return sent, result

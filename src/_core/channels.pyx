@@ -5,6 +5,7 @@ What is the same for streams is in `conn`: states, windows, lists of what is to 
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
+from interpeer._core.buffer cimport Draft
 from interpeer._core.channel cimport (
     Channel, channel_append, channel_count_deadlines, channel_dropped_acked, channel_dropped_lost, channel_expire,
     channel_handle_acked, channel_handle_lost, channel_key, channel_of)
@@ -127,11 +128,10 @@ cdef void conn_set_priority(Conn *c, Stream *s, uint8_t priority) noexcept nogil
         conn_queue_stream(c, s)
 
 
-cdef int conn_send_message(Conn *c, Stream *s, const uint8_t *data, uint64_t n) noexcept nogil:
-    """Take a message as a whole, if it fits or no more than half of the room is taken. Return SEND_*.
+cdef int conn_may_send(const Conn *c, const Stream *s, uint64_t n) noexcept nogil:
+    """Tell whether a message would be taken, which is so if it fits or no more than half of the room is taken: SEND_*.
 
     Half is where those are woken that wait for room: what they have then must be taken, however large it is."""
-    cdef Channel *ch = channel_of(s)
     cdef uint64_t waiting = stream_waiting(s), most = conn_send_buffer(c)
     if s.send_state != SEND_OPEN or c.state != CONN_OPEN:
         return SEND_NOT_OPEN
@@ -139,7 +139,16 @@ cdef int conn_send_message(Conn *c, Stream *s, const uint8_t *data, uint64_t n) 
         return SEND_TOO_LARGE
     if waiting > most // 2 and waiting + MESSAGE_HEADER_SIZE + n > most:
         return SEND_NO_ROOM
-    if channel_append(s, data, n) != 0:
+    return SEND_TAKEN
+
+
+cdef int conn_send_message(Conn *c, Stream *s, const uint8_t *data, uint64_t n, Draft *draft) noexcept nogil:
+    """Take a message as a whole, if there is room; `draft` has a copy of it, or is NULL. Return SEND_*."""
+    cdef Channel *ch = channel_of(s)
+    cdef int result = conn_may_send(c, s, n)
+    if result != SEND_TAKEN:
+        return result
+    if channel_append(s, data, n, draft) != 0:
         c.context.counters.no_memory += 1
         conn_stream_changed(c, s)
         return SEND_NO_MEMORY

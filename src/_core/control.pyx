@@ -205,6 +205,17 @@ cdef int read_endpoint(address, Endpoint *out) except -1:
     return 0
 
 
+cdef int read_local(address, uint8_t *out) except -1:
+    """Take an address of ours, of 16 bytes; None: it is not known."""
+    if address is not None and len(address) != 16:
+        raise ValueError("an address has 16 bytes")
+    if address is None:
+        memset(out, 0, 16)
+    else:
+        memcpy(out, <uint8_t *>PyBytes_AS_STRING(address), 16)
+    return 0
+
+
 def connect(Engine engine not None, bytes identity not None, list addresses not None, bytes protocol not None,
             int controller=-1):
     """Start calling a peer at up to 16 addresses ((16 bytes, port, scope) each); return its ConnectionHandle.
@@ -405,7 +416,8 @@ cdef class Exchange:
         send_batch_free(&self.batch)
 
     def receive(self, datagrams, uint64_t now_ns):
-        """Hand datagrams over: (data, (16 bytes, port, scope), ecn) each. Larger ones than UDP carries are cut."""
+        """Hand datagrams over: (data, (16 bytes, port, scope), ecn[, local]) each, where `local` are the 16 bytes of the address
+        that it came to, if that is known. Larger ones than UDP carries are cut."""
         begin_alone(&self.users)
         try:
             self.take(datagrams, now_ns)
@@ -416,7 +428,7 @@ cdef class Exchange:
         cdef Py_buffer view
         cdef Datagrams *d
         self.received.count = 0
-        for data, source, ecn in datagrams:
+        for data, source, ecn, *local in datagrams:
             if self.received.count == RECV_SLOTS:
                 self.flush(now_ns)
             d = &self.received.slots[self.received.count]
@@ -426,7 +438,7 @@ cdef class Exchange:
             d.segment = d.bytes
             memcpy(d.data, view.buf, d.bytes)
             PyBuffer_Release(&view)
-            memset(d.local, 0, sizeof(d.local))
+            read_local(local[0] if local else None, d.local)
             d.interface = 0
             d.ecn = ecn
             self.received.count += 1
@@ -455,13 +467,18 @@ cdef class Exchange:
 
     def transmit(self, uint64_t now_ns):
         """Return all packets that may go now: (data, (16 bytes, port, scope), ecn) each."""
+        return [packet[:3] for packet in self.transmit_from(now_ns)]
+
+    def transmit_from(self, uint64_t now_ns, refuses=None):
+        """Return all packets that may go now: (data, (16 bytes, port, scope), ecn, local) each, where `local` are the 16 bytes
+        of the address that it is to leave from; zeros: any. What `refuses(local, bytes)` is too large for its interface."""
         begin_alone(&self.users)
         try:
-            return self.packets(now_ns)
+            return self.packets(now_ns, refuses)
         finally:
             end_alone(&self.users)
 
-    cdef list packets(self, uint64_t now_ns):
+    cdef list packets(self, uint64_t now_ns, refuses):
         cdef bint more = True
         cdef uint32_t i, at, n
         cdef Datagrams *d
@@ -474,11 +491,21 @@ cdef class Exchange:
             for i in range(self.batch.count):
                 d = &self.batch.entries[i]
                 target = (<bytes>d.remote.address[:16], d.remote.port, d.remote.scope)
+                local = <bytes>d.local[:16]
+                if refuses is not None and refuses(local, d.segment):
+                    d.is_too_big = True
+                    continue
                 at = 0
                 while at < d.bytes:
                     n = d.segment if d.segment < d.bytes - at else d.bytes - at
-                    out.append((<bytes>d.data[at:at + n], target, d.ecn))
+                    out.append((<bytes>d.data[at:at + n], target, d.ecn, local))
                     at += n
+            if refuses is not None:
+                self.batch.sent = self.batch.count
+                take_lock(self.engine)
+                self.engine.handle_refusals(&self.batch)
+                more |= self.engine.poll_timeout() == 1     # it has something to say to that
+                self.engine.unlock()
         return out
 
     @property

@@ -22,6 +22,7 @@ from interpeer._core.protection cimport recv_keys_forget_previous
 cdef enum:
     QUIET_PTOS = 3                  # data that cease for so long make us ask
     LEAST_QUIET_NS = 100000000      # ... but not sooner: most silences mean nothing
+    UNCONFIRMED_NS = 10000000000    # without a word behind the response: the responder has forgotten the call (HALF_OPEN_NS)
     IDLE_PTOS = 3                   # the idle time-out is never shorter than so many probe time-outs (RFC 9000, 10.1)
 
 
@@ -33,6 +34,8 @@ cdef inline uint64_t earlier(uint64_t a, uint64_t b) noexcept nogil:
 cdef uint64_t idle_deadline_ns(const Conn *c) noexcept nogil:
     cdef uint64_t since = c.last_received_ns, timeout = c.idle_timeout_ns
     cdef uint64_t least = IDLE_PTOS * paths_longest_pto_ns(c)
+    if not c.is_confirmed and (timeout == 0 or timeout > <uint64_t>UNCONFIRMED_NS):
+        timeout = UNCONFIRMED_NS
     if timeout == 0:
         return 0
     if c.waiting_since_ns > since:

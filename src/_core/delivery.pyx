@@ -18,12 +18,12 @@ from interpeer._core.conn cimport (
     conn_wake)
 from interpeer._core.loss cimport (
     RECORD_CHANNEL, RECORD_DROPPED, RECORD_MAX_CHANNELS, RECORD_MAX_STREAM_DATA, RECORD_NEW_CID, RECORD_PATH_ABANDON,
-    RECORD_PATH_STATUS, RECORD_RESET_STREAM, RECORD_RETIRE_CID, RECORD_STOP_SENDING, RECORD_STREAM, SENT_FIN,
-    SENT_MAX_DATA, SENT_MAX_STREAMS, SENT_MTU_PROBE, SENT_REKEY, SENT_STREAM, AckOutcome, FrameRecord, SentPacket,
-    recovery_give_up, recovery_handle_timeout, recovery_oldest)
+    RECORD_PATH_STATUS, RECORD_RESET_STREAM, RECORD_RETIRE_CID, RECORD_STOP_SENDING, RECORD_STREAM, SENT_COPIED,
+    SENT_FIN, SENT_MAX_DATA, SENT_MAX_STREAMS, SENT_MTU_PROBE, SENT_REKEY, SENT_STREAM, AckOutcome, FrameRecord,
+    SentPacket, recovery_give_up, recovery_handle_timeout, recovery_has_copy, recovery_oldest)
 from interpeer._core.path cimport (
     ECN_FAILED, ECN_TESTING, PATH_ACTIVE, PATH_PENDING_ABANDON, PATH_PENDING_STATUS, Path, path_follow_mtu,
-    path_handle_ack_acked, path_handle_outcome, path_is_from)
+    path_handle_ack_acked, path_handle_outcome, path_is_from, path_is_live)
 from interpeer._core.pmtud cimport (
     pmtud_handle_acked, pmtud_handle_lost, pmtud_handle_probe_acked, pmtud_handle_probe_lost, pmtud_handle_refused)
 from interpeer._core.slab cimport Endpoint, pool_give
@@ -107,7 +107,7 @@ cdef void conn_on_lost(void *owner, uint64_t number, const SentPacket *p) noexce
     cdef FrameRecord *following
     if c.context.trace != NULL and c.state == CONN_OPEN:
         tracing_lost(c, path, number, p)
-    requeue(c, p, True)
+    requeue(c, p, not (p.flags & SENT_COPIED and may_arrive_elsewhere(c, path, p)))
     while record != NULL:
         following = record.next
         pool_give(&c.context.records, record)
@@ -117,6 +117,15 @@ cdef void conn_on_lost(void *owner, uint64_t number, const SentPacket *p) noexce
     elif c.state == CONN_OPEN and path.state == PATH_ACTIVE \
             and pmtud_handle_lost(&path.mtu, number, p.bytes, path.recovery.next):
         fall_back(c, path)          # what is given up on a path that is silent tells nothing of sizes
+
+
+cdef bint may_arrive_elsewhere(const Conn *c, const Path *path, const SentPacket *p) noexcept nogil:
+    """Tell whether what was lost on one path is still on its way on another: a message is lost with the last of its copies."""
+    cdef uint32_t i
+    for i in range(c.path_count):
+        if c.paths[i] != path and recovery_has_copy(&c.paths[i].recovery, p):
+            return True
+    return False
 
 
 cdef void fall_back(Conn *c, Path *p) noexcept nogil:
@@ -132,15 +141,16 @@ cdef void conn_handle_probe_timeout(Conn *c, Path *p) noexcept nogil:
     pmtud_handle_probe_lost(&p.mtu, number)
 
 
-cdef void conn_handle_refused(Conn *c, const Endpoint *remote, uint32_t bytes) noexcept nogil:
-    """The own interface has refused a packet as too large, and so whatever else of its size is on its way."""
+cdef void conn_handle_refused(Conn *c, uint32_t path, const Endpoint *remote, uint32_t bytes) noexcept nogil:
+    """The own interface has refused a packet as too large, and so whatever else of its size is on its way on this path, if it
+    is still where it was. Others may leave by other interfaces."""
     cdef uint32_t i
     if c.state != CONN_OPEN:
         return
     for i in range(c.path_count):
-        if path_is_from(c.paths[i], remote):
+        if c.paths[i].id == path and path_is_live(c.paths[i]) and path_is_from(c.paths[i], remote):
             handle_refused_on(c, c.paths[i], bytes)
-    conn_wake(c)
+            conn_wake(c)
 
 
 cdef void handle_refused_on(Conn *c, Path *p, uint32_t bytes) noexcept nogil:

@@ -20,12 +20,12 @@ from interpeer._core.conn cimport (
 from interpeer._core.context cimport entropy_take
 from interpeer._core.keys cimport keys_drive, keys_may_seal
 from interpeer._core.loss cimport (
-    SENT_ELICITING, SENT_MTU_PROBE, SentPacket, recovery_add, recovery_mark_app_limited, recovery_pto_ns,
+    SENT_COPIED, SENT_ELICITING, SENT_MTU_PROBE, SentPacket, recovery_add, recovery_mark_app_limited, recovery_pto_ns,
     recovery_sent, recovery_skip)
 from interpeer._core.pacing cimport PACING_QUANTUM_NS, pacing_release_ns
 from interpeer._core.path cimport (
-    ECN_FAILED, LOCAL_RTT_NS, PATH_ACTIVE, PATH_PENDING_PING, PING_EVERY, Path, Validation, path_challenge_is_due,
-    path_challenge_sent, path_is_from, path_is_live, path_is_proven, path_write_ack)
+    ECN_FAILED, LOCAL_RTT_NS, PATH_ACTIVE, PATH_PENDING_PING, PING_EVERY, Path, Validation, path_asks_previous,
+    path_challenge_is_due, path_challenge_sent, path_is_from, path_is_live, path_is_proven, path_write_ack)
 from interpeer._core.paths cimport TIER_UNUSABLE, paths_is_faster, paths_tidy, paths_tier
 from interpeer._core.pmtud cimport pmtud_count, pmtud_is_due, pmtud_poll, pmtud_sent
 from interpeer._core.protection cimport protect
@@ -39,6 +39,7 @@ from interpeer._core.wire cimport (
 
 cdef enum:
     CLOSE_PTOS = 3                  # closing lasts so many probe time-outs (RFC 9000, 10.2)
+    LEAST_PAYLOAD_BYTES = 9         # of what asks for an acknowledgement: it pays for a PATH_CHALLENGE, if we have moved
     FIRST_PACKET_BYTES = 400        # an initiator's first packets are padded to this: it pays for several PINGs
     MAX_UNSETTLED = 65536           # packets remembered beside what is in flight: acknowledgements between unanswered PINGs
     RUN_GAP_NS = 100000             # between runs of packets of two connections that have more to send, at the least,
@@ -110,10 +111,10 @@ cdef int transmit_proof(Conn *c, Path *p, SendBatch *batch, uint64_t now_ns) noe
         build_lone(c, p, batch, FRAME_PATH_RESPONSE, p.answer.data, &p.answer.remote, p.answer.local, now_ns)
     if v == NULL or not draw_challenge(c, v):
         return TRANSMIT_DONE
-    if v.asks_previous:
+    if path_asks_previous(p, now_ns):
         if is_full(batch, NULL):
             return TRANSMIT_MORE
-        v.asks_previous = False
+        v.previous_tries = v.tries + 1
         build_lone(c, p, batch, FRAME_PATH_CHALLENGE, v.previous_challenge, &v.previous, v.previous_local, now_ns)
     if not p.answer.is_owed and not path_challenge_is_due(p, now_ns):
         return TRANSMIT_DONE
@@ -417,6 +418,8 @@ cdef int send_on_all(Builder *b, SendBatch *batch, uint64_t number) noexcept nog
             continue
         if send_packet(&copy, batch, copy_number) != 0:
             return -1
+        copy.sent.flags |= SENT_COPIED
+        b.sent.flags |= SENT_COPIED
     return 0
 
 
@@ -434,8 +437,8 @@ cdef inline uint32_t most_bytes(const Path *p) noexcept nogil:
 
 
 cdef void pad(Builder *b) noexcept nogil:
-    """Leave a responder that does not know our address yet enough to answer with. A new path has to carry full packets."""
-    cdef uint32_t least = 0
+    """Leave a peer that does not know our address (any more) enough to answer with. A new path has to carry full packets."""
+    cdef uint32_t least = HEADER_BYTES + LEAST_PAYLOAD_BYTES + b.c.send.aead.tag_bytes if b.is_eliciting else 0
     cdef uint8_t *to
     if b.tail != NULL:
         return
@@ -514,6 +517,7 @@ cdef void enter(SendBatch *batch, Path *p, uint32_t bytes) noexcept nogil:
     d = add_entry(batch, p, start, bytes, &p.remote, p.local)
     d.ecn = ecn
     d.cid = (<const Conn *>p.conn).local_cids.cid
+    d.path = p.id
 
 
 cdef Datagrams *add_entry(SendBatch *batch, void *owner, uint8_t *start, uint32_t bytes, const Endpoint *remote,

@@ -328,7 +328,7 @@ cdef class Engine:
             d = &batch.entries[i]
             id = <const LocalCid *>table_find(&self.registry.by_cid, d.cid) if d.is_too_big and d.cid else NULL
             if id != NULL:
-                conn_handle_refused(<Conn *>id.conn, &d.remote, d.segment)
+                conn_handle_refused(<Conn *>id.conn, d.path, &d.remote, d.segment)
 
     # --- events ---
 

@@ -64,7 +64,7 @@ cdef int conn_handle_packet(Conn *c, uint32_t path, uint8_t *packet, uint32_t by
         replay_accept(&p.window, number)
         paths_give_credit(p, &from_.remote, bytes)
     elif number + 1 == p.window.next and not is_same_way(p, from_):
-        paths_follow(c, p, from_, bytes)
+        paths_follow(c, p, from_, bytes, now_ns)
     if c.context.trace != NULL:
         tracing_received(c, p, number, packet, bytes, n, from_.ecn)
     p.packets_received += 1

@@ -124,7 +124,7 @@ cdef uint64_t keys_handle_frame(Conn *c, const Frame *f, uint64_t now_ns) noexce
 
 cdef void keys_handle_timeout(Conn *c, uint64_t now_ns) noexcept nogil:
     """A step of the agreement takes long: say it again, or give up rather than go on with old keys."""
-    if rekey_handle_timeout(&c.rekey, now_ns) != 0:
+    if rekey_handle_timeout(&c.rekey, c.last_received_ns, now_ns) != 0:
         conn_fail(c, CODE_AEAD_LIMIT, b"no fresh keys were agreed in time")
     else:
         c.pending |= CONN_PENDING_REKEY if rekey_has_message(&c.rekey) else CONN_PENDING_PING

@@ -56,6 +56,13 @@ cdef void recovery_seed_rtt(Recovery *r, uint64_t sample_ns) noexcept nogil:
     take_rtt_sample(&r.rtt, sample_ns, 0)
 
 
+cdef void recovery_restart_rtt(Recovery *r, uint64_t now_ns) noexcept nogil:
+    """What is sent from now on takes another way: forget how long the last one was."""
+    memset(&r.rtt, 0, sizeof(Rtt))
+    r.rtt_since_ns = now_ns
+    r.pto_count = 0
+
+
 cdef inline SentPacket *packet(const Recovery *r, uint64_t number) noexcept nogil:
     return &r.ring[number & (r.capacity - 1)]
 
@@ -223,7 +230,7 @@ cdef int recovery_handle_ack(Recovery *r, Frame *ack, uint64_t now_ns, uint64_t 
             r.on_acked(r.owner, number, p)
     if newest == 0:
         return LOSS_OK
-    if newest == ack.value + 1 or ack.value >= r.largest_acked:
+    if (newest == ack.value + 1 or ack.value >= r.largest_acked) and packet(r, ack.value).sent_ns >= r.rtt_since_ns:
         # the largest number is newly acknowledged, even if that packet asked for nothing (RFC 9002, 5.1)
         delay_ns = ack.delay_us * 1000 if ack.delay_us < max_ack_delay_ns // 1000 else max_ack_delay_ns
         if r.rtt.min_ns == 0:
@@ -341,9 +348,39 @@ cdef void recovery_handle_timeout(Recovery *r, uint64_t now_ns, uint64_t max_ack
     r.pto_count += 1
 
 
+cdef bint recovery_has_copy(const Recovery *r, const SentPacket *of) noexcept nogil:
+    """Tell whether a packet with the same frames as one of another path is outstanding here. They were sent at one moment, and
+    packets are in order of time: those of that moment are found by halving."""
+    cdef uint64_t low = r.base, high = r.next, middle, number
+    cdef const SentPacket *p
+    while low < high:
+        middle = low + (high - low) // 2
+        number = middle
+        while number < high and packet(r, number).flags & SENT_SKIPPED:
+            number += 1             # it has no time
+        if number < high and packet(r, number).sent_ns < of.sent_ns:
+            low = number + 1
+        else:
+            high = middle
+    while low < r.next:
+        p = packet(r, low)
+        if not p.flags & SENT_SKIPPED and p.sent_ns > of.sent_ns:
+            return False
+        if p.flags & SENT_OUTSTANDING and p.flags & SENT_COPIED and is_copy(p, of):
+            return True
+        low += 1
+    return False
+
+
+cdef bint is_copy(const SentPacket *p, const SentPacket *of) noexcept nogil:
+    """Tell whether two packets carry the same pieces of streams and channels, as the first one tells."""
+    return p.flags & of.flags & SENT_STREAM and p.stream == of.stream and p.offset == of.offset \
+        and p.stream_bytes == of.stream_bytes
+
+
 cdef const SentPacket *recovery_oldest(const Recovery *r, uint64_t *number) noexcept nogil:
     """Return the oldest packet from `number` on that is outstanding and whose loss would matter, and its number; or NULL."""
-    cdef uint32_t nothing_more = SENT_OUTSTANDING | SENT_ELICITING | SENT_MTU_PROBE | SENT_APP_LIMITED
+    cdef uint32_t nothing_more = SENT_OUTSTANDING | SENT_ELICITING | SENT_MTU_PROBE | SENT_APP_LIMITED | SENT_COPIED
     cdef const SentPacket *p
     if number[0] < r.base:
         number[0] = r.base

@@ -86,9 +86,19 @@ cdef bint path_challenge_is_due(const Path *p, uint64_t now_ns) noexcept nogil:
     cdef const Validation *v = p.validation
     if v == NULL or p.state != PATH_VALIDATING:
         return False
-    if v.tries == 0 or (v.next_ns <= now_ns and v.tries < CHALLENGE_TRIES):
+    if is_time_to_ask(v, now_ns):
         return True
     return p.unacked and now_ns - v.sent_ns >= max_u64(p.recovery.rtt.smoothed_ns // 2, LEAST_CHALLENGE_GAP_NS)
+
+
+cdef inline bint is_time_to_ask(const Validation *v, uint64_t now_ns) noexcept nogil:
+    return v.tries == 0 or (v.next_ns <= now_ns and v.tries < CHALLENGE_TRIES)
+
+
+cdef bint path_asks_previous(const Path *p, uint64_t now_ns) noexcept nogil:
+    """Tell whether the address before is to be asked as well: whenever the new one is, but for when that is in a hurry."""
+    cdef const Validation *v = p.validation
+    return p.state == PATH_VALIDATING and v.has_previous and v.previous_tries <= v.tries and is_time_to_ask(v, now_ns)
 
 
 cdef inline uint64_t max_u64(uint64_t a, uint64_t b) noexcept nogil:

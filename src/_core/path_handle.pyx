@@ -122,6 +122,14 @@ def paths(ConnectionHandle handle not None):
     return [{**figures[i], "remote": address_of(&remotes[i]), "local": <bytes>locals[i][:16]} for i in range(n)]
 
 
+def has_crossed(ConnectionHandle handle not None, uint32_t path):
+    """Tell whether a path was given up because the peer has opened the last one at the same time."""
+    cdef Conn *c = handle.enter()
+    cdef bint has = path and c.crossed_path == path
+    leave(handle.engine)
+    return has
+
+
 def open_path(ConnectionHandle handle not None, remote, bytes local):
     """Start a path to `remote` (16 bytes, port, scope) from `local` (16 bytes; zeros: whatever the system takes).
 

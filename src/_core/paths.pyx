@@ -17,11 +17,11 @@ from interpeer._core.cids cimport (
 from interpeer._core.conn cimport (
     CONN_EVENT_IDS, CONN_EVENT_PATH, CONN_OPEN, CONN_PENDING_IDS, CONN_PENDING_PATHS, MAX_PATHS, MAX_PATH_EVENTS,
     PATH_EVENT_ABANDONED, PATH_EVENT_MOVED, PATH_EVENT_OPENED, PATH_EVENT_PREFERRED, PATH_EVENT_PROVEN,
-    PATH_EVENT_RECOVERED, PATH_EVENT_RETURNED, PATH_EVENT_SUSPECT, PATH_REASON_FASTER, PATH_REASON_NONE,
+    PATH_EVENT_RECOVERED, PATH_EVENT_RETURNED, PATH_EVENT_SUSPECT, PATH_REASON_CROSSED, PATH_REASON_FASTER, PATH_REASON_NONE,
     PATH_REASON_ONLY, PATH_REASON_PEER, PATH_REASON_SILENT, PATH_REASON_UNPROVEN, Conn, PathEvent, PathEvents,
     conn_limit_path, conn_notify, conn_wake)
 from interpeer._core.delivery cimport conn_on_acked, conn_on_lost
-from interpeer._core.loss cimport recovery_free, recovery_give_up_all, recovery_pto_ns, recovery_seed_rtt
+from interpeer._core.loss cimport recovery_free, recovery_give_up_all, recovery_pto_ns, recovery_restart_rtt, recovery_seed_rtt
 from interpeer._core.path cimport (
     CHALLENGE_TRIES, PATH_ABANDONED, PATH_ACTIVE, PATH_IN_ABANDON, PATH_IN_HEARD, PATH_IN_PROVEN, PATH_IN_SILENT,
     PATH_PENDING_ABANDON, PATH_PENDING_STATUS, PATH_SUSPECT, PATH_VALIDATING, RESPONSE_PROVES, RESPONSE_RETURNS, Path,
@@ -57,7 +57,7 @@ cdef Path *paths_add(Conn *c, uint32_t id, const Endpoint *remote, const uint8_t
     p.conn = c
     if c.peer_max_udp_payload:      # otherwise it is the first, and the peer's parameters come next
         conn_limit_path(c, p)
-    memcpy(p.local, local, sizeof(p.local))
+    set_local(p, local)
     c.paths[c.path_count] = p
     c.path_count += 1
     if c.path == NULL:
@@ -168,9 +168,26 @@ cdef Path *begin_path(Conn *c, uint32_t id, const Endpoint *remote, const uint8_
 cdef Path *paths_accept(Conn *c, uint32_t id, const Datagrams *from_) noexcept nogil:
     """Take a path whose first packet was authentic; NULL: it is gone already, or its peer has to try again."""
     if id < c.next_path[id & 1] or (id & 1) == (0 if c.is_initiator else 1) \
-            or paths_live(c) >= c.max_paths or remote_cids_spare(&c.remote_cids, id) == NULL:
+            or remote_cids_spare(&c.remote_cids, id) == NULL:
+        return NULL
+    if paths_live(c) >= c.max_paths and (c.is_initiator or not give_way(c)):
         return NULL
     return begin_path(c, id, &from_.remote, from_.local)
+
+
+cdef bint give_way(Conn *c) noexcept nogil:
+    """Both ends have opened the last path that there may be, each its own, and would refuse the other's for ever: the
+    responder gives up the one that it has opened last, if nothing shows yet that the initiator has taken it."""
+    cdef Path *last = NULL
+    cdef uint32_t i
+    for i in range(c.path_count):
+        if c.paths[i].is_opener and c.paths[i].state == PATH_VALIDATING and c.paths[i].packets_received == 0 \
+                and (last == NULL or c.paths[i].id > last.id):
+            last = c.paths[i]
+    if last == NULL or paths_abandon(c, last, PATH_REASON_CROSSED) != 0:
+        return False
+    c.crossed_path = last.id
+    return True
 
 
 cdef int paths_abandon(Conn *c, Path *p, int reason) noexcept nogil:
@@ -275,19 +292,36 @@ cdef void paths_give_credit(Path *p, const Endpoint *source, uint32_t bytes) noe
         p.validation.credit_bytes += bytes
 
 
-cdef void paths_follow(Conn *c, Path *p, const Datagrams *from_, uint32_t bytes) noexcept nogil:
+cdef void paths_follow(Conn *c, Path *p, const Datagrams *from_, uint32_t bytes, uint64_t now_ns) noexcept nogil:
     """The newest packet of a path was authentic: follow it to where it came from (RFC 9000, 9.3)."""
     cdef Validation *v = p.validation
     if memcmp(p.local, from_.local, sizeof(p.local)) != 0 and path_is_from(p, &from_.remote):
-        if is_known(p.local):
+        if is_known(p.last_local) and is_known(from_.local) and memcmp(p.last_local, from_.local, sizeof(p.last_local)) != 0:
             paths_rotate_cid(c, p)      # it comes to another address of ours: who watches shall not see that it is us
-        memcpy(p.local, from_.local, sizeof(p.local))
+            start_anew(c, p, now_ns)
+        set_local(p, from_.local)
     if path_is_from(p, &from_.remote) or not path_is_live(p):
         return
     if v != NULL and v.has_previous and memcmp(&v.previous, &from_.remote, sizeof(Endpoint)) == 0:
         return_to_previous(c, p)
         return
     move(c, p, from_, bytes)
+
+
+cdef void set_local(Path *p, const uint8_t *local) noexcept nogil:
+    memcpy(p.local, local, sizeof(p.local))
+    if is_known(local):
+        memcpy(p.last_local, local, sizeof(p.last_local))
+
+
+cdef void start_anew(Conn *c, Path *p, uint64_t now_ns) noexcept nogil:
+    """One end is another host now, or in another network: what was found out about the way between them holds no longer."""
+    pmtud_init(&p.mtu, c.context.limits.packet_bytes, endpoint_is_ipv4(&p.remote))
+    p.mtu.mark = p.recovery.next        # what is lost of the packets on their way tells nothing of their size
+    conn_limit_path(c, p)
+    cc_init(&p.cc, c.controller, p.packet_bytes)
+    cc_forgive(&p.cc, now_ns)
+    recovery_restart_rtt(&p.recovery, now_ns)
 
 
 cdef bint is_known(const uint8_t *address) noexcept nogil:
@@ -312,10 +346,9 @@ cdef void move(Conn *c, Path *p, const Datagrams *from_, uint32_t bytes) noexcep
         c.context.counters.no_memory += 1
         return
     p.remote = from_.remote
-    memcpy(p.local, from_.local, sizeof(p.local))
+    set_local(p, from_.local)
     p.validation.credit_bytes = bytes
     p.validation.has_previous = was_proven
-    p.validation.asks_previous = was_proven
     p.validation.previous = before
     memcpy(p.validation.previous_local, local, sizeof(local))
     c.context.counters.paths_moved += 1
@@ -327,7 +360,7 @@ cdef void move(Conn *c, Path *p, const Datagrams *from_, uint32_t bytes) noexcep
 cdef void return_to_previous(Conn *c, Path *p) noexcept nogil:
     """The peer is where it was: what came from elsewhere was somebody else's copy, or a NAT that has changed its mind."""
     p.remote = p.validation.previous
-    memcpy(p.local, p.validation.previous_local, sizeof(p.local))
+    set_local(p, p.validation.previous_local)
     path_input(p, PATH_IN_PROVEN)
     paths_notify(c, p, PATH_EVENT_RETURNED, PATH_REASON_PEER)
     paths_prefer(c)
@@ -352,9 +385,7 @@ cdef void prove(Conn *c, Path *p, const uint8_t *data, uint64_t now_ns) noexcept
     if was_moved:
         # what was lost on the way to the old address tells nothing about the new one (RFC 9000, 9.4)
         if is_elsewhere:
-            pmtud_init(&p.mtu, c.context.limits.packet_bytes, endpoint_is_ipv4(&p.remote))
-            conn_limit_path(c, p)
-            cc_init(&p.cc, c.controller, p.packet_bytes)
+            start_anew(c, p, now_ns)
         cc_forgive(&p.cc, now_ns)
         p.recovery.pto_count = 0
     if p.recovery.rtt.min_ns == 0 and tries == 1:
@@ -538,7 +569,10 @@ cdef void paths_tidy(Conn *c, uint64_t now_ns) noexcept nogil:
     while i < c.path_count:
         p = c.paths[i]
         if p.state == PATH_ABANDONED and p.until_ns == 0:
-            p.until_ns = now_ns + ABANDONED_PTOS * paths_longest_pto_ns(c)
+            # the initiator refuses one that has crossed its own: nothing is on its way there
+            p.until_ns = now_ns
+            if p.id != c.crossed_path:
+                p.until_ns += ABANDONED_PTOS * paths_longest_pto_ns(c)
         elif p.state == PATH_ABANDONED and p.until_ns <= now_ns and not p.pending and not p.awaits_abandon_ack:
             remove_path(c, i)
             continue

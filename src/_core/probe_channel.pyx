@@ -48,7 +48,7 @@ cdef class Courier:
 
     def send(self, bytes data):
         source = exact(data)
-        assert channel_append(&self.stream, source.p, source.n) == 0
+        assert channel_append(&self.stream, source.p, source.n, NULL) == 0
 
     def finish(self):
         stream_finish(&self.stream)

@@ -76,9 +76,9 @@ cdef class Machine:
         assert recv_keys_update(&self.recv) == 0
         rekey_handle_epoch(&self.rekey, self.recv.epoch, now_ns)
 
-    def timeout(self, uint64_t now_ns):
-        """Return whether it goes on."""
-        return rekey_handle_timeout(&self.rekey, now_ns) == 0
+    def timeout(self, uint64_t now_ns, uint64_t heard_ns=~<uint64_t>0 >> 1):
+        """Return whether it goes on; the peer was heard last at `heard_ns`."""
+        return rekey_handle_timeout(&self.rekey, heard_ns, now_ns) == 0
 
     def protect(self, bytes payload, uint64_t cid, uint32_t path, uint64_t counter):
         source, out = exact(payload), room(HEADER_BYTES + len(payload) + self.send.aead.tag_bytes)

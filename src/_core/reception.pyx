@@ -216,7 +216,7 @@ cdef void consider(Registry *r, InitMessage *init, int result, const Datagrams *
         return
     h = half_open_add(&r.answering, init, from_, mac1, now_ns)
     if h == NULL:
-        r.context.counters.no_memory += 1
+        r.context.counters.dropped_limited += 1     # the initiator comes again, and there is room as soon as others are through
         return
     h.protocol = protocol
     h.suite = choose_suite(r, theirs)

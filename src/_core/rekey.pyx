@@ -109,11 +109,15 @@ cdef inline void start_step(Rekey *r, uint64_t now_ns) noexcept nogil:
     r.deadline_ns = now_ns + <uint64_t>REKEY_TRY_NS
 
 
-cdef int rekey_handle_timeout(Rekey *r, uint64_t now_ns) noexcept nogil:
-    """The step has taken long: try it once more. Return 0, or -1 when it is to be given up."""
-    if r.tries >= REKEY_TRIES:
-        return -1
-    r.tries += 1
+cdef int rekey_handle_timeout(Rekey *r, uint64_t heard_ns, uint64_t now_ns) noexcept nogil:
+    """The step has taken long: try it once more. Return 0, or -1 when it is to be given up.
+
+    A try does not count when the peer was last heard before it: who sleeps refuses nothing, and keys that seal nothing new
+    do not age. How long it may sleep is the idle time-out's business."""
+    if heard_ns + <uint64_t>REKEY_TRY_NS >= r.deadline_ns:
+        if r.tries >= REKEY_TRIES:
+            return -1
+        r.tries += 1
     r.deadline_ns = now_ns + <uint64_t>REKEY_TRY_NS
     return 0
 

@@ -291,6 +291,8 @@ class Connection:
         found = next((one for one in self.paths if one.id == path and one.state == "active"), None)
         if not self.is_open:
             raise self._error()
+        if found is None and path_handle.has_crossed(self._handle, path):
+            raise errors.LocalError("the peer has opened the last path that both ends allow at the same time (Config.max_paths)")
         if found is None:
             raise errors.Unreachable(f"no answer from {to}", (f"{to}: challenges were not answered",))
         return found

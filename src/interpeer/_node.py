@@ -398,6 +398,8 @@ class Node:
         connection = Connection(self, handle, self._protocols[handle.protocol])
         self._connections[handle] = connection
         self._tell_connected(connection, incoming=True)
+        if events & connection_handle.EVENT_PATH:
+            self._tell_paths(connection)
         if events & connection_handle.EVENT_CLOSED:
             self._on_closed(connection)
             return

@@ -19,6 +19,7 @@ REASONS = (
     "its address was not proved",
     "its round trip is shorter",
     "no other path works",
+    "the peer has opened the last one at the same time",
 )  # the core's PATH_REASON_*
 
 

@@ -280,6 +280,59 @@ def test_under_load_a_stranger_shows_a_cookie_first(sim):
     sim.run(main())
 
 
+@pytest.mark.row("H20")
+@pytest.mark.parametrize("most", [1, 2, 4])
+def test_more_callers_at_once_than_there_are_entries_all_get_in(sim, most):
+    """An entry is its caller's for as long as a confirmation takes; the others' first messages come again."""
+    callers = 12
+
+    async def main():
+        async with sim.pair(NEAR, max_half_open=most) as pair:
+
+            async def call(host):
+                async with host.node() as node, node.connect(pair.b.address) as connection:
+                    stream = await connection.open_stream()
+                    await stream.write(b"hello")
+                    await stream.finish()
+                    assert await stream.read() == b"hello"
+
+            async def answer():
+                async for connection in pair.b.incoming():
+                    serving.add(asyncio.create_task(echo(connection)))
+
+            async def echo(connection):
+                stream = await connection.accept_stream()
+                await stream.write(await stream.read())
+                await stream.finish()
+
+            serving = set()
+            answering = asyncio.create_task(answer())
+            await asyncio.gather(*(call(pair.net.host(f"caller {i}", f"12.{i}.0.1")) for i in range(callers)))
+            answering.cancel()
+            assert len(serving) == callers
+            await asyncio.gather(*serving)
+
+    sim.run(main())
+
+
+@pytest.mark.row("H20")
+def test_a_slow_caller_is_not_pushed_out_by_quick_ones_where_there_is_room(sim):
+    async def main():
+        async with sim.pair(NEAR, max_half_open=4) as pair, pair.net.host("far", "12.0.0.1").node() as far:
+            pair.net.link(pair.net.hosts[-1], pair.bob, delay_s=0.6)
+            accepting = asyncio.create_task(pair.b.accept())
+            slow = asyncio.create_task(far.connect(pair.b.address))
+            await asyncio.sleep(0.65)  # it is answered, and its confirmation on its way
+            for _ in range(6):
+                await (await pair.a.connect(pair.b.address)).close()
+            connection = await slow
+            await asyncio.sleep(2)
+            assert connection.is_open and connection.stats().packets_received > 0
+            await accepting
+
+    sim.run(main())
+
+
 @pytest.mark.row("H18", "H19")
 def test_a_cookie_is_worth_nothing_from_elsewhere(sim):
     async def main():

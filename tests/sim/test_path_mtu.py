@@ -151,6 +151,33 @@ def test_the_mtu_falls_in_mid_flow_from_1500_to_1280_to_1200_and_nothing_is_lost
 
 
 @pytest.mark.row("C9")
+@pytest.mark.parametrize("who", ["sender", "receiver"])
+def test_a_machine_that_moves_to_a_narrower_network_loses_nothing_and_falls_into_no_hole(sim, who):
+    """From Ethernet to a tunnel of 1280, in the middle of a transfer."""
+
+    async def main():
+        async with sim.pair(LINK) as pair:
+            ends = here, _ = await pair.connect()
+            await sim.transfer(pair, 2 * MB, ends=ends)
+            assert here.stats().packet_bytes == 1472
+            transfer = asyncio.create_task(sim.transfer(pair, 4 * MB, ends=ends))
+            await asyncio.sleep(0.1)
+            pair.there.set(mtu_bytes=1280)
+            pair.back.set(mtu_bytes=1280)
+            (pair.alice if who == "sender" else pair.bob).move("11.0.9.1")
+            start = pair.net.clock.now_s
+            await transfer
+            assert pair.net.clock.now_s - start < 4 * MB * 8 / 100e6 + 3
+            await settle(sim, pair, ends)
+            assert 1280 - IPV4 - RESOLUTION < here.stats().packet_bytes <= 1280 - IPV4
+            holes = pair.a.counters()["mtu_black_holes"]
+            # a sender learns by the answers that it has moved itself; packets that are on their way then may be too large
+            assert holes == 0 if who == "receiver" else holes <= 1
+
+    sim.run(main())
+
+
+@pytest.mark.row("C9")
 @pytest.mark.parametrize(("before", "after"), [(1500, 1280), (1500, 1228), (9000, 1500), (9000, 1228), (65_535, 1500)])
 def test_a_black_hole_costs_no_more_than_a_probe_time_out(sim, before, after):
     async def main():

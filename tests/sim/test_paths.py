@@ -1,6 +1,7 @@
 """Several paths between two nodes, and addresses that change under them, on a simulated network."""
 
 import asyncio
+from collections import Counter
 
 import pytest
 
@@ -90,6 +91,59 @@ def test_an_idle_connection_is_found_again_behind_a_nat_that_has_forgotten_it(si
     sim.run(main())
 
 
+def test_the_first_ping_from_a_new_address_is_enough_to_prove_it(sim):
+    async def main():
+        async with sim.pair(NEAR, keep_alive_s=5.0) as pair:
+            _, there = await pair.connect()
+            await asyncio.sleep(1)
+            pair.alice.rebind(address=True)
+            pings = []
+            pair.net.intercept(lambda packet: pings.append(packet) if packet.sender is pair.alice else None)
+            while not pings:
+                await asyncio.sleep(0.001)
+            await asyncio.sleep(3 * NEAR.delay_s + 0.002)  # there, the question, and its answer
+            assert there.path.remote.host != pair.alice.addresses[0] and there.path.state == "active"
+
+    sim.run(main())
+
+
+def test_what_happens_to_a_path_in_the_turn_in_which_a_connection_comes_in_is_told(sim):
+    """Its first packet, and one from behind a NAT that has forgotten it, arrive at once; it is accepted much later."""
+
+    async def main():
+        async with sim.pair(Link(delay_s=0.01)) as pair:
+            sent, told = [], []
+
+            async def listen():
+                async for event in pair.b.events():
+                    told.append((pair.net.clock.now_ns, event))  # noqa: PERF401 - it is cancelled, and keeps what it has
+
+            listening = asyncio.create_task(listen())
+
+            def gather(packet):
+                if packet.sender is pair.alice and packet.kind == "data" and len(sent) < 2:
+                    packet.delay_s = 0.005 * (2 - len(sent))
+                    if sent:
+                        packet.translate(source=interpeer.Endpoint(pair.alice.addresses[0], 777))
+                    sent.append(packet)
+
+            with pair.net.intercepting(gather):
+                here = await pair.a.connect(pair.b.address)
+                await asyncio.sleep(0.005)
+                here.send_datagram(b"from elsewhere" * 30)
+                await asyncio.sleep(1)
+            there = await pair.b.accept()
+            assert await there.recv_datagram()
+            pair.alice.rebind(address=True)
+            here.send_datagram(b"and again" * 30)
+            assert await there.recv_datagram()
+            listening.cancel()
+            assert [getattr(event, "what", "connected") for _, event in told] == ["connected", "moved", "returned", "moved"]
+            assert told[0][0] == told[1][0] and told[1][1].remote.endswith(":777")
+
+    sim.run(main())
+
+
 @pytest.mark.row("N2")
 def test_an_attacker_who_copies_packets_faster_does_not_keep_the_path(sim):
     """Every packet of the initiator comes first from elsewhere, for two seconds; nothing is sent back from there."""
@@ -139,6 +193,38 @@ def test_a_transfer_over_two_paths_survives_the_end_of_either(sim, scheduler, di
         assert set(states) == {0, 2} if dies is None else states[0 if dies else 2] == "active"
 
     run(sim, program, scheduler=scheduler)
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+def test_a_message_that_is_sent_once_on_each_path_is_dropped_when_all_its_copies_are_lost(sim, ordered):
+    """Of 20 % on each of two paths, 4 % are left; each message arrives or is told as dropped, and never both."""
+    count = 1000
+
+    async def program(two):
+        here, there = await two.connect()
+        await here.open_path(two.other(two.b, THERE[1]), local=HERE[1])
+        for wire in (two.net.wire(two.alice, two.bob), two.net.wire(two.bob, two.alice)):
+            wire.set(loss=0.2)
+        async with await here.open_channel(resend=False, ordered=ordered) as channel:
+            incoming = await there.accept_channel()
+            got = Counter()
+
+            async def receive():
+                async for message in incoming:
+                    got[int.from_bytes(message, "big")] += 1
+
+            receiving = asyncio.create_task(receive())
+            for i in range(count):
+                await channel.send(i.to_bytes(4, "big") * 100)
+                await asyncio.sleep(0.002)
+            await asyncio.sleep(5)
+            receiving.cancel()
+            assert set(got.values()) == {1}
+            lost = count - len(got)
+            assert 0.01 * count < lost < 0.08 * count
+            assert channel.stats().dropped == incoming.stats().peer_dropped == lost
+
+    run(sim, program, NEAR, scheduler="redundant", congestion="bbr-lossy")
 
 
 def test_a_standby_path_carries_nothing_until_it_is_needed(sim):
@@ -194,6 +280,30 @@ def test_both_ends_open_paths_at_once(sim):
         await sim.transfer(two, 500_000, ends=(here, there))
 
     run(sim, program, scheduler="aggregate")
+
+
+@pytest.mark.parametrize("most", [2, 3, 4])
+def test_when_both_ends_open_the_last_path_at_once_the_initiators_is_opened(sim, most):
+    async def program(two):
+        here, there = await two.connect()
+        await asyncio.sleep(0.1)
+        for _ in range(most - 2):
+            await here.open_path(two.other(two.b, THERE[1]), local=HERE[1])
+        opened = await asyncio.gather(
+            here.open_path(two.other(two.b, THERE[1]), local=HERE[1]),
+            there.open_path(two.other(two.a, HERE[1]), local=THERE[1]),
+            return_exceptions=True,
+        )
+        assert opened[0].id == 2 * most - 2
+        assert isinstance(opened[1], interpeer.LocalError) and "at the same time" in str(opened[1])
+        await sim.transfer(two, 500_000, ends=(here, there))
+        await asyncio.sleep(3)
+        assert {path.id for path in here.paths} == {path.id for path in there.paths} == set(range(0, 2 * most, 2))
+        here.close_path(opened[0])
+        await asyncio.sleep(1)
+        assert (await there.open_path(two.other(two.a, HERE[1]), local=THERE[1])).id == 3
+
+    run(sim, program, max_paths=most, scheduler="aggregate")
 
 
 def test_paths_open_through_heavy_loss_and_nothing_of_them_is_lost_for_good(sim):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -50,6 +51,7 @@ class Sent:
     to: Endpoint
     ecn: int
     at_ns: int
+    local: bytes = bytes(16)
 
 
 class Node:
@@ -88,14 +90,17 @@ class Node:
         if self.has_own_entropy:
             control.add_entropy(self.engine, self.random.randbytes(control.entropy_missing(self.engine)))
 
-    def hear(self, *datagrams: bytes, source: Endpoint = PEER_AT, ecn: int = 0) -> None:
+    def hear(self, *datagrams: bytes, source: Endpoint = PEER_AT, ecn: int = 0, at: Endpoint | None = None) -> None:
+        """Receive datagrams, at that address of the node's, if the system says which."""
         self.feed()
-        self.exchange.receive([(data, source, ecn) for data in datagrams], self.now_ns)
+        local = bytes(16) if at is None else at[0]
+        self.exchange.receive([(data, source, ecn, local) for data in datagrams], self.now_ns)
 
-    def say(self) -> list[Sent]:
-        """Return everything that may go out now."""
+    def say(self, *, refuses: Callable[[bytes, int], bool] | None = None) -> list[Sent]:
+        """Return everything that may go out now, but for what the interface takes not for its size."""
         self.feed()
-        return [Sent(data, to, ecn, self.now_ns) for data, to, ecn in self.exchange.transmit(self.now_ns)]
+        said = self.exchange.transmit_from(self.now_ns, refuses)
+        return [Sent(data, to, ecn, self.now_ns, local) for data, to, ecn, local in said]
 
     def answers(self, *datagrams: bytes, source: Endpoint = PEER_AT) -> list[bytes]:
         """Hear datagrams and return what is said at once."""
@@ -277,8 +282,10 @@ class Peer:
             cid = self.remote_cid if path == 0 else self.path_cids[path][max(self.path_cids[path])]
         return self.send_keys.seal(b"".join(frames), cid, counter, epoch=epoch, flags=flags, path=path)
 
-    def send(self, *frames: bytes, source: Endpoint | None = None, ecn: int = 0, **where: Any) -> None:
-        self.node.hear(self.packet(*frames, **where), source=source or self.at, ecn=ecn)
+    def send(
+        self, *frames: bytes, source: Endpoint | None = None, ecn: int = 0, at: Endpoint | None = None, **where: Any
+    ) -> None:
+        self.node.hear(self.packet(*frames, **where), source=source or self.at, ecn=ecn, at=at)
 
     def open(self, data: bytes) -> Opened:
         """Open a packet, and learn the connection ids that it tells."""
@@ -308,9 +315,9 @@ class Peer:
         """Return the frames that say something: neither acknowledgements nor probes without content."""
         return [frame for frame in self.frames(said) if frame.kind not in (ref.ACK, ref.ACK_ECN, ref.PING)]
 
-    def acknowledge(self, *numbers: int, delay_us: int = 0, ecn: tuple[int, int, int] | None = None) -> None:
+    def acknowledge(self, *numbers: int, delay_us: int = 0, ecn: tuple[int, int, int] | None = None, **where: Any) -> None:
         """Acknowledge these packets of path 0, or every one that was opened."""
-        self.send(ack_of(numbers or self.received, delay_us=delay_us, ecn=ecn))
+        self.send(ack_of(numbers or self.received, delay_us=delay_us, ecn=ecn), **where)
 
     def acknowledge_all(self, **where: Any) -> None:
         """Acknowledge every packet that was opened on any path."""

@@ -7,6 +7,7 @@ from tests.spec import reference as ref
 from tests.spec.peer import (
     BY_REFUSAL,
     CLOSED,
+    MS,
     PROTOCOL,
     SECOND,
     Node,
@@ -138,10 +139,41 @@ def test_half_open_entries_are_bounded_and_the_oldest_gives_way():
     peers = [stranger(node, i) for i in range(12)]
     for i, peer in enumerate(peers):
         answered(peer)
+        node.now_ns += 50 * MS
         assert node.counter("half_open") == min(i + 1, 8)
     for peer in peers:
         peer.send(ref.ping())
     assert {event[1].peer_identity for event in node.events()} == {peer.identity.id for peer in peers[4:]}
+
+
+@pytest.mark.spec("HS-87")
+@pytest.mark.row("H20")
+def test_an_entry_has_time_to_be_confirmed():
+    """A third caller at two entries is not answered, and is when it calls again, into an entry that was confirmed."""
+    node = Node(max_half_open=2)
+    first, second, third = (stranger(node, i) for i in range(3))
+    answered(first)
+    answered(second)
+    cookie = cookie_from(third)
+    node.now_ns += 299 * MS
+    assert node.answers(third.with_cookie(cookie), source=third.at) == [] and node.counter("dropped_limited") == 1
+    second.send(ref.ping())
+    assert len(node.answers(third.with_cookie(cookie), source=third.at)) == 1
+    first.send(ref.ping())
+    assert {event[1].peer_identity for event in node.events()} == {first.identity.id, second.identity.id}
+
+
+@pytest.mark.spec("HS-42")
+def test_free_entries_are_used_before_any_is_pushed_out():
+    node = Node(max_half_open=4)
+    slow, *quick = (stranger(node, i) for i in range(8))
+    answered(slow)
+    for peer in quick:
+        node.now_ns += SECOND
+        answered(peer)
+        peer.send(ref.ping())
+    slow.send(ref.ping())
+    assert slow.identity.id in {event[1].peer_identity for event in node.events()}
 
 
 @pytest.mark.spec("HS-43")
@@ -218,10 +250,10 @@ def test_what_absence_says_already_is_left_out_of_a_response():
 # --- cookies ---
 
 
-def loaded(**options):
-    """Return a node that asks strangers for cookies, having two entries in use of four."""
-    node = Node(max_half_open=4, **options)
-    for i in range(2):
+def loaded(*, entries=4, **options):
+    """Return a node that asks strangers for cookies, having half of its entries in use."""
+    node = Node(max_half_open=entries, **options)
+    for i in range(entries // 2):
         answered(stranger(node, 1000 + i), with_cookie=False)
     return node
 
@@ -373,7 +405,7 @@ def test_a_cookie_of_a_secret_that_is_too_old_is_none(rotate, later_s):
     ids=["IPv4", "IPv6"],
 )
 def test_under_load_each_network_is_let_in_at_a_rate(near, far):
-    node = loaded()
+    node = loaded(entries=200)
 
     def is_let_in(i, at):
         peer = Peer(node, i.to_bytes(32, "big"), at=at)

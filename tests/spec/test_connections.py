@@ -206,6 +206,20 @@ def test_the_first_packet_after_a_silence_starts_the_time_anew_and_later_ones_do
     assert peer.handle.closed() == (BY_SILENCE, 0, False, b"")
 
 
+@pytest.mark.spec("CN-31")
+@pytest.mark.parametrize("idle_s", [0, 5, 30])
+def test_an_initiator_that_hears_nothing_behind_the_response_gives_up_after_ten_seconds(idle_s):
+    peer = Peer(Node(idle_timeout_ns=idle_s * SECOND))
+    peer.handle = peer.node.connect(peer)
+    (init,) = peer.node.say()
+    peer.node.now_ns += 20 * MS
+    peer.node.hear(peer.answer(init.data, parameters=peer.parameters(PROTOCOL=None, CONNECTION_ID=peer.cid, IDLE_TIMEOUT=0)))
+    peer.node.wait((idle_s or 10) * SECOND - 100 * MS if idle_s < 10 else 10 * SECOND - 100 * MS)
+    assert peer.handle.is_open
+    peer.node.wait(300 * MS)
+    assert peer.handle.closed() == (BY_SILENCE, 0, False, b"")
+
+
 @pytest.mark.spec("CN-17")
 def test_forged_and_replayed_packets_do_not_keep_a_connection_alive():
     peer = Peer(Node(idle_timeout_ns=10 * SECOND)).call()

@@ -24,9 +24,9 @@ def asking(**limits):
     return peer, agreements(peer, is_initiator=True)
 
 
-def asked(**limits):
+def asked(*, IDLE_TIMEOUT=30_000, **limits):  # noqa: N803 - as the parameter is called
     """Return a peer that the node has called, its view of the agreements, and the node's REKEY."""
-    peer = Peer(Node(**limits)).be_called()
+    peer = Peer(Node(**limits)).be_called(IDLE_TIMEOUT=IDLE_TIMEOUT)
     peer.exchange()
     (frame,) = use_until_asked(peer)
     return peer, agreements(peer, is_initiator=False), frame
@@ -454,6 +454,35 @@ def test_a_responder_does_not_wait_for_ever_for_fresh_keys():
             peer.send(ref.ping(), ack_all(peer))
     assert frames[-1].value == AEAD_LIMIT
     assert 60 * SECOND <= peer.node.now_ns - start_ns <= 61 * SECOND
+
+
+@pytest.mark.spec("KU-5")
+def test_an_agreement_and_its_repetitions_are_no_use():
+    """The first two packets with each message are lost, and the last step is said again; then there is silence for hours."""
+    peer, view, frame = asked(keep_alive_ns=10 * SECOND, IDLE_TIMEOUT=0, idle_timeout_ns=0)
+    assert [f for f in peer.frames(peer.node.wait(3 * SECOND)) if f.kind == ref.REKEY]
+    peer.send(ref.rekey_answer(1, view.answer(frame.data, E)), ack_all(peer))
+    view.finish(1, 1)
+    assert peer.frames(peer.node.wait(30 * SECOND)), "it turns, and says so again"
+    peer.send(ref.ping(), ack_all(peer), epoch=1)
+    assert rekeys(peer) == 1
+    for _ in range(100):
+        said = peer.frames(peer.node.wait(60 * SECOND))
+        assert not [f for f in said if f.kind == ref.REKEY]
+        peer.send(ack_all(peer), epoch=1)
+
+
+@pytest.mark.spec("KU-21")
+def test_a_peer_that_sleeps_refuses_nothing():
+    """Ten minutes without a word, which the idle time-out allows: the agreement goes on where it was."""
+    peer, view, frame = asked(idle_timeout_ns=900 * SECOND, IDLE_TIMEOUT=900_000)
+    peer.frames(peer.node.wait(600 * SECOND))
+    assert peer.handle.is_open
+    peer.send(ref.rekey_answer(1, view.answer(frame.data, E)), ack_all(peer))
+    view.finish(1, 1)
+    assert peer.frames()
+    peer.send(ref.ping(), epoch=1)
+    assert peer.handle.is_open and rekeys(peer) == 1
 
 
 @pytest.mark.spec("KU-18")

@@ -4,15 +4,17 @@ import itertools
 
 import pytest
 
+from interpeer._core import path_handle
 from interpeer._core.probe_pmtud import Search
 from tests.spec import reference as ref
 from tests.spec.flow import Flow
-from tests.spec.peer import MS, SECOND, Node, Peer
+from tests.spec.peer import ELSEWHERE, MS, NODE_AT, SECOND, Node, Peer, endpoint
 from tests.spec.test_packets import pto_ns
 
 RTT_NS = 20 * MS
 BASE, ETHERNET, MOST = 1200, 1472, 65_507
 TEN_MINUTES = 600 * SECOND
+THIRD = endpoint("203.0.113.77", 7007)
 
 
 def is_probe(peer, sent):
@@ -245,6 +247,47 @@ def test_a_path_is_searched_again_ten_minutes_later():
     assert way.size == 8972
 
 
+# --- paths that move ---
+
+
+@pytest.mark.spec("MT-20")
+@pytest.mark.parametrize(("what", "is_reset"), [("peer", True), ("node", True), ("port", False)])
+def test_a_path_that_moves_is_searched_anew(what, is_reset):
+    way = Way(ETHERNET)
+    way.settle()
+    peer = way.peer
+    way.drain()
+    peer.send(ref.ping(), at=NODE_AT)
+    way.drain()
+    lost_on_the_old_way(peer)
+    way.carries = 1280
+    if what == "node":
+        peer.send(ref.ping(), at=ELSEWHERE)
+    else:
+        to = ELSEWHERE if what == "peer" else endpoint("198.51.100.7", 2003)
+        peer.at = to
+        peer.send(ref.ping(), bytes(200))
+        (asked,) = (f.data for s in peer.node.say() if s.to == to for f in peer.frames([s]) if f.kind == ref.PATH_CHALLENGE)
+        peer.send(ref.path_response(asked))
+    assert way.size == (BASE if is_reset else ETHERNET)
+    said = way.settle()
+    if is_reset:
+        for sent in said:
+            assert len(sent.data) <= 1280 or is_probe(peer, sent), "what does not pass is never tried with data"
+        assert 1280 - 16 < way.size <= 1280 and peer.node.counter("mtu_black_holes") == 0
+    else:
+        assert peer.node.counter("mtu_black_holes") >= 1
+
+
+def lost_on_the_old_way(peer):
+    """Let three large packets be on their way that never arrive: once it moves they tell nothing of sizes."""
+    for _ in range(3):
+        peer.handle.send_datagram(bytes(peer.handle.max_datagram_bytes))
+        for sent in peer.node.say():
+            peer.open(sent.data)
+            peer.received.discard(peer.open(sent.data).counter)
+
+
 # --- black holes ---
 
 
@@ -329,6 +372,58 @@ def test_a_black_hole_that_comes_back_makes_the_search_wait_twice_as_long():
         number += 4
         assert search.state == "base"
     assert waits == [0, 0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 600, 600]
+
+
+@pytest.mark.spec("MT-18", "MT-21")
+@pytest.mark.parametrize("is_refused", [False, True])
+def test_a_refusal_concerns_the_path_of_the_packet_and_no_other(is_refused):
+    """Two paths to one address, by two interfaces, and a connection of somebody else at the same address."""
+    peer = two_interfaces()
+    node, other = peer.node, Peer(peer.node, bytes([9]) * 32).call(RECEIVE_BUFFER=1 << 23)
+    search_all(node, [peer, other])
+    sizes = {path["id"]: path["packet_bytes"] for path in path_handle.paths(peer.handle)}
+    assert sizes == {0: ETHERNET, 1: ETHERNET} and other.handle.stats()["packet_bytes"] == ETHERNET
+    streams = [end.handle.open_stream() for end in (peer, other)]
+    for stream in streams:
+        stream.write(bytes(2000))
+    refused = []
+
+    def refuses(local, n):
+        if is_refused and local == THIRD[0] and n > BASE:
+            refused.append(n)
+        return is_refused and local == THIRD[0] and n > BASE
+
+    path_handle.set_scheduler(peer.handle, path_handle.SCHEDULERS["redundant"])
+    node.say(refuses=refuses)
+    sizes = {path["id"]: path["packet_bytes"] for path in path_handle.paths(peer.handle)}
+    assert sizes == {0: ETHERNET, 1: BASE if is_refused else ETHERNET}
+    assert other.handle.stats()["packet_bytes"] == ETHERNET and bool(refused) == is_refused
+
+
+def two_interfaces():
+    """Return a peer with two paths to one of its addresses, each from another of the node's."""
+    node = Node(max_packet_bytes=ETHERNET, receive_buffer=1 << 23, idle_timeout_ns=0)
+    peer = Peer(node).call(MAX_PATHS=4, RECEIVE_BUFFER=1 << 23)
+    peer.send(peer.new_cid(0, 1), peer.new_cid(1, 0), peer.new_cid(2, 0), at=NODE_AT)
+    peer.exchange()
+    assert path_handle.open_path(peer.handle, peer.at, THIRD[0]) == (path_handle.OPENED, 1)
+    (asked,) = (f.data for f in peer.frames(node.say()) if f.kind == ref.PATH_CHALLENGE)
+    peer.send(ref.path_response(asked), path=1, at=THIRD)
+    path_handle.set_scheduler(peer.handle, path_handle.SCHEDULERS["aggregate"])
+    return peer
+
+
+def search_all(node, ends):
+    """Let data flow to all these peers until each path is known to carry Ethernet's packets."""
+    streams = [end.handle.open_stream() for end in ends]
+    for _ in range(40):
+        for stream in streams:
+            stream.write(bytes(40_000))
+        said = node.say()
+        node.now_ns += RTT_NS
+        for end in ends:
+            end.frames([sent for sent in said if sent.data[:8] in end.own_cids])
+            end.acknowledge_all(at=NODE_AT)
 
 
 @pytest.mark.spec("MT-18", "MT-19")

@@ -6,7 +6,7 @@ import pytest
 
 from interpeer._core import control, path_handle
 from tests.spec import reference as ref
-from tests.spec.peer import BY_ERROR, BY_RESET, ELSEWHERE, MS, PEER_AT, SECOND, Node, Peer, ack_of, endpoint
+from tests.spec.peer import BY_ERROR, BY_RESET, ELSEWHERE, MS, NODE_AT, PEER_AT, SECOND, SUITE_NAMES, Node, Peer, ack_of, endpoint
 from tests.spec.reference import CONNECTION_ID_ERROR, PROTOCOL_ERROR
 
 QUESTION = b"question"
@@ -325,6 +325,50 @@ def test_a_path_that_the_peer_opens_is_taken_and_challenged():
     assert {frame.kind for frame in peer.frames(said)} >= {ref.PATH_RESPONSE, ref.PATH_CHALLENGE}
 
 
+@pytest.mark.spec("PA-53")
+@pytest.mark.parametrize("most", [2, 3, 4])
+def test_a_responder_gives_way_when_both_open_the_last_path_at_once(most):
+    peer = calling(max_paths=most)
+    for path in range(2, 2 * most - 2, 2):
+        accepted(peer, path, source=endpoint("203.0.113.1", path))
+    own = opening(peer, THIRD)
+    assert [sent for sent in peer.node.say() if sent.to == THIRD]
+    last = 2 * most - 2
+    peer.send(ref.path_challenge(QUESTION), bytes(1000), path=last, source=ELSEWHERE)
+    if most == 4:  # what was given up has its place for a while
+        peer.frames(peer.node.wait(SECOND))
+        peer.acknowledge_all()
+        peer.frames(peer.node.wait(3 * SECOND))
+        peer.send(ref.path_challenge(QUESTION), bytes(1000), path=last, source=ELSEWHERE)
+    assert states(peer)[last] == "validating"
+    assert states(peer).get(own, "abandoned") == "abandoned"
+    frames = peer.frames(peer.node.wait(SECOND))
+    if most < 4:
+        assert any(frame.kind == ref.PATH_ABANDON and frame.path == own for frame in frames)
+    assert peer.handle.is_open
+
+
+@pytest.mark.spec("PA-53")
+def test_a_responder_keeps_a_path_that_the_initiator_has_taken():
+    peer = calling(max_paths=2)
+    own = opening(peer, THIRD)
+    peer.node.say()
+    peer.send(ref.path_challenge(QUESTION), bytes(1000), path=own, source=THIRD)
+    peer.send(ref.path_challenge(QUESTION), bytes(1000), path=2, source=ELSEWHERE)
+    assert states(peer) == {0: "active", own: "validating"}
+
+
+@pytest.mark.spec("PA-53")
+def test_an_initiator_does_not_give_way():
+    peer = Peer(Node(max_paths=2)).be_called(MAX_PATHS=2)
+    peer.send(peer.new_cid(0, 1), peer.new_cid(1, 0), peer.new_cid(2, 0))
+    settle(peer)
+    own = opening(peer, THIRD)
+    peer.node.say()
+    peer.send(ref.path_challenge(QUESTION), bytes(1000), path=1, source=ELSEWHERE)
+    assert states(peer) == {0: "active", own: "validating"} and own == 2
+
+
 @pytest.mark.spec("PA-21")
 def test_packets_of_a_path_that_is_gone_are_dropped():
     peer = accepted(calling())
@@ -510,6 +554,61 @@ def test_a_path_follows_its_newest_packet_once_the_address_is_proven():
     assert {sent.to for sent in peer.node.say()} == {ELSEWHERE}
 
 
+@pytest.mark.spec("PA-55")
+def test_the_address_before_is_asked_as_often_as_the_new_one():
+    """The first two questions to it are lost; the third is answered."""
+    peer = calling()
+    peer.send(ref.ping(), bytes(400), source=ELSEWHERE)
+    said = peer.node.wait(4 * SECOND)
+    times = {to: [sent.at_ns for sent in said if sent.to == to and challenges_in(peer, sent)] for to in (PEER_AT, ELSEWHERE)}
+    assert len(times[PEER_AT]) >= 4 and times[PEER_AT] == times[ELSEWHERE]
+    asked = {challenge for sent in said if sent.to == PEER_AT for challenge in challenges_in(peer, sent)}
+    assert len(asked) == 1
+    said += peer.node.wait(10 * SECOND)
+    assert sum(bool(challenges_in(peer, sent)) for sent in said if sent.to == PEER_AT) == 6
+    assert peer.handle.remote == PEER_AT
+
+
+def challenges_in(peer, sent):
+    return [frame.data for frame in peer.frames([sent]) if frame.kind == ref.PATH_CHALLENGE]
+
+
+@pytest.mark.spec("PA-55")
+def test_haste_for_the_new_address_is_none_for_the_one_before():
+    peer = calling()
+    peer.send(ref.ping(), bytes(400), source=ELSEWHERE)
+    said = peer.node.say()
+    for _ in range(5):
+        peer.node.now_ns += 10 * MS
+        peer.send(ref.ping(), bytes(100), source=ELSEWHERE)
+        said += peer.node.say()
+    assert sum(sent.to == ELSEWHERE and bool(challenges_in(peer, sent)) for sent in said) > 2
+    assert sum(sent.to == PEER_AT and bool(challenges_in(peer, sent)) for sent in said) == 1
+
+
+@pytest.mark.spec("PA-52")
+@pytest.mark.parametrize("suite", [ref.CHACHA20_POLY1305, ref.AEGIS_256])
+def test_whatever_asks_for_an_acknowledgement_pays_for_a_challenge(suite):
+    """The node's smallest packets, turned round: a peer that says as much from elsewhere is asked at once."""
+    node = Node(keep_alive_ns=5 * SECOND, suites=(SUITE_NAMES[suite],))
+    peer = Peer(node, suite=suite).call()
+    settle(peer)
+    pings = [sent for sent in node.wait(6 * SECOND) if [f.kind for f in peer.frames([sent])].count(ref.PING)]
+    peer.handle.send_datagram(b"x")
+    smallest = pings + node.say()
+    for port, sent in enumerate(smallest, 1):
+        payload = peer.open(sent.data).payload
+        assert len(payload) == 9
+        settle(peer)
+        peer.at = endpoint("203.0.113.1", port)
+        peer.send(payload)
+        (there,) = (sent for sent in node.say() if sent.to == peer.at)
+        assert challenges_in(peer, there) and len(there.data) <= len(sent.data)
+        peer.send(ref.path_response(*challenges_in(peer, there)))
+        assert states(peer) == {0: "active"}
+    assert len(smallest) >= 2
+
+
 @pytest.mark.spec("PA-29")
 def test_a_path_does_not_follow_a_packet_that_was_overtaken():
     peer = calling()
@@ -557,20 +656,63 @@ def test_a_copy_too_small_to_pay_for_a_challenge_does_not_hold_a_path_up_nor_spi
 @pytest.mark.spec("PA-32")
 @pytest.mark.parametrize("is_elsewhere", [False, True])
 def test_congestion_control_starts_anew_at_another_address_but_not_at_another_port(is_elsewhere):
+    peer = grown()
+    before = peer.handle.stats()
+    to = ELSEWHERE if is_elsewhere else endpoint("198.51.100.7", 2003)
+    peer.handle.open_stream().write(b"on its way")
+    peer.frames(peer.node.say())
+    peer.send(ref.ping(), bytes(200), source=to)
+    asked = challenge_in(peer, [sent for sent in peer.node.say() if sent.to == to])
+    peer.node.now_ns += 300 * MS
+    peer.send(ref.path_response(asked), source=to)
+    after = peer.handle.stats()
+    assert (after["window_bytes"] < before["window_bytes"]) == is_elsewhere
+    assert after["min_rtt_ns"] == (300 * MS if is_elsewhere else before["min_rtt_ns"])
+    peer.node.now_ns += 20 * MS
+    peer.acknowledge()  # what was sent before, too
+    assert peer.handle.stats()["latest_rtt_ns"] == (300 * MS if is_elsewhere else 320 * MS)
+
+
+def grown():
+    """Return a peer to which a window has grown."""
     peer = calling()
     stream = peer.handle.open_stream()
     for _ in range(8):
         stream.write(bytes(100_000))
         peer.frames(peer.node.say())
         peer.node.now_ns += 20 * MS
-        peer.acknowledge()
+        peer.acknowledge(at=NODE_AT)
     peer.exchange()
-    grown = peer.handle.stats()["window_bytes"]
-    to = ELSEWHERE if is_elsewhere else endpoint("198.51.100.7", 2003)
-    peer.send(ref.ping(), bytes(200), source=to)
-    asked = challenge_in(peer, [sent for sent in peer.node.say() if sent.to == to])
-    peer.send(ref.path_response(asked), source=to)
-    assert (peer.handle.stats()["window_bytes"] < grown) == is_elsewhere
+    return peer
+
+
+@pytest.mark.spec("PA-15", "PA-32")
+@pytest.mark.parametrize("is_elsewhere", [False, True])
+def test_another_address_of_the_own_end_is_another_way_with_another_id(is_elsewhere):
+    peer = grown()
+    before = peer.handle.stats()
+    peer.send(ref.ping(), at=THIRD if is_elsewhere else NODE_AT)
+    after = peer.handle.stats()
+    assert (after["window_bytes"] < before["window_bytes"]) == is_elsewhere
+    assert (after["min_rtt_ns"] == 0) == is_elsewhere
+    said = peer.node.wait(10 * MS)
+    assert {peer.open(sent.data).path for sent in said} == {0}
+    assert (said[0].data[:8] != peer.cid) == is_elsewhere
+
+
+@pytest.mark.spec("PA-32")
+def test_an_address_of_ours_that_was_given_up_by_a_time_out_is_still_known():
+    """When probes go unanswered the system chooses where packets leave from, most often the same address."""
+    peer = grown()
+    before = peer.handle.stats()
+    peer.handle.open_stream().write(b"nobody hears it")
+    peer.frames(peer.node.wait(SECOND))
+    assert path_handle.paths(peer.handle)[0]["pto_count"] >= 2
+    peer.send(ref.ping(), at=NODE_AT)
+    assert peer.handle.stats()["window_bytes"] == before["window_bytes"]
+    peer.frames(peer.node.wait(2 * SECOND))
+    peer.send(ref.ping(), at=THIRD)
+    assert peer.handle.stats()["window_bytes"] < before["window_bytes"]
 
 
 # --- sending ---
@@ -601,6 +743,42 @@ def test_a_copy_for_another_path_has_neither_datagrams_nor_acknowledgements_of_t
     assert kinds.count((ref.DATAGRAM_LEN, b"once")) + kinds.count((ref.DATAGRAM, b"once")) == 1
     streams[1].write(b"twice")
     assert [frame.data for frame in peer.told()].count(b"twice") == 2
+
+
+@pytest.mark.spec("PA-54")
+@pytest.mark.parametrize("first", [0, 2])
+@pytest.mark.parametrize("arrives", [True, False])
+def test_a_message_on_several_paths_is_given_up_when_all_its_copies_are_lost(first, arrives):
+    peer = accepted(calling())
+    path_handle.set_scheduler(peer.handle, path_handle.SCHEDULERS["redundant"])
+    channel = peer.handle.open_channel((2, 3, 0, 0, 0))  # ordered, not repeated
+    settle_all(peer)
+    channel.send(b"message")
+    sent = {opened.path: opened.counter for opened in peer.packets()}
+    assert set(sent) == {0, 2}
+    second = 2 - first
+    lose(peer, first, sent[first])
+    assert not dropped_in(peer) and channel.dropped()[0] == 0
+    if arrives:
+        peer.send(ref.ack(sent[second], path=second))
+    else:
+        lose(peer, second, sent[second])
+    assert dropped_in(peer) != arrives and channel.dropped()[0] == (not arrives)
+
+
+def lose(peer, path, counter):
+    """Acknowledge what comes later on a path, and not this."""
+    later = {number for number in peer.received_on[path] if number > counter}
+    while len(later) < 4:
+        peer.handle.send_datagram(b"later")
+        path_handle.set_standby(peer.handle, 2 - path, True)
+        later |= {opened.counter for opened in peer.packets() if opened.path == path and opened.counter > counter}
+    path_handle.set_standby(peer.handle, 2 - path, False)
+    peer.send(ack_of(later, path=path))
+
+
+def dropped_in(peer):
+    return any(frame.kind == ref.DROPPED for frame in peer.frames())
 
 
 @pytest.mark.spec("PA-35")

@@ -127,7 +127,7 @@ def test_removed_entry_is_found_no_more(answerer, bob):
 
 @pytest.mark.row("H20")
 def test_full_table_pushes_the_oldest_out(answerer, bob):
-    entries = [answered(answerer, bob, n)[0] for n in range(1, 12)]
+    entries = [answered(answerer, bob, n, START + n * SECOND // 2)[0] for n in range(1, 12)]
     assert len(answerer) == 8 and len(set(entries)) == 11
     for n, entry in enumerate(entries, 1):
         assert answerer.find_cid(cid(1000 + n)) == (entry if n > 3 else None)

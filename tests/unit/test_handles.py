@@ -239,3 +239,50 @@ def test_a_buffer_that_is_given_back_is_not_touched_any_more(verb):
     del stream
     assert sys.getrefcount(buffer) == before
     buffer += b"it can grow again"
+
+
+# --- large messages ---
+
+
+def test_a_large_message_is_copied_aside_and_leaves_nothing_behind():
+    ends = Ends()
+    channel = ends.here[0].open_channel((3, 3, 0, 0, 0))
+    message = os.urandom(5 * (1 << 20) + 7)
+    ends.carry()
+    incoming = ends.there[0].accept_channel()
+    for buffer in (message, bytearray(message), memoryview(message)):
+        assert channel.send(buffer) == 0
+        ends.carry()
+        assert incoming.recv() == message
+    ends.carry()
+    assert control.live_objects(ends.engines[0])["large_blocks"] == 0
+
+
+@pytest.mark.parametrize("is_closed", [False, True])
+def test_a_large_message_that_is_not_taken_leaves_nothing_behind(is_closed):
+    ends = Ends()
+    channel = ends.here[0].open_channel((3, 3, 0, 0, 0))
+    if is_closed:
+        channel.finish()
+    else:
+        assert channel.send(bytes(2 << 20)) == 0
+    before = control.live_objects(ends.engines[0])["large_blocks"]
+    assert channel.send(bytes(3 << 20)) == (-2 if is_closed else 1)
+    assert channel.send(bytes((1 << 24) + 1)) == (-2 if is_closed else -3)
+    assert control.live_objects(ends.engines[0])["large_blocks"] == before
+
+
+def test_messages_of_all_sizes_are_queued_in_order_by_one_call():
+    ends = Ends()
+    channel = ends.here[0].open_channel((3, 3, 0, 0, 0))
+    messages = [os.urandom(n) for n in (0, 1, 300_000, 10, 262_143, 262_144, 5)]
+    messages[3] = bytearray(messages[3])
+    ends.carry()
+    incoming = ends.there[0].accept_channel()
+    got, sent = [], 0
+    while len(got) < len(messages):
+        taken, _ = channel.send_many(messages, sent)
+        sent += taken
+        ends.carry()
+        got += incoming.recv_many(100, False)
+    assert got == messages and sent == len(messages)

@@ -237,3 +237,14 @@ def test_each_step_is_tried_three_times():
     assert a.timeout(30 * SECOND) and a.state["deadline_ns"] == 50 * SECOND
     assert a.timeout(90 * SECOND) and a.state["deadline_ns"] == 110 * SECOND, "after a suspension there is time as well"
     assert not a.timeout(110 * SECOND)
+
+
+def test_a_step_waits_as_long_as_nothing_comes_from_the_peer():
+    a, b = two()
+    a.ask(b.static, b"e" * 32, 10 * SECOND)
+    for _ in range(10):
+        now_ns = a.state["deadline_ns"]
+        assert a.timeout(now_ns, heard_ns=10 * SECOND - 1)
+    assert a.timeout(now_ns + 20 * SECOND, heard_ns=now_ns)
+    assert a.timeout(now_ns + 40 * SECOND, heard_ns=now_ns + 20 * SECOND)
+    assert not a.timeout(now_ns + 60 * SECOND, heard_ns=now_ns + 40 * SECOND)

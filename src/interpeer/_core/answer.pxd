@@ -10,6 +10,7 @@ cdef enum:
     HALF_OPEN_BYTES = 512           # one entry is no larger
     HALF_OPEN_NS = 10000000000      # an init that is not confirmed is forgotten so long after the last response to it,
     SWEEP_NS = 1000000000           # give or take this
+    CONFIRM_NS = 300000000          # ... and not pushed out before: most confirmations take no longer
     LOAD_HALF_OPEN = 256            # from here on an init needs a cookie
     GATE_BUCKETS = 1024             # token buckets, by hash of the source's prefix
     GATE_RATE = 20                  # inits a second from one /24 or /64 under load
@@ -74,7 +75,7 @@ cdef struct Answering:              # the responder's side of an engine
     HalfOpen *entries               # `capacity` of them, allocated at the first init; owned
     uint32_t capacity
     uint32_t shares                 # shards of the node: what it admits under load is shared out
-    uint32_t oldest                 # entries are used in turn
+    uint32_t following              # entries are used in turn
     uint32_t count
     uint32_t next_id
     uint64_t sweep_ns               # when the table is next looked through for expired entries

@@ -32,6 +32,12 @@ cdef struct SendBuffer:             # bytes written and not yet acknowledged
     uint64_t start                  # offset of the first byte still kept
     uint64_t end                    # offset after the last byte written
 
+cdef struct Draft:                  # bytes for a SendBuffer that are copied while nobody waits for it
+    uint8_t **blocks                # LARGE_BLOCKs with HEADROOM; owned until they are attached
+    uint32_t count
+    uint32_t attached               # of these, from the first on
+    uint64_t bytes
+
 cdef struct RecvBuffer:             # bytes received and not yet read
     BlockPools *pools               # not owned
     uint8_t **blocks                # ring of SMALL_BLOCKs by offset, NULL where nothing has come yet; owned
@@ -47,6 +53,10 @@ cdef void send_buffer_init(SendBuffer *b, BlockPools *pools) noexcept nogil
 cdef void send_buffer_clear(SendBuffer *b) noexcept nogil
 cdef uint64_t send_buffer_append(SendBuffer *b, const uint8_t *data, uint64_t n) noexcept nogil
 cdef int send_buffer_lend(SendBuffer *b, const uint8_t *data, uint64_t n) noexcept nogil
+cdef int send_buffer_attach(SendBuffer *b, Draft *d) noexcept nogil
+cdef int draft_take(Draft *d, BlockPools *pools, uint64_t n) noexcept nogil
+cdef void draft_fill(Draft *d, const uint8_t *data) noexcept nogil
+cdef void draft_give(Draft *d, BlockPools *pools) noexcept nogil
 cdef uint64_t send_buffer_at(SendBuffer *b, uint64_t offset, const uint8_t **data) noexcept nogil
 cdef uint8_t *send_buffer_own(SendBuffer *b, uint64_t offset, uint64_t n) noexcept nogil
 cdef void send_buffer_release(SendBuffer *b, uint64_t offset) noexcept nogil

@@ -1,5 +1,6 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
+from interpeer._core.buffer cimport Draft
 from interpeer._core.links cimport Link
 from interpeer._core.rangeset cimport RangeSet
 from interpeer._core.repairs cimport Repairs
@@ -88,7 +89,7 @@ cdef inline uint64_t channel_wire_sent(const Stream *s) noexcept nogil:
 cdef void channel_init(Stream *s, Channel *ch) noexcept nogil
 cdef void channel_clear(Stream *s) noexcept nogil
 cdef bint channel_has_data(const Stream *s) noexcept nogil
-cdef int channel_append(Stream *s, const uint8_t *data, uint64_t n) noexcept nogil
+cdef int channel_append(Stream *s, const uint8_t *data, uint64_t n, Draft *draft) noexcept nogil
 cdef bint channel_count_deadlines(Stream *s, uint64_t now_ns) noexcept nogil
 cdef uint32_t channel_expire(Stream *s, uint64_t now_ns) noexcept nogil
 cdef void channel_reset(Stream *s, uint64_t code) noexcept nogil

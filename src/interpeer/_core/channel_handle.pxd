@@ -1,4 +1,4 @@
-from libc.stdint cimport uint64_t
+from libc.stdint cimport uint8_t, uint64_t
 
 from interpeer._core.conn cimport Conn
 from interpeer._core.engine cimport Engine
@@ -17,3 +17,4 @@ cdef class ChannelHandle:
     cdef readonly uint64_t key      # under which events tell of it
 
     cdef Conn *enter(self) except NULL
+    cdef int queue(self, const uint8_t *data, uint64_t n) except? -100

@@ -1,5 +1,6 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
+from interpeer._core.buffer cimport Draft
 from interpeer._core.conn cimport Conn
 from interpeer._core.stream cimport Stream
 from interpeer._core.wire cimport Capabilities
@@ -19,7 +20,8 @@ cdef Stream *conn_accept_channel(Conn *c) noexcept nogil
 cdef void conn_set_channel(Conn *c, Stream *s, const Capabilities *capabilities) noexcept nogil
 cdef void conn_set_priority(Conn *c, Stream *s, uint8_t priority) noexcept nogil
 cdef void conn_expect_repairs(Conn *c, Stream *s) noexcept nogil
-cdef int conn_send_message(Conn *c, Stream *s, const uint8_t *data, uint64_t n) noexcept nogil
+cdef int conn_may_send(const Conn *c, const Stream *s, uint64_t n) noexcept nogil
+cdef int conn_send_message(Conn *c, Stream *s, const uint8_t *data, uint64_t n, Draft *draft) noexcept nogil
 cdef void conn_message_was_read(Conn *c, Stream *s, uint64_t freed) noexcept nogil
 cdef void conn_lose_piece(Conn *c, Stream *s, uint64_t offset, uint64_t n, bint fin, bint is_lost) noexcept nogil
 cdef void conn_handle_message_acked(Conn *c, Stream *s, uint64_t offset, uint64_t n, bint fin) noexcept nogil

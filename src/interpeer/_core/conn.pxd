@@ -96,6 +96,7 @@ cdef enum:                          # PathEvent.reason
     PATH_REASON_UNPROVEN = 4        # challenges are not answered
     PATH_REASON_FASTER = 5          # its round trip is shorter
     PATH_REASON_ONLY = 6            # no other path works
+    PATH_REASON_CROSSED = 7         # the initiator was opening the last one at the same time
 
 cdef struct PathEvent:
     uint32_t path
@@ -158,6 +159,7 @@ cdef struct Conn:
     uint8_t scheduler               # SCHEDULE_*
     uint8_t max_paths               # at once, as both ends have it
     uint32_t next_path[2]           # ids of the next path that the initiator, and the responder, opens
+    uint32_t crossed_path           # the last one of ours that gave way to the initiator's; 0: none
     LocalCid first_cid              # that of the handshake
     LocalCid *local_cids            # all; owned, but for the first
     RemoteCids remote_cids

@@ -18,6 +18,7 @@ cdef enum:                          # SentPacket.flags
     SENT_MAX_STREAMS = 0x0040
     SENT_REKEY = 0x0800             # has the message of an agreement on fresh keys
     SENT_MTU_PROBE = 0x0080         # its loss tells nothing but that it was too large, and nobody waits for it
+    SENT_COPIED = 0x0100            # its frames have gone on other paths as well, at the same time
     SENT_APP_LIMITED = 0x8000       # when it was sent, there was less to send than could be sent
 
 cdef enum:                          # FrameRecord.kind: further frames that matter when a packet is lost
@@ -86,6 +87,7 @@ cdef struct Recovery:               # what was sent on one path and is not settl
     uint64_t loss_time_ns           # when the next packet counts as lost by time; 0: none
     uint32_t pto_count
     Rtt rtt
+    uint64_t rtt_since_ns           # what was sent before gives no sample: it went another way
     # rate of delivery (draft-ietf-ccwg-bbr, 4.1)
     uint64_t delivered              # bytes acknowledged in all
     uint64_t delivered_ns           # when the last were
@@ -119,6 +121,7 @@ cdef struct AckOutcome:             # of one ACK frame, or of a timer
 cdef void recovery_init(Recovery *r, void *owner, packet_fate on_acked, packet_fate on_lost) noexcept nogil
 cdef void recovery_free(Recovery *r) noexcept nogil
 cdef void recovery_seed_rtt(Recovery *r, uint64_t sample_ns) noexcept nogil
+cdef void recovery_restart_rtt(Recovery *r, uint64_t now_ns) noexcept nogil
 cdef void recovery_give_up_all(Recovery *r) noexcept nogil
 cdef SentPacket *recovery_add(Recovery *r, uint64_t now_ns) noexcept nogil
 cdef int recovery_skip(Recovery *r) noexcept nogil
@@ -130,4 +133,5 @@ cdef int recovery_handle_ack(Recovery *r, Frame *ack, uint64_t now_ns, uint64_t 
 cdef void recovery_handle_timeout(Recovery *r, uint64_t now_ns, uint64_t max_ack_delay_ns, AckOutcome *out) noexcept nogil
 cdef uint64_t recovery_deadline(const Recovery *r, uint64_t max_ack_delay_ns) noexcept nogil
 cdef uint64_t recovery_pto_ns(const Recovery *r, uint64_t max_ack_delay_ns) noexcept nogil
+cdef bint recovery_has_copy(const Recovery *r, const SentPacket *of) noexcept nogil
 cdef const SentPacket *recovery_oldest(const Recovery *r, uint64_t *number) noexcept nogil

@@ -57,7 +57,7 @@ cdef struct Validation:             # of a path's address (RFC 9000, 8.2)
     Endpoint previous
     uint8_t previous_local[16]
     uint8_t previous_challenge[8]   # the same question to the old address: is the new one the peer's, or a thief's?
-    bint asks_previous              # it is to be sent
+    uint8_t previous_tries          # one past the number of the challenge that the last one there went with; 0: none yet
 
 cdef struct Answer:                 # to the peer's last challenge; an earlier one that was not answered is forgotten
     bint is_owed
@@ -71,6 +71,7 @@ cdef struct Path:                   # one pair of addresses, and everything that
     void *conn                      # the Conn that it belongs to
     Endpoint remote
     uint8_t local[16]               # our address on it; zeros: not known
+    uint8_t last_local[16]          # the last one that was known
     bint is_opener                  # we have opened it
     bint is_standby                 # used only when there is no other, as we want it
     bint peer_standby               # ... as the peer wants it
@@ -127,6 +128,7 @@ cdef void path_free(Path *p) noexcept nogil
 cdef int path_input(Path *p, int event) noexcept nogil
 cdef int path_start_validation(Path *p) noexcept nogil
 cdef bint path_challenge_is_due(const Path *p, uint64_t now_ns) noexcept nogil
+cdef bint path_asks_previous(const Path *p, uint64_t now_ns) noexcept nogil
 cdef void path_challenge_sent(Path *p, uint64_t now_ns, uint64_t pto_ns) noexcept nogil
 cdef int path_handle_response(Path *p, const uint8_t *data) noexcept nogil
 cdef void path_handle_challenge(Path *p, const uint8_t *data, const Endpoint *source, const uint8_t *local) noexcept nogil

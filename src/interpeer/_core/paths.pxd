@@ -28,7 +28,7 @@ cdef void paths_set_standby(Conn *c, Path *p, bint is_standby) noexcept nogil
 cdef int paths_tier(const Path *p) noexcept nogil
 cdef bint paths_is_faster(const Path *p, const Path *than) noexcept nogil
 cdef Path *paths_prefer(Conn *c) noexcept nogil
-cdef void paths_follow(Conn *c, Path *p, const Datagrams *from_, uint32_t bytes) noexcept nogil
+cdef void paths_follow(Conn *c, Path *p, const Datagrams *from_, uint32_t bytes, uint64_t now_ns) noexcept nogil
 cdef void paths_give_credit(Path *p, const Endpoint *source, uint32_t bytes) noexcept nogil
 cdef void paths_heard(Conn *c, Path *p) noexcept nogil
 cdef void paths_silent(Conn *c, Path *p) noexcept nogil

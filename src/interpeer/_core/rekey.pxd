@@ -66,7 +66,7 @@ cdef int rekey_handle_answer(Rekey *r, uint64_t epoch, const uint8_t *message, R
                              uint64_t now_ns) noexcept nogil
 cdef int rekey_turn(Rekey *r, SendKeys *send, uint64_t now_ns) noexcept nogil
 cdef void rekey_handle_epoch(Rekey *r, uint64_t recv_epoch, uint64_t now_ns) noexcept nogil
-cdef int rekey_handle_timeout(Rekey *r, uint64_t now_ns) noexcept nogil
+cdef int rekey_handle_timeout(Rekey *r, uint64_t heard_ns, uint64_t now_ns) noexcept nogil
 cdef uint8_t *rekey_write(const Rekey *r, uint8_t *p) noexcept nogil
 
 cdef inline bint rekey_has_message(const Rekey *r) noexcept nogil:

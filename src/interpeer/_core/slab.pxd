@@ -24,7 +24,8 @@ cdef struct Datagrams:              # one message of the kernel: one packet, or 
     uint32_t interface              # index of the interface for `local`; 0: not known
     uint8_t ecn                     # ECN field: 0 not-ECT, 1 ECT(1), 2 ECT(0), 3 CE
     bint is_too_big                 # sending: the interface takes no packet of this size
-    uint64_t cid                    # sending: our connection id on the path; 0: no connection's packets
+    uint32_t path                   # sending: the path's id, where `cid` is set
+    uint64_t cid                    # sending: a connection id of ours, for whose packets they are; 0: no connection's
 
 cdef struct RecvBatch:
     uint8_t *buffer                 # RECV_SLOTS x SLOT_BYTES; owned

@@ -42,7 +42,7 @@ class SimDriver(Driver):
         self._random = random.Random(f"{host.net.seed} entropy {host.name} {number}")
         self._sockets: list[CoreEndpoint] = []
         self._bound: list[tuple[str, int]] = []
-        self._inbox: list[tuple[bytes, CoreEndpoint, int]] = []
+        self._inbox: list[tuple[bytes, CoreEndpoint, int, bytes]] = []
         self._turn_is_due = False
         self._turn_ns = 0  # when the last turn was
         self._turns_at_once = 0
@@ -92,13 +92,17 @@ class SimDriver(Driver):
         self.audit.called(target)  # the node asks this of every address that its application calls
         return self._source_for(target) is not None
 
-    def _source_for(self, target: CoreEndpoint) -> CoreEndpoint | None:
-        """Return where a packet to a target comes from; None: no socket can send it."""
+    def _source_for(self, target: CoreEndpoint, local: bytes = bytes(16)) -> CoreEndpoint | None:
+        """Return where a packet to a target comes from; None: no socket can send it.
+
+        It leaves from `local`, or, if the host does not have that address (any more), from wherever the host sends it."""
         is_near = is_loopback(target[0])
         for bound, port, _ in self._sockets:
             if is_ipv4((bound, port, 0)) != is_ipv4(target):
                 continue
             own = bound if bound not in _WILDCARDS else target[0] if is_near else self._host.packed_like(target)
+            if bound in _WILDCARDS and not is_near and self._host.has(local):
+                own = local
             if own is not None and is_loopback(own) == is_near:
                 return own, port, 0
         return None
@@ -109,7 +113,7 @@ class SimDriver(Driver):
         """Take a packet, for the turn that follows."""
         self._received += 1
         self.audit.received(packet)
-        self._inbox.append((packet.data, packet.core_source, packet.ecn))
+        self._inbox.append((packet.data, packet.core_source, packet.ecn, packet.core_target[0]))
         self.kick()
 
     def kick(self) -> None:
@@ -121,9 +125,13 @@ class SimDriver(Driver):
         if self._is_open:
             self._turn()
 
+    def resume(self) -> None:
+        """Take the turn that is due since the host was suspended."""
+        self.kick()
+
     def _turn(self) -> None:
         self._turn_is_due = False
-        if not self._is_open:
+        if not self._is_open or self._host.is_suspended:
             return
         now_ns = self._clock.now_ns
         self._turns_at_once = self._turns_at_once + 1 if now_ns == self._turn_ns else 0
@@ -138,14 +146,14 @@ class SimDriver(Driver):
             arrived, self._inbox = self._inbox, []
             exchange.receive(arrived, now_ns)
         exchange.handle_timeout(now_ns)
-        for data, target, ecn in exchange.transmit(now_ns):
-            self._send(data, target, ecn)
+        for data, target, ecn, local in exchange.transmit_from(now_ns):
+            self._send(data, target, ecn, local)
         if exchange.has_events:
             self._on_events(control.events(self._core))
         self._set_alarm()
 
-    def _send(self, data: bytes, target: CoreEndpoint, ecn: int) -> None:
-        source = self._source_for(target)
+    def _send(self, data: bytes, target: CoreEndpoint, ecn: int, local: bytes) -> None:
+        source = self._source_for(target, local)
         if source is None:
             return  # the system would refuse it: the network is unreachable
         self._sent += 1

@@ -83,6 +83,7 @@ class Host:
         self.net = net
         self.name = name
         self.is_plugged_in = True
+        self.is_suspended = False
         self.up = up
         """What all its packets go through first, if anything."""
         self.down = down
@@ -182,6 +183,19 @@ class Host:
     def plug_in(self) -> None:
         """Undo `unplug`."""
         self.is_plugged_in = True
+
+    def suspend(self) -> None:
+        """Put the machine to sleep: no timer of its nodes fires, and packets to it are lost, while the clocks of all go on.
+
+        Its programs are not stopped: what they ask of a node is done when the machine wakes up."""
+        self.is_suspended = True
+
+    def resume(self) -> None:
+        """Undo `suspend`: what was due meanwhile is due now."""
+        if self.is_suspended:
+            self.is_suspended = False
+            for listener in dict.fromkeys(self._sockets.values()):
+                listener.resume()
 
     def has(self, address: bytes) -> bool:
         """Tell whether an address, of 16 bytes, is the host's."""
@@ -393,6 +407,8 @@ class SimNet:
             self._arrive(packet)
         elif not sender.is_plugged_in:
             self._end(packet, "unplugged")
+        elif sender.is_suspended:
+            self._end(packet, "suspended")
         elif sender.up is not None:
             sender.up.carry(packet, self._cross)
         else:
@@ -432,6 +448,8 @@ class SimNet:
             self._end(packet, "nobody there")
         elif not target.is_plugged_in and target is not packet.sender:
             self._end(packet, "unplugged")
+        elif target.is_suspended:
+            self._end(packet, "suspended")
         else:
             self._end(packet, "delivered")
             listener.receive(packet)

@@ -137,7 +137,7 @@ class Fate:
     kind: str
     what: str
     """"delivered", or why not: "lost", "queue full", "codel", "policed", "too large", "down", "partitioned", "unplugged",
-    "not mapped", "nobody there", "intercepted"."""
+    "suspended", "not mapped", "nobody there", "intercepted"."""
     notes: str
     """What happened on the way, in order: "corrupted", "duplicate", "late" for reordered, "marked" for ECN."""
 

@@ -24,6 +24,9 @@ class Listener(Protocol):
     def learn_addresses(self) -> None:
         """Hear that the host has other addresses now."""
 
+    def resume(self) -> None:
+        """Hear that the host has woken up."""
+
 
 @final
 class Port:
@@ -50,6 +53,9 @@ class Port:
 
     def learn_addresses(self) -> None:
         """Do nothing: they are looked up when they are needed."""
+
+    def resume(self) -> None:
+        """Do nothing: a port has no timers."""
 
     def close(self) -> None:
         if self._is_open:
