@@ -8,6 +8,7 @@ from interpeer._core import control
 from tests.spec import reference as ref
 from tests.spec.peer import (
     BY_PEER_ERROR,
+    BY_SILENCE,
     BY_VERSION,
     CLOSED,
     DIALING,
@@ -385,9 +386,10 @@ def test_a_call_that_was_answered_is_not_given_up_for_the_others(is_confirmed):
             return
         (packet,) = said
         assert [frame.kind for frame in ref.read_frames(peer.open(packet).payload)] == [ref.PING]
+        assert handle.is_open
     peer.node.wait(SECOND)
     assert [data[0] for data in peer.node.answers(Peer(peer.node).init())] == [ref.RESPONSE]
-    assert handle.is_open
+    assert handle.closed()[0] == BY_SILENCE, "for the reason of CN-31"
 
 
 @pytest.mark.spec("HS-72", "HS-73")
