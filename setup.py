@@ -70,6 +70,7 @@ MODULES = (
     "keys",
     "shards",
     "engine",
+    "calling",
     "reception",
     "registry",
     "channel_handle",

@@ -17,6 +17,7 @@ from libc.string cimport memcpy, memset
 cimport cython
 
 from interpeer._core.answer cimport HalfOpen, answering_deadline_ns, answering_expire, half_open_find_cid
+from interpeer._core.calling cimport calling_handle_timeout, calling_transmit
 from interpeer._core.cids cimport LocalCid
 from interpeer._core.conn cimport (
     CLOSED_LOCALLY, CONN_CLOSED, CONN_DIALING, CONN_EVENT_OPEN, CONN_IN_CLOSE, Conn, Handle, conn_close_info,
@@ -28,9 +29,7 @@ from interpeer._core.dial cimport Dial, dial_add_candidate, dial_deadline_ns, di
 from interpeer._core.egress cimport TRANSMIT_MORE, conn_transmit
 from interpeer._core.ingress cimport conn_handle_packet
 from interpeer._core.links cimport Link, first_link, link_last, unlink
-from interpeer._core.reception cimport (
-    reception_handle_dial_timeout, reception_handle_first_packet, reception_handle_message, reception_handle_stray,
-    reception_transmit_dial)
+from interpeer._core.reception cimport reception_handle_first_packet, reception_handle_message, reception_handle_stray
 from interpeer._core.registry cimport (
     MAX_REPLIES, Registry, Reply, registry_count_connection, registry_free, registry_init, registry_pass,
     registry_protocol, registry_retire, registry_tend_ids)
@@ -233,7 +232,7 @@ cdef class Engine:
         while timer != NULL:
             c = <Conn *>timer.owner
             if c.state == CONN_DIALING:
-                reception_handle_dial_timeout(c, now_ns)
+                calling_handle_timeout(c, now_ns)
             else:
                 conn_handle_timeout(c, now_ns)
             conn_wake(c)
@@ -273,7 +272,7 @@ cdef class Engine:
                 registry_tend_ids(&self.registry, c)
                 self.last_cid = 0
             if c.state == CONN_DIALING:
-                is_full = reception_transmit_dial(&self.registry, c, batch, now_ns)
+                is_full = calling_transmit(&self.registry, c, batch, now_ns)
             else:
                 is_full = conn_transmit(c, batch, now_ns) == TRANSMIT_MORE
             unlink(link)

@@ -80,6 +80,14 @@ cdef int path_start_validation(Path *p) noexcept nogil:
     return 0
 
 
+cdef int path_doubt(Path *p, uint32_t bytes) noexcept nogil:
+    """The handshake has not shown that the peer is where so many bytes came from. Return 0, or -1 without memory."""
+    if path_start_validation(p) != 0:
+        return -1
+    p.validation.credit_bytes = bytes
+    return 0
+
+
 cdef bint path_challenge_is_due(const Path *p, uint64_t now_ns) noexcept nogil:
     """Tell whether to ask, for the first time or again: when the time for it has come, or when the peer says something, for
     then it waits for us; but no more than once in half a round trip."""

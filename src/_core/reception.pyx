@@ -9,43 +9,39 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
 from interpeer._core.answer cimport (
-    HALF_ANSWERED, HALF_ASKING, HALF_OPEN_NS, HalfOpen, answering_admits, answering_forget_glare, answering_has_seen,
-    answering_is_loaded, half_open_add, half_open_answer, half_open_ask, half_open_find_id, half_open_find_init,
-    half_open_find_peer, half_open_parameters, half_open_remove, half_open_resume)
+    HALF_ANSWERED, HALF_ASKING, HALF_OPEN_NS, HalfOpen, answering_admits, answering_has_seen, answering_is_loaded,
+    half_open_add, half_open_answer, half_open_ask, half_open_find_id, half_open_find_init, half_open_parameters,
+    half_open_remove, half_open_resume)
+from interpeer._core.calling cimport calling_handle_cookie, calling_handle_response
 from interpeer._core.cids cimport LocalCid
 from interpeer._core.conn cimport (
-    CLOSED_BY_REFUSAL, CLOSED_BY_RESET, CLOSED_BY_VERSION, CLOSED_LOCALLY, CLOSED_UNREACHABLE, CONN_DIALING,
-    CONN_IN_ANSWERED, CONN_IN_CLOSE, CONN_IN_FAILED, CONN_IN_RESET, CONN_OPEN, CONN_PENDING_PING, Conn,
-    conn_close_info, conn_free, conn_input, conn_new, conn_start, conn_wake)
+    CLOSED_BY_RESET, CLOSED_LOCALLY, CLOSED_UNREACHABLE, CONN_DIALING, CONN_IN_ANSWERED, CONN_IN_CLOSE,
+    CONN_IN_FAILED, CONN_IN_RESET, CONN_OPEN, Conn, conn_close_info, conn_free, conn_input, conn_new, conn_start,
+    conn_wake)
 from interpeer._core.context cimport entropy_take
 from interpeer._core.crypto cimport KEY_BYTES, MAC_BYTES, XNONCE_BYTES, wipe
-from interpeer._core.dial cimport (
-    DIAL_MISMATCHED, DIAL_REFUSED, HOLD_NS, Candidate, Dial, dial_add_caller, dial_begin, dial_free,
-    dial_handle_cookie, dial_handle_response, dial_handle_timeout, dial_handle_versions, dial_has_called, dial_hold,
-    dial_is_over, dial_poll, dial_prepare, dial_stamp)
+from interpeer._core.dial cimport Candidate, Dial, dial_add_caller, dial_handle_versions, dial_hold
 from interpeer._core.handshake cimport (
-    HANDSHAKE_IDENTITY, HANDSHAKE_OK, HANDSHAKE_OPEN, HANDSHAKE_PARAMETER, InitMessage, ResponseMessage,
-    init_has_mac1, init_has_mac2, read_init, reset_token_of, rotate_cookie_secret, write_cookie_reply, write_response,
-    write_versions_reply)
+    HANDSHAKE_IDENTITY, HANDSHAKE_OK, HANDSHAKE_OPEN, HANDSHAKE_PARAMETER, InitMessage, init_has_mac1, init_has_mac2,
+    read_init, reset_token_of, rotate_cookie_secret, write_cookie_reply, write_response, write_versions_reply)
 from interpeer._core.ingress cimport conn_handle_packet
 from interpeer._core.links cimport Link, link_last, unlink
 from interpeer._core.loss cimport recovery_seed_rtt
-from interpeer._core.noise cimport Noise, noise_split
-from interpeer._core.path cimport path_is_from, path_start_validation
+from interpeer._core.noise cimport Noise
+from interpeer._core.path cimport path_doubt, path_is_from
 from interpeer._core.paths cimport paths_give_credit
 from interpeer._core.registry cimport (
     ALLOW_ASK, ALLOW_LISTED, MAX_ASKS, NO_PROTOCOL, Registry, Reply, rate_allows, rate_has, registry_add,
-    registry_allows, registry_count_connection, registry_has_room, registry_is_reset_of, registry_list_first_cid,
-    registry_new_cid, registry_parameters, registry_pass, registry_protocol, registry_remove, registry_reply,
-    registry_start_path, registry_take_place)
+    registry_allows, registry_count_connection, registry_has_room, registry_is_reset_of, registry_new_cid,
+    registry_parameters, registry_pass, registry_protocol, registry_remove, registry_reply, registry_start_path,
+    registry_take_place)
 from interpeer._core.shards cimport shards_note_answer
-from interpeer._core.slab cimport SEND_BATCH_BYTES, SEND_ENTRIES, Datagrams, Endpoint, SendBatch
+from interpeer._core.slab cimport Datagrams, Endpoint
 from interpeer._core.table cimport table_find
 from interpeer._core.tracing cimport tracing_secrets
 from interpeer._core.wire cimport (
-    CID_FLAG, CODE_BUSY, CODE_IDENTITY, CODE_NO_SUITE, CODE_PARAMETER, CODE_REFUSED, CODE_UNKNOWN_PROTOCOL,
-    INIT_BYTES, MESSAGE_COOKIE, MESSAGE_INIT, MESSAGE_RESPONSE, MESSAGE_VERSIONS, RESET_BYTES, VERSION, Parameters,
-    read_u64)
+    CID_FLAG, CODE_BUSY, CODE_NO_SUITE, CODE_PARAMETER, CODE_REFUSED, CODE_UNKNOWN_PROTOCOL, INIT_BYTES,
+    MESSAGE_COOKIE, MESSAGE_INIT, MESSAGE_RESPONSE, MESSAGE_VERSIONS, RESET_BYTES, VERSION, Parameters, read_u64)
 
 cdef enum:
     WASTED_PER_SECOND = 100         # inits that come to nothing; when more do, strangers need a cookie
@@ -69,9 +65,9 @@ cdef void reception_handle_message(Registry *r, const uint8_t *p, uint32_t n, co
     if c == NULL or c.state != CONN_DIALING:
         r.context.counters.dropped_unknown += 1
     elif p[0] == MESSAGE_RESPONSE:
-        handle_response(r, c, p, n, from_, now_ns)
+        calling_handle_response(r, c, p, n, from_, now_ns)
     elif p[0] == MESSAGE_COOKIE:
-        handle_cookie(r, c, p, n, from_, now_ns)
+        calling_handle_cookie(r, c, p, n, from_, now_ns)
     elif p[0] == MESSAGE_VERSIONS:
         if dial_handle_versions(<Dial *>c.dial, p, n, now_ns) != HANDSHAKE_OK:
             r.context.counters.dropped_handshake += 1
@@ -359,7 +355,7 @@ cdef Conn *reception_handle_first_packet(Registry *r, HalfOpen *h, uint8_t *p, u
         conn_free(c)
         return NULL
     # the initiator has the response: if it went nowhere else, the initiator is there
-    if (h.is_answered_elsewhere or not path_is_from(c.path, &h.remote)) and doubt(c, n) != 0:
+    if (h.is_answered_elsewhere or not path_is_from(c.path, &h.remote)) and path_doubt(c.path, n) != 0:
         conn_free(c)
         return NULL
     if not h.was_repeated:
@@ -384,14 +380,6 @@ cdef Conn *reception_handle_first_packet(Registry *r, HalfOpen *h, uint8_t *p, u
     else:
         c.in_backlog = True
     return c
-
-
-cdef int doubt(Conn *c, uint32_t bytes) noexcept nogil:
-    """The handshake has not shown that the peer is where so many bytes came from. Return 0, or -1 without memory."""
-    if path_start_validation(c.path) != 0:
-        return -1
-    c.path.validation.credit_bytes = bytes
-    return 0
 
 
 # --- glare (docs/spec, chapter 4) ---
@@ -459,146 +447,6 @@ cdef void take_over(Registry *r, Conn *own, Conn *c) noexcept nogil:
     own.is_released = True          # there is nobody to be told of its end
     conn_close_info(own, CLOSED_UNREACHABLE, 0, False, NULL, 0)
     conn_input(own, CONN_IN_FAILED)
-
-
-# --- the initiator ---
-
-cdef bint reception_transmit_dial(Registry *r, Conn *c, SendBatch *batch, uint64_t now_ns) noexcept nogil:
-    """Send the inits that are due. Return whether the batch is full."""
-    cdef Dial *d = <Dial *>c.dial
-    cdef Candidate *candidate
-    cdef Datagrams *entry
-    if d.cid == 0 and not begin_dial(r, c, d, now_ns):
-        return False
-    while True:
-        if batch.count == SEND_ENTRIES or batch.used + INIT_BYTES > SEND_BATCH_BYTES:
-            return True
-        candidate = d.urgent
-        d.urgent = NULL
-        if candidate == NULL or dial_is_over(d):
-            candidate = dial_poll(d, now_ns)
-        if candidate == NULL:
-            return False
-        dial_stamp(d, candidate, now_ns)
-        entry = &batch.entries[batch.count]
-        memset(entry, 0, sizeof(Datagrams))
-        entry.data = batch.buffer + batch.used
-        entry.bytes = INIT_BYTES
-        entry.segment = INIT_BYTES
-        entry.remote = candidate.address
-        memcpy(entry.data, d.init, INIT_BYTES)
-        batch.used += INIT_BYTES
-        batch.count += 1
-        batch.run = 0
-
-
-cdef bint begin_dial(Registry *r, Conn *c, Dial *d, uint64_t now_ns) noexcept nogil:
-    """Write the init; without random bytes, next turn, which is due at once. A peer that is just calling us is given time
-    to finish."""
-    cdef Parameters ours
-    cdef uint8_t ephemeral[32]
-    cdef uint64_t cid
-    cdef HalfOpen *h
-    if d.deadline_ns == 0:
-        dial_begin(d, now_ns, r.context.limits.connect_timeout_ns)
-    if not registry_new_cid(r, &cid) or entropy_take(&r.context.entropy, ephemeral, KEY_BYTES) != 0:
-        return False
-    registry_parameters(r, &ours, cid)
-    memcpy(ours.suites, r.suites, sizeof(ours.suites))
-    ours.protocol = d.protocol
-    ours.protocol_bytes = d.protocol_bytes
-    if dial_prepare(d, &r.keys, c.peer_key, cid, &ours, ephemeral) != 0 or registry_list_first_cid(r, c, cid) != 0:
-        conn_close_info(c, CLOSED_UNREACHABLE, CODE_IDENTITY, False, NULL, 0)
-        conn_input(c, CONN_IN_FAILED)
-        return False
-    wipe(ephemeral, KEY_BYTES)
-    h = half_open_find_peer(&r.answering, c.peer_key, c.protocol)
-    while h != NULL:                # all of them: it may have called and given up before it called again
-        h.glare = c
-        d.next_ns = now_ns + HOLD_NS
-        h = half_open_find_peer(&r.answering, c.peer_key, c.protocol)
-    return True
-
-
-cdef void handle_response(Registry *r, Conn *c, const uint8_t *p, uint32_t n, const Datagrams *from_,
-                          uint64_t now_ns) noexcept nogil:
-    cdef Dial *d = <Dial *>c.dial
-    cdef ResponseMessage response
-    cdef Parameters *theirs = &response.parameters
-    cdef int result = dial_handle_response(d, p, n, c.peer_identity, &response, now_ns)
-    if result != HANDSHAKE_OK:
-        if result == HANDSHAKE_IDENTITY:
-            r.context.counters.dropped_identity += 1
-        else:
-            r.context.counters.dropped_handshake += 1
-        return
-    if d.state == DIAL_REFUSED:
-        conn_close_info(c, CLOSED_BY_REFUSAL, theirs.refusal, False, theirs.reason, theirs.reason_bytes)
-        conn_input(c, CONN_IN_FAILED)
-        return
-    if not is_offered(r, theirs.suites[0]) or open_session(r, c, d, theirs, from_, n, now_ns) != 0:
-        conn_close_info(c, CLOSED_BY_REFUSAL, CODE_NO_SUITE, False, NULL, 0)
-        conn_input(c, CONN_IN_FAILED)
-
-
-cdef bint is_offered(const Registry *r, uint8_t suite) noexcept nogil:
-    cdef size_t i
-    for i in range(sizeof(r.suites)):
-        if suite and r.suites[i] == suite:
-            return True
-    return False
-
-
-cdef int open_session(Registry *r, Conn *c, Dial *d, const Parameters *theirs, const Datagrams *from_,
-                      uint32_t bytes, uint64_t now_ns) noexcept nogil:
-    """Turn an answered call into an open connection, whose first packet goes out at once."""
-    cdef uint8_t send_secret[32]
-    cdef uint8_t recv_secret[32]
-    cdef int result = noise_split(&d.noise, send_secret, recv_secret)
-    if result == 0:
-        result = registry_start_path(r, c, &from_.remote, from_.local, d.cid, theirs.connection_id)
-    if result == 0:
-        c.is_initiator = True
-        result = conn_start(c, theirs.suites[0], send_secret, recv_secret, theirs, now_ns)
-    if result == 0 and not dial_has_called(d, &from_.remote):
-        result = doubt(c, bytes)
-    if result == 0:
-        result = registry_add(r, c)
-    if result == 0 and r.context.trace != NULL:
-        tracing_secrets(c, send_secret, recv_secret)
-    wipe(send_secret, KEY_BYTES)
-    wipe(recv_secret, KEY_BYTES)
-    if result != 0:
-        return -1
-    if d.sent == 1:
-        recovery_seed_rtt(&c.path.recovery, now_ns - d.last_sent_ns)
-    c.dial = NULL
-    dial_free(d)
-    answering_forget_glare(&r.answering, c)     # what the peer calls for besides is a connection of its own
-    c.pending |= CONN_PENDING_PING  # confirms the keys to the responder, which keeps no connection until then
-    conn_input(c, CONN_IN_ANSWERED)
-    r.context.counters.connections_opened += 1
-    return 0
-
-
-cdef void handle_cookie(Registry *r, Conn *c, const uint8_t *p, uint32_t n, const Datagrams *from_,
-                        uint64_t now_ns) noexcept nogil:
-    cdef Dial *d = <Dial *>c.dial
-    cdef Candidate *candidate = dial_handle_cookie(d, p, n, &from_.remote)
-    if candidate == NULL:
-        r.context.counters.dropped_handshake += 1
-    else:
-        d.urgent = candidate
-        conn_wake(c)
-
-
-cdef void reception_handle_dial_timeout(Conn *c, uint64_t now_ns) noexcept nogil:
-    """Give up when it is time to."""
-    cdef Dial *d = <Dial *>c.dial
-    dial_handle_timeout(d, now_ns)
-    if dial_is_over(d):
-        conn_close_info(c, CLOSED_BY_VERSION if d.state == DIAL_MISMATCHED else CLOSED_UNREACHABLE, 0, False, NULL, 0)
-        conn_input(c, CONN_IN_FAILED)
 
 
 # --- packets that belong to nobody ---

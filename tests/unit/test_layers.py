@@ -37,7 +37,7 @@ L2 = {
     "tracing",
     "shards",
 }
-L3 = {"registry", "reception", "engine"}
+L3 = {"registry", "calling", "reception", "engine"}
 # what Python holds of an engine
 DOORS = {"entry", "connection_handle", "path_handle", "stream_handle", "channel_handle", "control"}
 # Within a layer, where one thing is made of another. Each is a decision: keep them few, and never both ways.
@@ -64,8 +64,9 @@ SIDEWAYS: dict[str, set[str]] = {
     "channel_out": {"builder", "channels", "conn"},
     "compose": {"builder", "channel_out", "conn", "context", "rekey"},
     "egress": {"builder", "channels", "compose", "conn", "context", "keys", "paths", "tracing"},
-    "reception": {"registry"},
-    "engine": {"registry", "reception"},
+    "calling": {"registry"},
+    "reception": {"registry", "calling"},
+    "engine": {"registry", "calling", "reception"},
     "connection_handle": {"channel_handle", "entry", "stream_handle"},
     "channel_handle": {"entry"},
     "stream_handle": {"entry"},

@@ -127,6 +127,7 @@ cdef void path_init(Path *p, uint32_t id, const Endpoint *remote, uint32_t packe
 cdef void path_free(Path *p) noexcept nogil
 cdef int path_input(Path *p, int event) noexcept nogil
 cdef int path_start_validation(Path *p) noexcept nogil
+cdef int path_doubt(Path *p, uint32_t bytes) noexcept nogil
 cdef bint path_challenge_is_due(const Path *p, uint64_t now_ns) noexcept nogil
 cdef bint path_asks_previous(const Path *p, uint64_t now_ns) noexcept nogil
 cdef void path_challenge_sent(Path *p, uint64_t now_ns, uint64_t pto_ns) noexcept nogil

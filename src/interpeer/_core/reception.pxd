@@ -17,5 +17,3 @@ cdef Conn *reception_handle_first_packet(Registry *r, HalfOpen *h, uint8_t *p, u
 cdef void reception_handle_stray(Registry *r, const uint8_t *p, uint32_t n, const Datagrams *from_,
                                  uint64_t now_ns) noexcept nogil
 cdef void reception_decide(Registry *r, uint32_t id, bint is_welcome, uint64_t now_ns) noexcept nogil
-cdef bint reception_transmit_dial(Registry *r, Conn *c, SendBatch *batch, uint64_t now_ns) noexcept nogil
-cdef void reception_handle_dial_timeout(Conn *c, uint64_t now_ns) noexcept nogil
