@@ -13,14 +13,24 @@ QUEUE_S = LINK.queue_packets * 1200 * 8 / LINK.rate_bit_per_s
 MB = 1_000_000
 
 
-async def pump(channel):
+async def pump(channel, size=20_000):
     while True:
-        await channel.send(bytes(20_000))
+        await channel.send(bytes(size))
 
 
 async def count(channel, counts, i):
     while True:
         counts[i] += sum(map(len, await channel.recv_many()))
+
+
+async def write_for_ever(stream):
+    while True:
+        await stream.write(bytes(MB))
+
+
+async def read_for_ever(stream, counts):
+    while data := await stream.read(MB):
+        counts[0] += len(data)
 
 
 @pytest.mark.row("S14")
@@ -164,6 +174,34 @@ def test_thousands_of_channels_carry_each_their_own(sim, loss):
             assert here.stats().open_channels == 3000
 
     sim.run(main())
+
+
+@pytest.mark.row("S1")
+def test_a_thousand_busy_channels_move_nearly_as_much_as_one_stream(sim):
+    """Nine tenths of it on a link of 50 Mbit/s, of which one stream fills nearly all."""
+
+    async def goodput(channels):
+        async with sim.pair(Link(delay_s=0.01, rate_bit_per_s=50e6, queue_bytes=125_000), back=Link(delay_s=0.01)) as pair:
+            here, there = await pair.connect()
+            counts, tasks = [0], []
+            if channels:
+                near = [await here.open_channel() for _ in range(channels)]
+                tasks = [asyncio.create_task(pump(channel, 1000)) for channel in near]
+                tasks += [asyncio.create_task(count(await there.accept_channel(), counts, 0)) for _ in near]
+            else:
+                tasks = [asyncio.create_task(write_for_ever(await here.open_stream()))]
+                tasks.append(asyncio.create_task(read_for_ever(await there.accept_stream(), counts)))
+            await asyncio.sleep(1)
+            before = counts[0]
+            await asyncio.sleep(2)
+            after = counts[0]
+            for task in tasks:
+                task.cancel()
+            return (after - before) * 8 / 2
+
+    stream, channels = sim.run(goodput(0)), sim.run(goodput(1000))
+    assert stream > 0.9 * 50e6
+    assert channels >= 0.9 * stream
 
 
 @pytest.mark.parametrize("loss", [0.02, 0.2])
