@@ -183,18 +183,18 @@ def test_a_thousand_busy_channels_move_nearly_as_much_as_one_stream(sim):
     async def goodput(channels):
         async with sim.pair(Link(delay_s=0.01, rate_bit_per_s=50e6, queue_bytes=125_000), back=Link(delay_s=0.01)) as pair:
             here, there = await pair.connect()
-            counts, tasks = [0], []
+            counts, tasks = [0] * max(channels, 1), []
             if channels:
                 near = [await here.open_channel() for _ in range(channels)]
                 tasks = [asyncio.create_task(pump(channel, 1000)) for channel in near]
-                tasks += [asyncio.create_task(count(await there.accept_channel(), counts, 0)) for _ in near]
+                tasks += [asyncio.create_task(count(await there.accept_channel(), counts, i)) for i in range(channels)]
             else:
                 tasks = [asyncio.create_task(write_for_ever(await here.open_stream()))]
                 tasks.append(asyncio.create_task(read_for_ever(await there.accept_stream(), counts)))
             await asyncio.sleep(1)
-            before = counts[0]
+            before = sum(counts)
             await asyncio.sleep(2)
-            after = counts[0]
+            after = sum(counts)
             for task in tasks:
                 task.cancel()
             return (after - before) * 8 / 2
