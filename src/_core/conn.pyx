@@ -9,7 +9,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, strlen
 
-from interpeer._core.buffer cimport BUFFER_OK, send_buffer_append, send_buffer_lend
+from interpeer._core.buffer cimport BUFFER_OK, blocks_bytes, send_buffer_append, send_buffer_lend
 from interpeer._core.channel cimport (
     Channel, channel_clear, channel_has_data, channel_init, channel_key, channel_of, channel_reset, channel_unsent)
 from interpeer._core.cids cimport CIDS_OK, REMOTE_USED, LocalCid, remote_cids_add, remote_cids_find, remote_cids_free
@@ -151,6 +151,7 @@ cdef void conn_free(Conn *c) noexcept nogil:
     cdef uint32_t i
     cdef LocalCid *id
     c.state = CONN_CLOSED
+    conn_commit(c, 0)
     conn_set_waiting(c, False)
     for i in range(c.path_count):
         path_free(c.paths[i])
@@ -218,6 +219,7 @@ cdef int conn_start(Conn *c, int suite, const uint8_t *send_secret, const uint8_
     c.peer_open_limit = x.limits.max_streams
     c.data_window = x.limits.connection_window
     c.data_allowed = c.data_window
+    conn_commit(c, c.data_window)
     c.last_received_ns = now_ns
     c.last_sent_ns = now_ns
     return 0
@@ -642,6 +644,21 @@ cdef uint64_t conn_data_wanted(const Conn *c, uint64_t window) noexcept nogil:
     return c.data_consumed + (window if window < most else most)
 
 
+cdef uint64_t conn_data_granted(const Conn *c, uint64_t window) noexcept nogil:
+    """Return what of that the node's memory has room for; the first window it has for everybody."""
+    cdef const Context *x = c.context
+    cdef uint64_t most = x.limits.connection_window, others = x.committed - c.data_committed
+    cdef uint64_t wanted = conn_data_wanted(c, window)
+    if others < x.limits.max_memory and x.limits.max_memory - others > most:
+        most = x.limits.max_memory - others
+    return wanted if wanted - c.data_consumed < most else c.data_consumed + most
+
+
+cdef void conn_commit(Conn *c, uint64_t n) noexcept nogil:
+    c.context.committed += n - c.data_committed
+    c.data_committed = n
+
+
 cdef bint conn_data_is_due(const Conn *c) noexcept nogil:
     """Tell whether half of the connection's window is used up, and the limit can be raised."""
     return c.data_allowed <= conn_data_wanted(c, c.data_window // 2) and c.data_allowed < conn_data_wanted(c, c.data_window)
@@ -662,6 +679,8 @@ cdef uint64_t conn_send_buffer(const Conn *c) noexcept nogil:
         wanted += of_path
     if wanted > c.context.limits.max_send_buffer_bytes:
         wanted = c.context.limits.max_send_buffer_bytes
+    if blocks_bytes(&c.context.blocks) >= c.context.limits.max_memory:
+        return room
     return wanted if wanted > room else room
 
 

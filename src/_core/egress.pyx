@@ -15,8 +15,8 @@ from interpeer._core.channels cimport channels_count_deadlines, channels_raise_l
 from interpeer._core.compose cimport compose_ack, compose_copy, compose_frames, compose_ping, compose_proof
 from interpeer._core.conn cimport (
     CLOSED_LOCALLY, CONN_CLOSING, CONN_DRAINING, CONN_OPEN, CONN_PENDING_CLOSE, CONN_PENDING_IDS,
-    CONN_PENDING_MAX_DATA, CONN_PENDING_MAX_STREAMS, SCHEDULE_AGGREGATE, SCHEDULE_REDUNDANT, Conn, conn_data_is_due,
-    conn_data_wanted, conn_fail, conn_has_sendable, conn_set_waiting)
+    CONN_PENDING_MAX_DATA, CONN_PENDING_MAX_STREAMS, SCHEDULE_AGGREGATE, SCHEDULE_REDUNDANT, Conn, conn_commit,
+    conn_data_granted, conn_data_is_due, conn_fail, conn_has_sendable, conn_set_waiting)
 from interpeer._core.context cimport entropy_take
 from interpeer._core.keys cimport keys_drive, keys_may_seal
 from interpeer._core.loss cimport (
@@ -307,14 +307,19 @@ cdef uint64_t queued_bytes(const Path *p) noexcept nogil:
 
 cdef void raise_limits(Conn *c, uint64_t now_ns) noexcept nogil:
     """Set the connection's new limits as far as the application has read; the window doubles for a fast reader."""
-    cdef uint64_t rtt_ns = c.path.recovery.rtt.smoothed_ns, most = c.context.limits.max_connection_window
+    cdef uint64_t rtt_ns = c.path.recovery.rtt.smoothed_ns, most = c.context.limits.max_connection_window, granted
     if rtt_ns < READER_PAUSE_NS:
         rtt_ns = READER_PAUSE_NS
     if c.pending & CONN_PENDING_MAX_DATA and conn_data_is_due(c):
         if c.data_window_ns and now_ns - c.data_window_ns < 2 * rtt_ns:
             c.data_window = c.data_window * 2 if c.data_window * 2 < most else most
         c.data_window_ns = now_ns
-        c.data_allowed = conn_data_wanted(c, c.data_window)
+        granted = conn_data_granted(c, c.data_window)
+        if granted > c.data_allowed:
+            c.data_allowed = granted
+            conn_commit(c, granted - c.data_consumed)
+        else:
+            c.pending &= ~<uint32_t>CONN_PENDING_MAX_DATA
     if c.pending & CONN_PENDING_MAX_STREAMS:
         c.peer_open_limit = c.peer_done + c.context.limits.max_streams
     if c.channels != NULL:

@@ -67,6 +67,9 @@ class Config:
     or 64 with `pump="thread"`, for what the thread sends while Python is busy elsewhere."""
     max_send_buffer_bytes: int = 32 * MIB
     """... and on any path: twice what is on its way, up to this."""
+    max_memory_bytes: int = 1 << 30
+    """What peers may make the whole node keep, and what it buffers for them: windows and buffers of connections grow beyond
+    their first sizes only within it, so that all at their largest do not add up."""
     max_streams: int = 1024
     """Streams that a peer may have open at once."""
     max_channels: int = 4096
@@ -165,6 +168,7 @@ class Config:
             "max_connection_window": max(self.connection_window_bytes, max_connection_window_bytes),
             "send_buffer_bytes": send_buffer_bytes,
             "max_send_buffer_bytes": max(send_buffer_bytes, self.max_send_buffer_bytes),
+            "max_memory": self.max_memory_bytes,
             "max_streams": self.max_streams,
             "max_channels": self.max_channels,
             "max_message": self.max_message_bytes,

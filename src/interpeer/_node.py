@@ -218,6 +218,8 @@ class Node:
 
     def _configure(self, core: engine.Engine) -> None:
         config = self._config
+        limits = config.core_limits()
+        limits["max_memory"] //= len(self._engines)
         control.configure(
             core,
             self._identity.seed,
@@ -226,7 +228,7 @@ class Node:
             [name.encode() for name in self._protocols],
             list(config.ciphers),
             config.backlog,
-            config.core_limits(),
+            limits,
         )
         if callable(self._allow):
             control.allow_asking(core)

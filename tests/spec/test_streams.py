@@ -6,7 +6,7 @@ import random
 import pytest
 
 from tests.spec import reference as ref
-from tests.spec.peer import MS, SECOND, Node, Peer
+from tests.spec.peer import MS, SECOND, Node, Peer, endpoint
 from tests.spec.reference import FINAL_SIZE, FLOW_CONTROL, GAPS, STREAM_LIMIT, STREAM_STATE
 from tests.spec.test_frames import connected
 
@@ -431,6 +431,39 @@ def test_a_window_doubles_while_the_reader_keeps_up():
         windows.append(frame.value - sent)
         peer.acknowledge()
     assert windows == [2000, 2000, 4000, 8000, 16_000, 16_000, 16_000]
+
+
+def eager(peer, steps):
+    """Send as much as is allowed, have it read at once, and so on; return what was allowed beyond it at last."""
+    sent = peer.handle.stats()["data_received"]
+    for _ in range(steps):
+        allowed = peer.handle.stats()["data_allowed"]
+        while sent < allowed:
+            size = min(1000, allowed - sent)
+            peer.send(ref.stream(0, bytes(size), sent))
+            sent += size
+        peer.stream = peer.stream or accepted(peer)[0]
+        assert len(peer.stream.read(sent)) > 0, "nobody is left without a window"
+        peer.told([said for said in peer.node.wait(10 * MS) if said.to == peer.at])
+        peer.acknowledge()
+    return peer.handle.stats()["data_allowed"] - sent
+
+
+@pytest.mark.spec("ST-39")
+def test_peers_together_are_allowed_no_more_than_the_node_has_room_for():
+    limits = {"stream_window": 10**6, "connection_window": 10_000, "max_connection_window": 40_000, "max_memory": 70_000}
+    first = connected(**limits)
+    first.node.say()
+    second = Peer(first.node, bytes([3]) * 32, at=endpoint("192.0.2.3", 3)).call()
+    assert eager(first, 6) == 40_000, "alone it grows as far as it may"
+    assert eager(second, 6) == 30_000, "and the other as far as there is room"
+    first.node.say()
+    third = Peer(first.node, bytes([4]) * 32, at=endpoint("192.0.2.4", 4)).call()
+    assert eager(third, 6) == 10_000, "but everybody has a first window"
+    second.send(ref.close(0))
+    del second.stream, second.handle
+    first.node.wait(5 * SECOND)  # until nothing of it can be on its way any more
+    assert eager(third, 6) == 30_000, "what one gives back is another's"
 
 
 @pytest.mark.spec("ST-33")

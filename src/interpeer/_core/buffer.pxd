@@ -15,6 +15,12 @@ cdef struct BlockPools:             # of an engine; shared by all its buffers
     Pool small
     Pool large
 
+
+cdef inline uint64_t blocks_bytes(const BlockPools *p) noexcept nogil:
+    """Return how much is in use."""
+    return <uint64_t>p.small.live * SMALL_BLOCK + <uint64_t>p.large.live * LARGE_BLOCK
+
+
 cdef struct Chunk:                  # a piece of what is to be sent
     uint64_t offset                 # of its first byte in the stream
     uint64_t bytes

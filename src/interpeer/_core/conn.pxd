@@ -192,6 +192,7 @@ cdef struct Conn:
     uint64_t data_allowed           # our MAX_DATA
     uint64_t data_window
     uint64_t data_window_ns         # when data_allowed was last raised
+    uint64_t data_committed         # by how much it was beyond what was read then; counted in the context
     uint64_t data_held              # what the window is larger by: see conn_hold
     uint64_t data_backlog           # likewise: see conn_ease
     uint64_t data_eased             # data_consumed when that was done last
@@ -267,6 +268,8 @@ cdef inline bint conn_has_sendable(const Conn *c) noexcept nogil:
     return c.sendable_classes != 0 or is_linked(&c.urgent)
 
 cdef uint64_t conn_data_wanted(const Conn *c, uint64_t window) noexcept nogil
+cdef uint64_t conn_data_granted(const Conn *c, uint64_t window) noexcept nogil
+cdef void conn_commit(Conn *c, uint64_t n) noexcept nogil
 cdef bint conn_data_is_due(const Conn *c) noexcept nogil
 cdef uint64_t conn_send_buffer(const Conn *c) noexcept nogil
 cdef uint32_t conn_max_datagram(const Conn *c) noexcept nogil

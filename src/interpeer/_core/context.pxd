@@ -23,6 +23,7 @@ cdef struct Limits:                 # settings of a node; times in ns. Defaults 
     uint64_t max_connection_window
     uint64_t send_buffer_bytes      # of a stream, written and not acknowledged, on a path with a small window
     uint64_t max_send_buffer_bytes  # ... and on any
+    uint64_t max_memory             # that windows and buffers of all connections may grow to, beyond their first sizes
     uint64_t max_streams            # that the peer may have open at once
     uint64_t max_channels           # the same
     uint64_t max_message            # largest message accepted on a channel
@@ -84,6 +85,7 @@ cdef struct Context:                # what every connection of an engine shares
     const uint8_t *static_secret    # X25519, of the node; not owned. NULL: it has none, and agrees on nothing
     const uint8_t *static_public
     BlockPools blocks
+    uint64_t committed              # what all peers together have been allowed to send and was not read
     Pool streams
     Pool records
     uint8_t *spare_packet           # where a packet is kept that goes on several paths; owned; NULL: none has yet
