@@ -315,6 +315,8 @@ cdef class Limit:
                     return result
             result = udp_recv(&self.udp, &self.incoming)
             turns += 1
+            if is_spinning and turns & 255 == 0:
+                yield_thread()          # where the other end has no processor of its own, it would wait for this one's turn to end
             if is_spinning and turns & 4095 == 0:
                 if end_ns == 0:
                     end_ns = udp_clock_ns() + <uint64_t>self.patience_ms * 1000000
@@ -351,6 +353,10 @@ cdef class Limit:
             result = self.flush()
             if result <= 0 or counter & LAST:
                 return result
+
+
+cdef extern from "platform.h" nogil:
+    void yield_thread()
 
 
 cdef void write_loopback(Endpoint *at, int port) noexcept nogil:
