@@ -316,7 +316,7 @@ cdef class Limit:
             result = udp_recv(&self.udp, &self.incoming)
             turns += 1
             if is_spinning and turns & 255 == 0:
-                yield_thread()          # where the other end has no processor of its own, it would wait for this one's turn to end
+                yield_thread()          # the other end may have no processor of its own
             if is_spinning and turns & 4095 == 0:
                 if end_ns == 0:
                     end_ns = udp_clock_ns() + <uint64_t>self.patience_ms * 1000000
