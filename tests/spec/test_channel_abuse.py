@@ -4,9 +4,9 @@ import pytest
 
 from interpeer._core.channel_handle import END
 from tests.spec import reference as ref
+from tests.spec.channels import of_kind, opened, taken
 from tests.spec.peer import Node, Peer
 from tests.spec.reference import FINAL_SIZE, FLOW_CONTROL, GAPS, channel_frame, dropped, message, messages
-from tests.spec.test_channels import of_kind, opened, taken
 from tests.spec.test_frames import connected
 
 STOP = 9

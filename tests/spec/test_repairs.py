@@ -4,9 +4,9 @@ import pytest
 
 from tests.models.wire import varint
 from tests.spec import reference as ref
+from tests.spec.channels import accepted, of_kind, opened, taken
 from tests.spec.peer import MS, Node, Peer
 from tests.spec.reference import FLOW_CONTROL, FRAME_ENCODING, channel_frame, dropped, message, messages
-from tests.spec.test_channels import accepted, of_kind, opened, taken
 from tests.spec.test_fec import repair
 from tests.spec.test_frames import connected
 
