@@ -3,6 +3,9 @@
 What arrives is read by ingress, what goes out is built by egress, and how a connection comes about is the handshake's
 business; all three act on the Conn defined here. Nothing here sends, reads a clock or calls Python: whatever happened
 is noted in `pending` (for egress) and `events` (for the application), and the connection is put on the engine's lists.
+
+It is one long file because its streams and it call each other (a stream that changes wakes the connection, a connection that
+ends gives its streams up), and modules of the core never import each other both ways.
 """
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t

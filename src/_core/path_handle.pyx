@@ -53,6 +53,17 @@ cdef tuple address_of(const Endpoint *e):
     return <bytes>e.address[:16], e.port, e.scope
 
 
+cdef void identify(const Conn *c, const Path *p, Figures *f, Endpoint *remote, uint8_t *local) noexcept nogil:
+    """Say which path it is, and leave out how it fares."""
+    f.id = p.id
+    f.state = p.state
+    f.is_preferred = p == c.path
+    f.is_standby = p.is_standby
+    f.peer_standby = p.peer_standby
+    remote[0] = p.remote
+    memcpy(local, p.local, 16)
+
+
 def ways(ConnectionHandle handle not None):
     """Return of each path its id, its state, whether it is preferred and whether one of the ends keeps it, remote and local.
 
@@ -61,20 +72,13 @@ def ways(ConnectionHandle handle not None):
     cdef Endpoint remotes[4]
     cdef uint8_t locals[4][16]
     cdef Conn *c = handle.enter()
-    cdef Path *p
     cdef uint32_t i, n = c.path_count
     for i in range(n):
-        p = c.paths[i]
-        remotes[i] = p.remote
-        memcpy(locals[i], p.local, 16)
-        figures[i].id = p.id
-        figures[i].state = p.state
-        figures[i].is_preferred = p == c.path
-        figures[i].is_standby = p.is_standby or p.peer_standby
+        identify(c, c.paths[i], &figures[i], &remotes[i], locals[i])
     leave(handle.engine)
     return [
-        (figures[i].id, figures[i].state, figures[i].is_preferred, figures[i].is_standby, address_of(&remotes[i]),
-         <bytes>locals[i][:16])
+        (figures[i].id, figures[i].state, figures[i].is_preferred, figures[i].is_standby or figures[i].peer_standby,
+         address_of(&remotes[i]), <bytes>locals[i][:16])
         for i in range(n)]
 
 
@@ -88,13 +92,7 @@ def paths(ConnectionHandle handle not None):
     cdef uint32_t i, n = c.path_count
     for i in range(n):
         p = c.paths[i]
-        remotes[i] = p.remote
-        memcpy(locals[i], p.local, 16)
-        figures[i].id = p.id
-        figures[i].state = p.state
-        figures[i].is_preferred = p == c.path
-        figures[i].is_standby = p.is_standby
-        figures[i].peer_standby = p.peer_standby
+        identify(c, p, &figures[i], &remotes[i], locals[i])
         figures[i].is_opener = p.is_opener
         figures[i].packet_bytes = p.packet_bytes
         figures[i].rtt_ns = p.recovery.rtt.smoothed_ns
