@@ -14,6 +14,13 @@ cdef struct Endpoint:               # a socket address; 24 bytes, compared and h
     uint16_t zero
     uint32_t scope                  # interface of a link-local address, otherwise 0
 
+cdef enum:                          # kinds of virtual endpoints: addresses in 0100::/56 (RFC 6666), which are never on a wire
+    ENDPOINT_ORDINARY = 0
+    ENDPOINT_LEG = 1                # a remote endpoint: packets go through a relay; the id is the leg's (chapter 21)
+    ENDPOINT_TUNNEL = 2             # a remote endpoint: packets go over one of our TCP tunnels; the id is its number
+    ENDPOINT_SOCKET = 3             # an address of ours: packets leave from an extra socket; the id is its number
+    ENDPOINT_PORT = 1               # the port of every virtual endpoint; its scope is 0
+
 cdef struct Datagrams:              # one message of the kernel: one packet, or several glued together by GRO or for GSO
     uint8_t *data                   # in the batch's buffer; not owned
     uint32_t bytes                  # of all segments
@@ -62,3 +69,37 @@ cdef void pool_free(Pool *pool) noexcept nogil
 cdef inline bint endpoint_is_ipv4(const Endpoint *e) noexcept nogil:
     return ((<const uint32_t *>e.address)[0] == 0 and (<const uint32_t *>e.address)[1] == 0
             and e.address[8] == 0 and e.address[9] == 0 and e.address[10] == 0xFF and e.address[11] == 0xFF)
+
+
+cdef inline int endpoint_kind(const uint8_t *address) noexcept nogil:
+    """Return what a virtual endpoint stands for, ENDPOINT_*: the last byte of its prefix; 0: an ordinary address."""
+    if address[0] != 1 or address[1] or address[2] or address[3] or address[4] or address[5] or address[6]:
+        return ENDPOINT_ORDINARY
+    return address[7]
+
+
+cdef inline uint64_t endpoint_id(const uint8_t *address) noexcept nogil:
+    """Return the number that a virtual endpoint carries behind its prefix."""
+    cdef uint64_t id = 0
+    cdef int i
+    for i in range(8):
+        id = id << 8 | address[8 + i]
+    return id
+
+
+cdef inline void endpoint_virtual(uint8_t *address, uint8_t kind, uint64_t id) noexcept nogil:
+    """Write the 16 bytes of a virtual endpoint."""
+    cdef int i
+    address[0] = 1
+    for i in range(1, 7):
+        address[i] = 0
+    address[7] = kind
+    for i in range(8):
+        address[8 + i] = <uint8_t>(id >> (56 - 8 * i))
+
+
+cdef inline void endpoint_set_virtual(Endpoint *e, uint8_t kind, uint64_t id) noexcept nogil:
+    endpoint_virtual(e.address, kind, id)
+    e.port = ENDPOINT_PORT
+    e.zero = 0
+    e.scope = 0
