@@ -14,31 +14,36 @@ from interpeer._core.cids cimport (
     LOCAL_SENT, LOCAL_UNSENT, REMOTE_RETIRED, REMOTE_RETIRING, LocalCid, RemoteCid, remote_cids_in_state)
 from interpeer._core.conn cimport (
     CONN_EVENT_DATAGRAM_ROOM, CONN_PENDING_IDS, CONN_PENDING_MAX_CHANNELS, CONN_PENDING_MAX_DATA,
-    CONN_PENDING_MAX_STREAMS, CONN_PENDING_PATHS, CONN_PENDING_PING, CONN_PENDING_REKEY, SCHEDULE_REDUNDANT, Conn,
-    conn_has_data, conn_hold, conn_max_datagram, conn_notify, conn_queue_stream, conn_unqueue_stream)
+    CONN_PENDING_MAX_STREAMS, CONN_PENDING_PATHS, CONN_PENDING_PING, CONN_PENDING_REKEY, CONN_PENDING_SIGNALS,
+    SCHEDULE_REDUNDANT, Conn, conn_has_data, conn_hold, conn_make_signals, conn_max_datagram, conn_notify,
+    conn_queue_stream, conn_unqueue_stream)
 from interpeer._core.datagram cimport messages_next_bytes, messages_pop, messages_skip
 from interpeer._core.links cimport Link, first_link, is_linked, link_last, unlink
 from interpeer._core.loss cimport (
-    RECORD_MAX_CHANNELS, RECORD_MAX_STREAM_DATA, RECORD_NEW_CID, RECORD_PATH_ABANDON, RECORD_PATH_STATUS,
-    RECORD_RESET_STREAM, RECORD_RETIRE_CID, RECORD_STOP_SENDING, RECORD_STREAM, SENT_FIN, SENT_MAX_DATA,
-    SENT_MAX_STREAMS, SENT_OUTSTANDING, SENT_REKEY, SENT_STREAM, FrameRecord, recovery_pto_ns)
+    RECORD_MAX_CHANNELS, RECORD_MAX_STREAM_DATA, RECORD_NEW_CID, RECORD_OBSERVED, RECORD_PATH_ABANDON,
+    RECORD_PATH_STATUS, RECORD_RESET_STREAM, RECORD_RETIRE_CID, RECORD_SIGNAL, RECORD_STOP_SENDING, RECORD_STREAM,
+    SENT_FIN, SENT_MAX_DATA, SENT_MAX_STREAMS, SENT_OUTSTANDING, SENT_REKEY, SENT_STREAM, FrameRecord,
+    recovery_pto_ns)
 from interpeer._core.path cimport (
-    PATH_PENDING_ABANDON, PATH_PENDING_PING, PATH_PENDING_STATUS, Path, path_challenge_is_due, path_challenge_sent,
-    path_is_live, path_write_ack)
+    PATH_PENDING_ABANDON, PATH_PENDING_OBSERVED, PATH_PENDING_PING, PATH_PENDING_STATUS, Path, path_challenge_is_due,
+    path_challenge_sent, path_is_live, path_write_ack)
 from interpeer._core.rekey cimport REKEY_ROOM, rekey_has_message, rekey_note_use, rekey_write
-from interpeer._core.slab cimport pool_give
+from interpeer._core.signals cimport SIGNAL_SENT, Signal, Signals, signals_due
+from interpeer._core.slab cimport endpoint_is_ipv4, pool_give
 from interpeer._core.stream cimport (
     PENDING_ANNOUNCE, PENDING_MAX_DATA, PENDING_RESET, PENDING_STOP, Stream, stream_copy, stream_has_data,
     stream_mark_sent, stream_next, stream_raise_limit)
 from interpeer._core.wire cimport (
     CHALLENGE_BYTES, CID_BYTES, CODE_NO_ERROR, DEFAULT_PRIORITY, FRAME_DATAGRAM, FRAME_DATAGRAM_LEN,
     FRAME_MAX_CHANNELS, FRAME_MAX_DATA, FRAME_MAX_STREAMS, FRAME_MAX_STREAM_DATA, FRAME_NEW_CONNECTION_ID,
-    FRAME_PATH_ABANDON, FRAME_PATH_CHALLENGE, FRAME_PATH_RESPONSE, FRAME_PATH_STATUS, FRAME_PING, FRAME_RESET_STREAM,
-    FRAME_RETIRE_CONNECTION_ID, FRAME_STOP_SENDING, FRAME_STREAM, HEADER_BYTES, PRIORITIES, STREAM_FIN, STREAM_LEN,
-    STREAM_OFF, varint_bytes, write_u64, write_varint)
+    FRAME_OBSERVED_ADDRESS, FRAME_PATH_ABANDON, FRAME_PATH_CHALLENGE, FRAME_PATH_RESPONSE, FRAME_PATH_STATUS,
+    FRAME_PING, FRAME_RESET_STREAM, FRAME_RETIRE_CONNECTION_ID, FRAME_SIGNAL, FRAME_STOP_SENDING, FRAME_STREAM,
+    HEADER_BYTES, PRIORITIES, STREAM_FIN, STREAM_LEN, STREAM_OFF, varint_bytes, write_u64, write_varint)
 
 cdef enum:
     NEW_CID_ROOM = 41               # type, two varints, id and token
+    OBSERVED_ROOM = 38              # type, size, two varints, address and port
+    SIGNAL_HEADER_ROOM = 4          # type and size
     STREAM_TURN_PACKETS = 16        # that a stream fills before the next one's turn; in one piece they cost less
 
 
@@ -143,6 +148,8 @@ cdef void write_control(Builder *b) noexcept nogil:
         compose_paths(b)
     if c.pending & CONN_PENDING_PING:
         compose_ping(b)
+    if c.pending & CONN_PENDING_SIGNALS:
+        write_signals(b)
     if c.pending & CONN_PENDING_REKEY and room(b) >= REKEY_ROOM:
         write_rekey(b)
     if c.pending & CONN_PENDING_MAX_DATA and room(b) >= FRAME_ROOM:
@@ -201,10 +208,48 @@ cdef void compose_paths(Builder *b) noexcept nogil:
             b.at = write_varint(write_varint(write_varint(b.at, FRAME_PATH_ABANDON), p.id), CODE_NO_ERROR)
             p.pending &= ~PATH_PENDING_ABANDON
             p.awaits_abandon_ack = True
+        if p.pending & PATH_PENDING_OBSERVED and room(b) >= OBSERVED_ROOM:
+            write_observed(b, p)
         if path_is_live(p) or p.pending & PATH_PENDING_ABANDON:
             left |= p.pending
     if not left:
         c.pending &= ~CONN_PENDING_PATHS
+
+
+cdef void write_observed(Builder *b, Path *p) noexcept nogil:
+    """Tell the peer where its packets on a path come from (draft-ietf-quic-address-discovery has the idea)."""
+    cdef bint is_ipv4 = endpoint_is_ipv4(&p.remote)
+    cdef size_t n = 4 if is_ipv4 else 16
+    cdef Signals *s
+    p.pending &= ~PATH_PENDING_OBSERVED
+    if not conn_make_signals(b.c) or not note(b, RECORD_OBSERVED, p.id, 0):
+        return
+    s = b.c.signals
+    b.at = write_varint(b.at, FRAME_OBSERVED_ADDRESS)
+    b.at = write_varint(b.at, varint_bytes(s.reports) + varint_bytes(p.id) + n + 2)
+    b.at = write_varint(write_varint(b.at, s.reports), p.id)
+    s.reports += 1
+    memcpy(b.at, p.remote.address + 16 - n, n)
+    b.at[n] = <uint8_t>(p.remote.port >> 8)
+    b.at[n + 1] = <uint8_t>p.remote.port
+    b.at += n + 2
+
+
+cdef void write_signals(Builder *b) noexcept nogil:
+    """Write as many signals as fit, the oldest first."""
+    cdef Signals *s = b.c.signals
+    cdef Signal *signal = signals_due(s)
+    cdef size_t n
+    while signal != NULL:
+        n = varint_bytes(signal.number) + signal.bytes
+        if room(b) < n + SIGNAL_HEADER_ROOM or not note(b, RECORD_SIGNAL, 0, signal.number):
+            return
+        b.at = write_varint(write_varint(write_varint(b.at, FRAME_SIGNAL), n), signal.number)
+        memcpy(b.at, signal.data, signal.bytes)
+        b.at += signal.bytes
+        signal.state = SIGNAL_SENT
+        signal = signals_due(s)
+    b.c.pending &= ~CONN_PENDING_SIGNALS
 
 
 cdef bint note(Builder *b, uint8_t kind, uint64_t path, uint64_t number) noexcept nogil:

@@ -21,11 +21,12 @@ from interpeer._core.datagram cimport messages_free, messages_init
 from interpeer._core.inbox cimport channel_forget_received, channel_has_message
 from interpeer._core.links cimport is_linked, link_init, link_last, unlink
 from interpeer._core.loss cimport recovery_free
-from interpeer._core.path cimport LOCAL_RTT_NS, Path, path_follow_mtu, path_free, path_is_live
+from interpeer._core.path cimport LOCAL_RTT_NS, PATH_PENDING_OBSERVED, Path, path_follow_mtu, path_free, path_is_live
 from interpeer._core.pmtud cimport PMTUD_BUFFER_PACKETS, pmtud_limit
 from interpeer._core.protection cimport recv_keys_init, recv_keys_wipe, send_keys_init, send_keys_wipe
 from interpeer._core.rekey cimport rekey_free, rekey_init
-from interpeer._core.slab cimport MAX_UDP_PAYLOAD, pool_give, pool_take
+from interpeer._core.signals cimport signals_free, signals_new
+from interpeer._core.slab cimport ENDPOINT_ORDINARY, MAX_UDP_PAYLOAD, endpoint_kind, pool_give, pool_take
 from interpeer._core.stream cimport (
     PENDING_ANNOUNCE, PENDING_MAX_DATA, RECV_OPEN, RECV_SIZE_KNOWN, SEND_FINISHING, SEND_OPEN, STREAM_EVENT_ACKED,
     STREAM_EVENT_READABLE, STREAM_EVENT_WRITABLE, Stream, stream_clear, stream_finish, stream_has_data, stream_init,
@@ -171,6 +172,7 @@ cdef void conn_free(Conn *c) noexcept nogil:
             free_stream(c, <Stream *>c.streams.values[i])
     table_free(&c.streams)
     free(c.channels)
+    signals_free(c.signals)
     messages_free(&c.messages_out)
     messages_free(&c.messages_in)
     send_keys_wipe(&c.send)
@@ -220,12 +222,29 @@ cdef int conn_start(Conn *c, int suite, const uint8_t *send_secret, const uint8_
     if peer.idle_timeout_ms and (c.idle_timeout_ns == 0 or peer.idle_timeout_ms * 1000000 < c.idle_timeout_ns):
         c.idle_timeout_ns = peer.idle_timeout_ms * 1000000
     c.peer_open_limit = x.limits.max_streams
+    conn_report_observed(c, c.path)
     c.data_window = x.limits.connection_window
     c.data_allowed = c.data_window
     conn_commit(c, c.data_window)
     c.last_received_ns = now_ns
     c.last_sent_ns = now_ns
     return 0
+
+
+cdef void conn_report_observed(Conn *c, Path *p) noexcept nogil:
+    """See that the peer is told where its packets on a path come from, where that is an address."""
+    if c.context.limits.observe and endpoint_kind(p.remote.address) == ENDPOINT_ORDINARY:
+        p.pending |= PATH_PENDING_OBSERVED
+        c.pending |= CONN_PENDING_PATHS
+
+
+cdef bint conn_make_signals(Conn *c) noexcept nogil:
+    """See that the connection can keep signals; False without memory."""
+    if c.signals == NULL:
+        c.signals = signals_new()
+        if c.signals == NULL:
+            c.context.counters.no_memory += 1
+    return c.signals != NULL
 
 
 cdef void conn_limit_path(const Conn *c, Path *p) noexcept nogil:

@@ -20,9 +20,9 @@ from interpeer._core.channel cimport Channel
 from interpeer._core.channels cimport conn_accept_channel, conn_next_channel, conn_open_channel
 from interpeer._core.conn cimport (
     CLOSED_LOCALLY, CONN_EVENT_CHANNEL, CONN_EVENT_CHANNEL_ROOM, CONN_EVENT_CLOSED, CONN_EVENT_DATAGRAM,
-    CONN_EVENT_DATAGRAM_ROOM, CONN_EVENT_FLUSHED, CONN_EVENT_IDS, CONN_EVENT_OPEN, CONN_EVENT_PATH, CONN_EVENT_STREAM,
-    CONN_EVENT_STREAM_ROOM, CONN_IN_CLOSE, CONN_OPEN, Conn, Handle,
-    conn_accept_stream, conn_close_info, conn_input, conn_max_datagram, conn_open_stream, conn_wake)
+    CONN_EVENT_DATAGRAM_ROOM, CONN_EVENT_FLUSHED, CONN_EVENT_IDS, CONN_EVENT_OPEN, CONN_EVENT_PATH, CONN_EVENT_SIGNAL,
+    CONN_EVENT_STREAM, CONN_EVENT_STREAM_ROOM, CONN_IN_CLOSE, CONN_OPEN, Conn, Handle, conn_accept_stream,
+    conn_close_info, conn_input, conn_max_datagram, conn_open_stream, conn_wake)
 from interpeer._core.datagram cimport MESSAGES_OK, messages_next_bytes, messages_pop, messages_push
 from interpeer._core.dial cimport Candidate, Dial
 from interpeer._core.engine cimport Engine
@@ -50,6 +50,7 @@ EVENT_PATH = CONN_EVENT_PATH
 EVENT_IDS = CONN_EVENT_IDS
 EVENT_CHANNEL = CONN_EVENT_CHANNEL
 EVENT_CHANNEL_ROOM = CONN_EVENT_CHANNEL_ROOM
+EVENT_SIGNAL = CONN_EVENT_SIGNAL
 
 
 cdef struct Figures:                # what stats() tells

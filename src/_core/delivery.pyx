@@ -14,18 +14,20 @@ from interpeer._core.cids cimport (
     remote_cids_find)
 from interpeer._core.conn cimport (
     CONN_OPEN, CONN_PENDING_IDS, CONN_PENDING_MAX_CHANNELS, CONN_PENDING_MAX_DATA, CONN_PENDING_MAX_STREAMS,
-    CONN_PENDING_PATHS, CONN_PENDING_REKEY, Conn, conn_find_stream, conn_settle_stream, conn_stream_changed,
-    conn_wake)
+    CONN_PENDING_PATHS, CONN_PENDING_REKEY, CONN_PENDING_SIGNALS, Conn, conn_find_stream, conn_report_observed,
+    conn_settle_stream, conn_stream_changed, conn_wake)
 from interpeer._core.loss cimport (
-    RECORD_CHANNEL, RECORD_DROPPED, RECORD_MAX_CHANNELS, RECORD_MAX_STREAM_DATA, RECORD_NEW_CID, RECORD_PATH_ABANDON,
-    RECORD_PATH_STATUS, RECORD_RESET_STREAM, RECORD_RETIRE_CID, RECORD_STOP_SENDING, RECORD_STREAM, SENT_COPIED,
-    SENT_FIN, SENT_MAX_DATA, SENT_MAX_STREAMS, SENT_MTU_PROBE, SENT_REKEY, SENT_STREAM, AckOutcome, FrameRecord,
-    SentPacket, recovery_give_up, recovery_handle_timeout, recovery_has_copy, recovery_oldest)
+    RECORD_CHANNEL, RECORD_DROPPED, RECORD_MAX_CHANNELS, RECORD_MAX_STREAM_DATA, RECORD_NEW_CID, RECORD_OBSERVED,
+    RECORD_PATH_ABANDON, RECORD_PATH_STATUS, RECORD_RESET_STREAM, RECORD_RETIRE_CID, RECORD_SIGNAL,
+    RECORD_STOP_SENDING, RECORD_STREAM, SENT_COPIED, SENT_FIN, SENT_MAX_DATA, SENT_MAX_STREAMS, SENT_MTU_PROBE,
+    SENT_REKEY, SENT_STREAM, AckOutcome, FrameRecord, SentPacket, recovery_give_up, recovery_handle_timeout,
+    recovery_has_copy, recovery_oldest)
 from interpeer._core.path cimport (
     ECN_FAILED, ECN_TESTING, PATH_ACTIVE, PATH_PENDING_ABANDON, PATH_PENDING_STATUS, Path, path_follow_mtu,
     path_handle_ack_acked, path_handle_outcome, path_is_from, path_is_live)
 from interpeer._core.pmtud cimport (
     pmtud_handle_acked, pmtud_handle_lost, pmtud_handle_probe_acked, pmtud_handle_probe_lost, pmtud_handle_refused)
+from interpeer._core.signals cimport signals_handle_acked, signals_handle_lost
 from interpeer._core.slab cimport Endpoint, pool_give
 from interpeer._core.stream cimport (
     PENDING_MAX_DATA, PENDING_RESET, PENDING_STOP, RECV_OPEN, SEND_IN_RESET_ACKED, SEND_RESETTING, Stream, send_input,
@@ -65,6 +67,8 @@ cdef void conn_on_acked(void *owner, uint64_t number, const SentPacket *p) noexc
             dropped_acked(c, record)
         elif record.kind == RECORD_CHANNEL:
             channel_acked(c, record.stream)
+        elif record.kind == RECORD_SIGNAL:
+            signals_handle_acked(c.signals, record.offset)
         following = record.next
         pool_give(&c.context.records, record)
         record = following
@@ -219,11 +223,26 @@ cdef void requeue_path_frame(Conn *c, uint8_t kind, uint64_t path, uint64_t numb
             c.pending |= CONN_PENDING_PATHS
 
 
+cdef void report_again(Conn *c, uint64_t path) noexcept nogil:
+    """A report of the peer's address is lost: where it is now is told instead."""
+    cdef uint32_t i
+    for i in range(c.path_count):
+        if c.paths[i].id == path and path_is_live(c.paths[i]):
+            conn_report_observed(c, c.paths[i])
+
+
 cdef void requeue_frame(Conn *c, uint8_t kind, uint64_t id, uint64_t offset, uint64_t n, bint fin,
                         bint is_lost) noexcept nogil:
     cdef Stream *s
     if RECORD_NEW_CID <= kind <= RECORD_PATH_ABANDON:
         requeue_path_frame(c, kind, id, offset)
+        return
+    if kind == RECORD_SIGNAL:
+        if signals_handle_lost(c.signals, offset):
+            c.pending |= CONN_PENDING_SIGNALS
+        return
+    if kind == RECORD_OBSERVED:
+        report_again(c, id)
         return
     if kind == RECORD_MAX_CHANNELS:
         c.pending |= CONN_PENDING_MAX_CHANNELS

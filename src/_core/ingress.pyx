@@ -23,6 +23,7 @@ from interpeer._core.paths cimport (
 from interpeer._core.protection cimport UNPROTECT_FORGED, UNPROTECT_REPLAY, UNPROTECT_SHORT, recv_keys_update, unprotect
 from interpeer._core.rekey cimport rekey_handle_epoch, rekey_note_use
 from interpeer._core.replay cimport replay_accept
+from interpeer._core.signal_in cimport handle_signal_frame
 from interpeer._core.slab cimport Datagrams, Endpoint
 from interpeer._core.stream cimport (
     RECV_OPEN, SEND_FINISHING, SEND_OPEN, STREAM_OK, Stream, stream_handle_data, stream_handle_reset)
@@ -32,8 +33,8 @@ from interpeer._core.wire cimport (
     CODE_INTERNAL, CODE_MESSAGE_SIZE, CODE_PROTOCOL, CODE_STREAM_LIMIT, CODE_STREAM_STATE, FRAME_ACK, FRAME_ACK_ECN,
     FRAME_CHANNEL, FRAME_CHANNELS_END, FRAME_CLOSE, FRAME_CLOSE_APP, FRAME_DATAGRAM, FRAME_DATAGRAM_LEN,
     FRAME_IGNORABLE, FRAME_MAX_DATA, FRAME_MAX_STREAMS, FRAME_MAX_STREAM_DATA, FRAME_NEW_CONNECTION_ID,
-    FRAME_PATH_STATUS, FRAME_PING, FRAME_REKEY, FRAME_REKEY_ANSWER, FRAME_RESET_STREAM, FRAME_STOP_SENDING,
-    FRAME_STREAM, HEADER_BYTES, PARSE_END, PARSE_OK, Frame, Reader, parse_frame)
+    FRAME_OBSERVED_ADDRESS, FRAME_PATH_STATUS, FRAME_PING, FRAME_REKEY, FRAME_REKEY_ANSWER, FRAME_RESET_STREAM,
+    FRAME_SIGNAL, FRAME_STOP_SENDING, FRAME_STREAM, HEADER_BYTES, PARSE_END, PARSE_OK, Frame, Reader, parse_frame)
 
 cdef enum:
     PREVIOUS_KEY_PTOS = 3           # how long packets of the last epoch are still read
@@ -212,6 +213,8 @@ cdef uint64_t handle_frame(Conn *c, Path *p, Frame *f, const Datagrams *from_, u
         return 0
     if f.type == FRAME_REKEY or f.type == FRAME_REKEY_ANSWER:
         return keys_handle_frame(c, f, now_ns)
+    if f.type == FRAME_SIGNAL or f.type == FRAME_OBSERVED_ADDRESS:
+        return handle_signal_frame(c, f)
     # PING asks for nothing but an acknowledgement, and so does an ignorable frame that we do not know
     return 0 if f.type == FRAME_PING or f.type >= FRAME_IGNORABLE else CODE_FRAME_ENCODING
 

@@ -17,11 +17,12 @@ from interpeer._core.cids cimport (
 from interpeer._core.conn cimport (
     CONN_EVENT_IDS, CONN_EVENT_PATH, CONN_OPEN, CONN_PENDING_IDS, CONN_PENDING_PATHS, MAX_PATHS, MAX_PATH_EVENTS,
     PATH_EVENT_ABANDONED, PATH_EVENT_MOVED, PATH_EVENT_OPENED, PATH_EVENT_PREFERRED, PATH_EVENT_PROVEN,
-    PATH_EVENT_RECOVERED, PATH_EVENT_RETURNED, PATH_EVENT_SUSPECT, PATH_REASON_CROSSED, PATH_REASON_FASTER, PATH_REASON_NONE,
-    PATH_REASON_ONLY, PATH_REASON_PEER, PATH_REASON_SILENT, PATH_REASON_UNPROVEN, Conn, PathEvent, PathEvents,
-    conn_limit_path, conn_notify, conn_wake)
+    PATH_EVENT_RECOVERED, PATH_EVENT_RETURNED, PATH_EVENT_SUSPECT, PATH_REASON_CROSSED, PATH_REASON_FASTER,
+    PATH_REASON_NONE, PATH_REASON_ONLY, PATH_REASON_PEER, PATH_REASON_SILENT, PATH_REASON_UNPROVEN, Conn, PathEvent,
+    PathEvents, conn_limit_path, conn_notify, conn_report_observed, conn_wake)
 from interpeer._core.delivery cimport conn_on_acked, conn_on_lost
-from interpeer._core.loss cimport recovery_free, recovery_give_up_all, recovery_pto_ns, recovery_restart_rtt, recovery_seed_rtt
+from interpeer._core.loss cimport (
+    recovery_free, recovery_give_up_all, recovery_pto_ns, recovery_restart_rtt, recovery_seed_rtt)
 from interpeer._core.path cimport (
     CHALLENGE_TRIES, PATH_ABANDONED, PATH_ACTIVE, PATH_IN_ABANDON, PATH_IN_HEARD, PATH_IN_PROVEN, PATH_IN_SILENT,
     PATH_PENDING_ABANDON, PATH_PENDING_STATUS, PATH_SUSPECT, PATH_VALIDATING, RESPONSE_PROVES, RESPONSE_RETURNS, Path,
@@ -393,6 +394,7 @@ cdef void prove(Conn *c, Path *p, const uint8_t *data, uint64_t now_ns) noexcept
     if p.status_sequence and not was_moved:
         p.pending |= PATH_PENDING_STATUS    # what was said before the peer knew the path had no effect
         c.pending |= CONN_PENDING_PATHS
+    conn_report_observed(c, p)
     paths_notify(c, p, PATH_EVENT_PROVEN, PATH_REASON_NONE)
     paths_prefer(c)
     conn_wake(c)

@@ -188,6 +188,7 @@ class Config:
             "controller": congestion_number(self.congestion),
             "scheduler": _SCHEDULERS.index(self.scheduler),
             "bundle": int(self.bundle),
+            "observe": 0,  # the node says, if it belongs to a network
         }
 
 

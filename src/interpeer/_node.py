@@ -220,6 +220,7 @@ class Node:
         config = self._config
         limits = config.core_limits()
         limits["max_memory"] //= len(self._engines)
+        limits["observe"] = int(self._network is not None)
         control.configure(
             core,
             self._identity.seed,

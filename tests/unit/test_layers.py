@@ -15,7 +15,7 @@ PYTHON = ROOT / "src/interpeer"
 L0 = {"wire", "crypto", "replay", "timers", "slab", "rangeset", "table", "links", "controller"}
 L1 = {"noise", "loss", "stream", "datagram", "path", "pmtud", "buffer", "protection", "cids", "fec", "trace"}
 L1 |= {"cc", "pacing", "cubic", "bbr", "bbr_model", "ledbat"}  # congestion control
-L1 |= {"channel", "inbox", "repairs"}
+L1 |= {"channel", "inbox", "repairs", "signals"}
 L2 = {
     "handshake",
     "dial",
@@ -25,6 +25,7 @@ L2 = {
     "channels",
     "channel_in",
     "channel_out",
+    "signal_in",
     "builder",
     "delivery",
     "deadlines",
@@ -39,7 +40,7 @@ L2 = {
 }
 L3 = {"registry", "calling", "reception", "engine"}
 # what Python holds of an engine
-DOORS = {"entry", "connection_handle", "path_handle", "stream_handle", "channel_handle", "control"}
+DOORS = {"entry", "connection_handle", "path_handle", "signal_handle", "stream_handle", "channel_handle", "control"}
 # Within a layer, where one thing is made of another. Each is a decision: keep them few, and never both ways.
 SIDEWAYS: dict[str, set[str]] = {
     "stream": {"buffer"},
@@ -59,7 +60,8 @@ SIDEWAYS: dict[str, set[str]] = {
     "paths": {"conn", "delivery"},
     "deadlines": {"channels", "conn", "delivery", "keys", "paths"},
     "channel_in": {"channels", "conn"},
-    "ingress": {"channel_in", "conn", "delivery", "keys", "paths", "rekey", "tracing"},
+    "signal_in": {"conn"},
+    "ingress": {"channel_in", "signal_in", "conn", "delivery", "keys", "paths", "rekey", "tracing"},
     "builder": {"conn"},
     "channel_out": {"builder", "channels", "conn"},
     "compose": {"builder", "channel_out", "conn", "context", "rekey"},
@@ -71,6 +73,7 @@ SIDEWAYS: dict[str, set[str]] = {
     "channel_handle": {"entry"},
     "stream_handle": {"entry"},
     "path_handle": {"connection_handle", "control", "entry"},
+    "signal_handle": {"connection_handle", "entry"},
     "control": {"connection_handle", "entry"},
 }
 

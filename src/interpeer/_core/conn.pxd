@@ -8,6 +8,7 @@ from interpeer._core.loss cimport SentPacket
 from interpeer._core.path cimport Path
 from interpeer._core.protection cimport RecvKeys, SendKeys
 from interpeer._core.rekey cimport Rekey
+from interpeer._core.signals cimport Signals
 from interpeer._core.slab cimport Endpoint
 from interpeer._core.stream cimport Stream
 from interpeer._core.table cimport Table
@@ -54,6 +55,7 @@ cdef enum:                          # Conn.pending: control frames to be sent
     CONN_PENDING_PATHS = 0x20       # something is pending on a path
     CONN_PENDING_REKEY = 0x40       # our message of an agreement on fresh keys
     CONN_PENDING_MAX_CHANNELS = 0x80
+    CONN_PENDING_SIGNALS = 0x100
 
 cdef enum:                          # Conn.events and Conn.wanted
     CONN_EVENT_OPEN = 0x01
@@ -67,7 +69,8 @@ cdef enum:                          # Conn.events and Conn.wanted
     CONN_EVENT_IDS = 0x100          # the peer has given us connection ids for another path
     CONN_EVENT_CHANNEL = 0x200      # the peer has opened a channel
     CONN_EVENT_CHANNEL_ROOM = 0x400  # we may open another channel
-    CONN_EVENT_ALWAYS = 0x83        # told whether or not anybody waits
+    CONN_EVENT_SIGNAL = 0x800       # the peer's node says something, our address perhaps
+    CONN_EVENT_ALWAYS = 0x883       # told whether or not anybody waits
 
 cdef enum:                          # Conn.scheduler: which path a packet takes
     SCHEDULE_LOWEST_RTT = 0         # the one with the shortest round trip; another when that fails
@@ -182,6 +185,7 @@ cdef struct Conn:
     uint64_t finishing              # streams finished and not wholly acknowledged
     uint64_t first_stream_limit     # the peer's MAX_STREAM_DATA for every new stream
     Channels *channels              # owned; NULL: there has been none
+    Signals *signals                # owned; NULL: likewise
     uint64_t channel_limit          # the peer's MAX_CHANNELS
     uint64_t max_message_peer       # largest message the peer takes
     # flow control of the connection
@@ -255,6 +259,8 @@ cdef void conn_settle_stream(Conn *c, Stream *s, uint8_t before) noexcept nogil
 cdef void conn_reap_stream(Conn *c, Stream *s) noexcept nogil
 
 cdef bint conn_make_channels(Conn *c) noexcept nogil
+cdef bint conn_make_signals(Conn *c) noexcept nogil
+cdef void conn_report_observed(Conn *c, Path *p) noexcept nogil
 cdef Stream *conn_add_channel(Conn *c, uint64_t id) noexcept nogil
 cdef void conn_queue_stream(Conn *c, Stream *s) noexcept nogil
 cdef void conn_unqueue_stream(Conn *c, Stream *s) noexcept nogil

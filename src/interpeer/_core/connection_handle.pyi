@@ -18,6 +18,7 @@ EVENT_PATH: Final[int]
 EVENT_IDS: Final[int]
 EVENT_CHANNEL: Final[int]
 EVENT_CHANNEL_ROOM: Final[int]
+EVENT_SIGNAL: Final[int]
 
 @final
 class ConnectionHandle:

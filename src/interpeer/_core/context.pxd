@@ -43,6 +43,7 @@ cdef struct Limits:                 # settings of a node; times in ns. Defaults 
     int controller                  # of congestion, for connections that name none
     int scheduler                   # of a new connection: SCHEDULE_*
     bint bundle                     # several messages may share a packet
+    bint observe                    # peers are told what their addresses look like from here
 
 cdef struct Counters:               # since the node was made
     uint64_t packets_received
@@ -76,6 +77,7 @@ cdef struct Counters:               # since the node was made
     uint64_t mtu_probes_sent
     uint64_t mtu_black_holes        # times that packets above the base size vanished, or were refused
     uint64_t datagrams_too_large    # queued, and given up because the path carries them no more
+    uint64_t signals_dropped        # received, and there was no room until they were read
     uint64_t no_memory              # times an allocation failed
 
 cdef struct Context:                # what every connection of an engine shares

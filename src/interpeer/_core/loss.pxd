@@ -33,6 +33,8 @@ cdef enum:                          # FrameRecord.kind: further frames that matt
     RECORD_CHANNEL = 9              # `offset`: its sequence
     RECORD_DROPPED = 10             # number `offset`; `bytes`: how many, or, with `fin`, from where in one that was begun
     RECORD_MAX_CHANNELS = 11
+    RECORD_SIGNAL = 12              # `offset`: its number
+    RECORD_OBSERVED = 13            # of path `stream`; when lost, the present address is told
 
 cdef enum:
     LOSS_OK = 0

@@ -121,6 +121,7 @@ cdef enum:                          # Path.pending: frames that concern it, sent
     PATH_PENDING_PING = 0x01        # on this one
     PATH_PENDING_STATUS = 0x02
     PATH_PENDING_ABANDON = 0x04
+    PATH_PENDING_OBSERVED = 0x08    # where the peer's packets come from
 
 cdef void path_init(Path *p, uint32_t id, const Endpoint *remote, uint32_t packet_bytes, int controller,
                     packet_fate on_acked, packet_fate on_lost) noexcept nogil

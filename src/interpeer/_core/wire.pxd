@@ -91,6 +91,8 @@ cdef enum:                          # frames
     FRAME_MESSAGES = 0x2C           # to 0x2F, with STREAM_FIN and STREAM_LEN
     FRAME_CHANNELS_END = 0x30
     FRAME_IGNORABLE = 0x40          # types from here on carry their length, and unknown ones are skipped
+    FRAME_SIGNAL = 0x40             # its number, and a message for the node itself
+    FRAME_OBSERVED_ADDRESS = 0x41   # number of the report, path, address, port
     MAX_ACK_RANGES = 64             # in one ACK frame, ours and theirs
     REKEY_MESSAGE_BYTES = 96        # of Noise IK's first message without a payload: e 32, s 48, tag 16
     REKEY_ANSWER_MESSAGE_BYTES = 48     # and of its second: e 32, tag 16

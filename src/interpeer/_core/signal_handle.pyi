@@ -1,0 +1,9 @@
+from typing import Final
+
+from interpeer._core.connection_handle import ConnectionHandle
+
+MOST_BYTES: Final[int]
+
+def send(handle: ConnectionHandle, message: bytes) -> bool: ...
+def take(handle: ConnectionHandle) -> list[bytes]: ...
+def observed(handle: ConnectionHandle) -> tuple[bytes, int, int] | None: ...
