@@ -537,6 +537,7 @@ cdef Datagrams *add_entry(SendBatch *batch, void *owner, uint8_t *start, uint32_
     d.segment = bytes
     d.remote = remote[0]
     memcpy(d.local, local, sizeof(d.local))
+    d.ttl = 0
     d.is_too_big = False
     d.cid = 0
     d.interface = 0                 # the way is the system's choice; a link-local address carries its scope

@@ -39,6 +39,7 @@ cdef extern from "udp_sys.h":
         uint8_t local[16]
         uint32_t interface_id
         uint8_t ecn
+        uint8_t ttl
         uint8_t is_cut
         uint32_t overflows
     bint sys_is_sourced(const SysMessage *message) noexcept nogil
@@ -57,6 +58,8 @@ cdef extern from "udp_sys.h":
     int sys_enable_gro(int64_t fd) noexcept nogil
     int sys_has_gso(int64_t fd) noexcept nogil
     int sys_has_mmsg() noexcept nogil
+    int sys_has_ttl(bint is_ipv6) noexcept nogil
+    int sys_set_ttl(int64_t fd, bint is_ipv6, int ttl) noexcept nogil
     uint32_t sys_enlarge(int64_t fd, bint is_send, uint32_t wanted) noexcept nogil
     void sys_prepare(SysSlots *slots) noexcept nogil
     void sys_put(SysSlots *slots, uint32_t slot, bint is_ipv6, const SysMessage *message) noexcept nogil
@@ -85,6 +88,7 @@ WORDS = {
     "recvmsg": UDP_CAN_CONTROL,
     "reuseport": UDP_CAN_REUSEPORT,
     "steering": UDP_CAN_STEERING,
+    "ttl": UDP_CAN_TTL,
 }
 
 
@@ -212,6 +216,8 @@ cdef void configure(Udp *udp, int64_t fd, bint is_ipv6, uint32_t disabled) noexc
             can |= UDP_CAN_ECN
         if allowed & UDP_CAN_PKTINFO and sys_enable_pktinfo(fd, is_ipv6) == 0:
             can |= UDP_CAN_PKTINFO
+        if allowed & UDP_CAN_TTL and sys_has_ttl(is_ipv6) == 0:
+            can |= UDP_CAN_TTL
         if allowed & UDP_CAN_GSO and sys_has_gso(fd) == 0:
             can |= UDP_CAN_GSO
         if allowed & UDP_CAN_GRO and sys_enable_gro(fd) == 0:
@@ -364,7 +370,7 @@ cdef int udp_send(Udp *udp, SendBatch *batch) noexcept nogil:
     while batch.sent < batch.count:
         entry = &batch.entries[batch.sent]
         count = lay_messages(udp, slots, batch, laid)
-        result = give_messages(udp, slots, count) if count else -EAFNOSUPPORT
+        result = give_with_ttl(udp, slots, count, entry.ttl) if count else -EAFNOSUPPORT
         if (result == -EIO or result == -EINVAL) and laid[0] > entry.segment > 0:
             laid[0] = entry.segment
             lay_message(udp, slots, 0, entry, 0, laid[0])
@@ -405,6 +411,10 @@ cdef uint32_t lay_messages(Udp *udp, SysSlots *slots, SendBatch *batch, uint32_t
         entry = &batch.entries[i]
         if count == limit or endpoint_is_ipv4(&entry.remote) == udp.is_ipv6:
             break
+        if entry.ttl and not udp.can & UDP_CAN_TTL:
+            if count:
+                break
+            limit = 1               # alone in its call, around which the socket's is another
         step = message_bytes(udp, entry)
         offset = 0
         while True:
@@ -443,10 +453,28 @@ cdef void lay_message(
     m.scope = entry.remote.scope
     if udp.can & UDP_CAN_ECN:
         m.ecn = entry.ecn
+    if udp.can & UDP_CAN_TTL:
+        m.ttl = entry.ttl
     if udp.can & UDP_CAN_PKTINFO:
         memcpy(m.local, entry.local, 16)
         m.interface_id = entry.interface
     sys_put(slots, slot, udp.is_ipv6, &m)
+
+
+cdef int give_with_ttl(Udp *udp, SysSlots *slots, uint32_t count, uint8_t ttl) noexcept nogil:
+    """Send the messages laid. Where the first wants a time to live and cannot bring it, it is alone and the socket's is set.
+
+    A socket that is shared with another thread may send one of its packets with that; it is lost then."""
+    cdef int before, result
+    if ttl == 0 or udp.can & UDP_CAN_TTL:
+        return give_messages(udp, slots, count)
+    before = sys_set_ttl(udp.fd, udp.is_ipv6, ttl)
+    if before < 0:
+        return before
+    udp.counters.without_ttl += 1
+    result = give_messages(udp, slots, count)
+    sys_set_ttl(udp.fd, udp.is_ipv6, before)
+    return result
 
 
 cdef int give_messages(Udp *udp, SysSlots *slots, uint32_t count) noexcept nogil:

@@ -45,6 +45,8 @@ static inline int sys_has_gso(int64_t fd) {
     return getsockopt((int)fd, SOL_UDP, UDP_SEGMENT, &segment, &bytes) < 0 ? -errno : 0;
 }
 
+static inline int sys_has_ttl(int is_ipv6) { (void)is_ipv6; return 0; }
+
 static inline int sys_enable_gro(int64_t fd) {
     int on = 1;
     return setsockopt((int)fd, SOL_UDP, UDP_GRO, &on, sizeof on) < 0 ? -errno : 0;

@@ -22,6 +22,8 @@ typedef struct {
 
 static inline int sys_has_mmsg(void) { return -ENOSYS; }
 static inline int sys_has_gso(int64_t fd) { (void)fd; return -ENOPROTOOPT; }
+/* RFC 3542 has it for IPv6; for IPv4 macOS does not. */
+static inline int sys_has_ttl(int is_ipv6) { return is_ipv6 ? 0 : -ENOPROTOOPT; }
 static inline int sys_enable_gro(int64_t fd) { (void)fd; return -ENOPROTOOPT; }
 static inline int sys_share(int64_t fd) { (void)fd; return -ENOPROTOOPT; }
 static inline int sys_steer(int64_t fd, const void *steps, uint32_t count) { (void)fd; (void)steps; (void)count; return -ENOPROTOOPT; }
@@ -114,6 +116,14 @@ static inline int sys_switch_on(int64_t fd, int level, int name) {
     return setsockopt((int)fd, level, name, &on, sizeof on) < 0 ? -errno : 0;
 }
 
+static inline int sys_set_ttl(int64_t fd, int is_ipv6, int ttl) {
+    int level = is_ipv6 ? IPPROTO_IPV6 : IPPROTO_IP, name = is_ipv6 ? IPV6_UNICAST_HOPS : IP_TTL, before = 0;
+    socklen_t bytes = sizeof before;
+    if (getsockopt((int)fd, level, name, &before, &bytes) < 0 || setsockopt((int)fd, level, name, &ttl, sizeof ttl) < 0)
+        return -errno;
+    return before;
+}
+
 /* Control messages exist on every POSIX system; the count of lost datagrams comes with them where there is one. */
 static inline int sys_enable_control(int64_t fd, SysSlots *s) {
 #ifdef SO_RXQ_OVFL
@@ -193,7 +203,7 @@ static inline void sys_put(SysSlots *s, uint32_t slot, int is_ipv6, const SysMes
     struct msghdr *h = &s->send[slot].msg_hdr;
     SysControl *c = &s->send_control[slot];
     size_t used = 0;
-    int mark = m->ecn;
+    int mark = m->ecn, ttl = m->ttl;
     s->send_part[slot].iov_base = m->data;
     s->send_part[slot].iov_len = m->bytes;
     h->msg_namelen = sys_write_address(&s->send_name[slot], is_ipv6, m->remote, m->port, m->scope);
@@ -205,6 +215,8 @@ static inline void sys_put(SysSlots *s, uint32_t slot, int is_ipv6, const SysMes
 #endif
     if (mark)
         used = sys_append(c, used, is_ipv6 ? IPPROTO_IPV6 : IPPROTO_IP, is_ipv6 ? IPV6_TCLASS : IP_TOS, &mark, sizeof mark);
+    if (ttl)
+        used = sys_append(c, used, is_ipv6 ? IPPROTO_IPV6 : IPPROTO_IP, is_ipv6 ? IPV6_HOPLIMIT : IP_TTL, &ttl, sizeof ttl);
     if (sys_is_sourced(m))
         used = sys_append_source(c, used, is_ipv6, m);
     h->msg_control = used ? c : NULL;

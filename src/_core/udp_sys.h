@@ -7,6 +7,7 @@
  *   sys_share, sys_steer       before the bind: share the address with others that do; let a filter program choose among those
  *   sys_ignore_icmp            let no ICMP fail later calls
  *   sys_forbid_fragments, sys_enable_{control,ecn,pktinfo,gro}, sys_has_{gso,mmsg}   0: granted
+ *   sys_has_ttl                0: a message can bring its time to live; sys_set_ttl sets the socket's, and returns the one before
  *   sys_enlarge                ask for a buffer, and tell the bytes that were given
  *   sys_prepare                tie the headers of SysSlots to their parts, once
  *   sys_put                    fill the headers of one message to send
@@ -42,6 +43,7 @@ typedef struct {
     uint8_t local[16];     /* zeros: not known, or the system chooses */
     uint32_t interface_id; /* 0: likewise (`interface` alone is a macro of Windows) */
     uint8_t ecn;
+    uint8_t ttl;           /* to send: time to live, hop limit; 0: the socket's */
     uint8_t is_cut;        /* received: the data or the control messages did not fit */
     uint32_t overflows;    /* received: datagrams that the full socket has lost since it was opened, 0: none told */
 } SysMessage;

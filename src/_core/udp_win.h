@@ -134,6 +134,16 @@ static inline void sys_ignore_icmp(int64_t fd) {
     (void)WSAIoctl((SOCKET)fd, SIO_UDP_NETRESET, &off, sizeof off, NULL, 0, &bytes, NULL, NULL);
 }
 
+static inline int sys_set_ttl(int64_t fd, int is_ipv6, int ttl) {
+    int level = is_ipv6 ? IPPROTO_IPV6 : IPPROTO_IP, name = is_ipv6 ? IPV6_UNICAST_HOPS : IP_TTL, bytes, error;
+    DWORD before = 0;
+    bytes = sizeof before;
+    if (getsockopt((SOCKET)fd, level, name, (char *)&before, &bytes))
+        return sys_failure();
+    error = sys_set(fd, level, name, (DWORD)ttl);
+    return error < 0 ? error : (int)before;
+}
+
 static inline int sys_enable_control(int64_t fd, SysSlots *s) {
     GUID wanted = WSAID_WSARECVMSG;
     DWORD bytes;
@@ -151,6 +161,7 @@ static inline int sys_enable_pktinfo(int64_t fd, int is_ipv6) {
 
 static inline int sys_enable_gro(int64_t fd) { (void)fd; return -ENOPROTOOPT; }
 static inline int sys_has_gso(int64_t fd) { (void)fd; return -ENOPROTOOPT; }
+static inline int sys_has_ttl(int is_ipv6) { (void)is_ipv6; return -ENOPROTOOPT; }
 static inline int sys_has_mmsg(void) { return -ENOSYS; }
 static inline int sys_send_many(int64_t fd, SysSlots *s, uint32_t n) { (void)fd; (void)s; (void)n; return -ENOSYS; }
 static inline int sys_recv_many(int64_t fd, SysSlots *s, uint32_t n) { (void)fd; (void)s; (void)n; return -ENOSYS; }

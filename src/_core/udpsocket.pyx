@@ -114,8 +114,9 @@ cdef class UdpSocket:
     def send(self, messages):
         """Queue messages and send what the system takes. Return how many still wait: `flush` when the socket is writable.
 
-        A message is (data, address, segment, ecn, local, interface); what follows the address may be left out. A positive
-        segment cuts the data into datagrams of that size. Raises ValueError if the batch has no room: nothing is queued then."""
+        A message is (data, address, segment, ecn, local, interface, ttl); what follows the address may be left out. A positive
+        segment cuts the data into datagrams of that size, a positive ttl is their time to live. Raises
+        ValueError if the batch has no room: nothing is queued then."""
         cdef uint32_t count, used
         self.check_open()
         if self.outgoing.sent == self.outgoing.count:
@@ -134,7 +135,7 @@ cdef class UdpSocket:
     cdef queue(self, message):
         cdef Endpoint source
         cdef Datagrams *entry = &self.outgoing.entries[self.outgoing.count]
-        data, address, segment, ecn, local, interface = tuple(message) + (0, 0, None, 0)[len(message) - 2:]
+        data, address, segment, ecn, local, interface, ttl = tuple(message) + (0, 0, None, 0, 0)[len(message) - 2:]
         cdef bytes copied = bytes(data)
         memset(entry, 0, sizeof(Datagrams))
         write_endpoint(address, &entry.remote)
@@ -146,6 +147,7 @@ cdef class UdpSocket:
         entry.segment = segment or len(copied)
         entry.ecn = ecn
         entry.interface = interface
+        entry.ttl = ttl
         entry.data = self.outgoing.buffer + self.outgoing.used
         entry.bytes = <uint32_t>len(copied)
         memcpy(entry.data, PyBytes_AS_STRING(copied), entry.bytes)

@@ -183,6 +183,32 @@ def test_ecn_marks_are_carried_one_by_one(sockets, host):
     assert [(m[0][0], m[3]) for m in receive(receiver, 5)] == [(0, 0), (1, 1), (2, 2), (3, 3), (0, 0)]
 
 
+@linux_only
+@pytest.mark.parametrize("disable", ["", "ttl", "mmsg", "mmsg,ttl", "recvmsg"])
+def test_time_to_live_is_one_datagrams_own_and_never_anothers(sockets, host, disable):
+    sender = sockets(host, disable=disable)
+    is_ipv6 = ":" in host
+    level, told, hops = (
+        (socket.IPPROTO_IPV6, socket.IPV6_RECVHOPLIMIT, socket.IPV6_UNICAST_HOPS)
+        if is_ipv6
+        else (socket.IPPROTO_IP, IP_RECVTTL, socket.IP_TTL)
+    )
+    with socket.socket(socket.AF_INET6 if is_ipv6 else socket.AF_INET, socket.SOCK_DGRAM) as receiver:
+        receiver.bind((host, 0))
+        receiver.settimeout(10)
+        receiver.setsockopt(level, told, 1)
+        at = receiver.getsockname()[:2]
+        plain = receiver.getsockopt(level, hops)
+        wanted = [0, 5, 0, 0, 255, 1, 0]
+        sender.send([(b"%d" % i, at, 0, 0, None, 0, ttl) for i, ttl in enumerate(wanted)])
+        came = [receiver.recvmsg(100, 100) for _ in wanted]
+    lives = [int.from_bytes(ancillary[0][2], sys.byteorder) for _, ancillary, _, _ in came]
+    assert [data for data, *_ in came] == [b"%d" % i for i in range(len(wanted))]
+    assert lives == [ttl or plain for ttl in wanted]
+    assert sender.counters()["without_ttl"] == (0 if "ttl" in sender.can else 3)
+    assert ("ttl" in sender.can) == (disable in ("", "mmsg"))
+
+
 def test_ecn_mark_of_a_super_datagram_is_on_all_its_segments(sockets, host):
     sender, receiver = sockets(host), sockets(host, disable="gro")
     sender.send([(bytes(5000), receiver.address, 1000, 2)])

@@ -30,6 +30,7 @@ cdef struct Datagrams:              # one message of the kernel: one packet, or 
     uint8_t local[16]               # our address that it came to, or leaves from; zeros: not known, or the system chooses
     uint32_t interface              # index of the interface for `local`; 0: not known
     uint8_t ecn                     # ECN field: 0 not-ECT, 1 ECT(1), 2 ECT(0), 3 CE
+    uint8_t ttl                     # sending: time to live, hop limit; 0: the system's
     bint is_too_big                 # sending: the interface takes no packet of this size
     uint32_t path                   # sending: the path's id, where `cid` is set
     uint64_t cid                    # sending: a connection id of ours, for whose packets they are; 0: no connection's
@@ -71,11 +72,14 @@ cdef inline bint endpoint_is_ipv4(const Endpoint *e) noexcept nogil:
             and e.address[8] == 0 and e.address[9] == 0 and e.address[10] == 0xFF and e.address[11] == 0xFF)
 
 
+cdef inline bint endpoint_is_virtual(const uint8_t *address) noexcept nogil:
+    """Tell whether an address is in 0100::/56: no datagram comes from there."""
+    return address[0] == 1 and not (address[1] or address[2] or address[3] or address[4] or address[5] or address[6])
+
+
 cdef inline int endpoint_kind(const uint8_t *address) noexcept nogil:
     """Return what a virtual endpoint stands for, ENDPOINT_*: the last byte of its prefix; 0: an ordinary address."""
-    if address[0] != 1 or address[1] or address[2] or address[3] or address[4] or address[5] or address[6]:
-        return ENDPOINT_ORDINARY
-    return address[7]
+    return address[7] if endpoint_is_virtual(address) else ENDPOINT_ORDINARY
 
 
 cdef inline uint64_t endpoint_id(const uint8_t *address) noexcept nogil:

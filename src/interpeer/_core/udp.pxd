@@ -13,6 +13,7 @@ cdef enum:                          # what a socket can do: granted by the syste
     UDP_CAN_FORBID_FRAGMENTS = 128
     UDP_CAN_REUSEPORT = 256         # several sockets at one address, each of which gets a part of what comes
     UDP_CAN_STEERING = 512          # ... the part that a program of ours says
+    UDP_CAN_TTL = 1024              # a datagram brings its time to live
     UDP_BUFFER_BYTES = 8388608      # asked for each direction: 2 ms at 32 Gbit/s, the longest pause of a reader on a busy core
     UDP_REFUSERS = 16               # destinations remembered as refusing GSO; the oldest is forgotten first
 
@@ -37,6 +38,7 @@ cdef struct UdpCounters:            # since the socket was opened; read by name 
     uint64_t without_control        # messages by sendto and recvfrom
     uint64_t without_ecn            # entries whose mark was not set
     uint64_t without_pktinfo        # messages whose destination is not known, and entries whose source the system chose
+    uint64_t without_ttl            # messages for which the socket's time to live was set, and set back
     uint64_t small_buffers          # buffers smaller than asked
     uint64_t gso_refused            # super-datagrams that the kernel promised to cut, and then refused
     uint64_t source_gone            # entries that left from another address, since ours is not there any more
