@@ -50,6 +50,7 @@ MODULES = (
     "paths",
     "pmtud",
     "protection",
+    "raw",
     "repairs",
     "rekey",
     "stream",

@@ -18,21 +18,26 @@ from interpeer._core.context cimport ENTROPY_BYTES, Counters, entropy_add
 from interpeer._core.controller cimport CONTROLLERS
 from interpeer._core.crypto cimport KEY_BYTES, SUITES, blake2b, suite_is_available, wipe, x25519_of_identity
 from interpeer._core.dial cimport MAX_CANDIDATES
-from interpeer._core.engine cimport EVENT_ASK, EVENT_CONNECTION, EVENT_INCOMING, EVENT_STREAM, Engine, Event
+from interpeer._core.engine cimport EVENT_ASK, EVENT_CONNECTION, EVENT_INCOMING, EVENT_RAW, EVENT_STREAM, Engine, Event
 from interpeer._core.entry cimport begin_alone, end_alone, kick, take_lock
 from interpeer._core.handshake cimport MAX_NETWORK_BYTES, node_keys_init
+from interpeer._core.raw cimport (
+    MAX_EXPECTED, MAX_RAW_BYTES, RAW_FULL, RAW_NO_MEMORY, RAW_OK, TOKEN_BYTES, TXID_BYTES, Raw, RawDatagram, RawEvents,
+    raw_expect, raw_give_back, raw_new, raw_push, raw_take_events, raw_unexpect)
 from interpeer._core.reception cimport reception_decide
 from interpeer._core.registry cimport (
     ALLOW_ANYBODY, ALLOW_ASK, ALLOW_LISTED, MAX_PROTOCOLS, Registry, registry_allow, registry_protocol)
 from interpeer._core.shards cimport MAX_SHARDS, Shards, shards_new, shards_note_call
 from interpeer._core.slab cimport (
-    MAX_UDP_PAYLOAD, RECV_SLOTS, Datagrams, Endpoint, RecvBatch, SendBatch, recv_batch_free, recv_batch_init,
-    send_batch_clear, send_batch_free, send_batch_init)
+    MAX_UDP_PAYLOAD, RECV_SLOTS, Datagrams, Endpoint, RecvBatch, SendBatch, endpoint_is_virtual, recv_batch_free,
+    recv_batch_init, send_batch_clear, send_batch_free, send_batch_init)
 from interpeer._core.table cimport table_init
 from interpeer._core.trace cimport Trace, TraceKey, TraceRecord, trace_is_ripe, trace_new
 from interpeer._core.wire cimport MAX_PROTOCOL_BYTES, read_u64
 
-ASK, CONNECTION, INCOMING, STREAM = EVENT_ASK, EVENT_CONNECTION, EVENT_INCOMING, EVENT_STREAM
+from interpeer.errors import LocalError as _LocalError
+
+ASK, CONNECTION, INCOMING, STREAM, RAW = EVENT_ASK, EVENT_CONNECTION, EVENT_INCOMING, EVENT_STREAM, EVENT_RAW
 ENTROPY = ENTROPY_BYTES
 MOST_SHARDS = MAX_SHARDS
 SUITE_NAMES = {1: "chacha20-poly1305", 2: "aes-256-gcm", 3: "aegis-128l", 4: "aegis-256"}
@@ -254,11 +259,95 @@ def connect(Engine engine not None, bytes identity not None, list addresses not 
     return handle
 
 
+cdef Raw *begin_raw(Engine engine) except NULL:
+    """Take the lock, and return what raw datagrams go through, made at its first use."""
+    take_lock(engine)
+    if engine.registry.raw == NULL:
+        engine.registry.raw = raw_new()
+    if engine.registry.raw == NULL:
+        engine.unlock()
+        raise MemoryError
+    return engine.registry.raw
+
+
+def send_raw(Engine engine not None, bytes data not None, remote, bytes local=None, int ttl=0):
+    """Send a datagram that belongs to no connection, to (16 bytes, port, scope), at the next turn; False: too many wait.
+
+    `local` are the 16 bytes of the address that it is to leave from, None: any; `ttl` is its time to live, 0: the
+    system's. Raises ValueError for one that cannot be sent."""
+    cdef Endpoint to
+    cdef uint8_t from_[16]
+    cdef int result
+    if not 0 < len(data) <= MAX_RAW_BYTES:
+        raise ValueError(f"a raw datagram has from 1 to {MAX_RAW_BYTES} bytes, not {len(data)}")
+    if not 0 <= ttl <= 255:
+        raise ValueError(f"a time to live is from 1 to 255, or 0 for the system's; not {ttl}")
+    read_endpoint(remote, &to)
+    read_local(local, from_)
+    if endpoint_is_virtual(to.address):
+        raise ValueError("a raw datagram goes to an address, not through a relay or a tunnel")
+    raw = begin_raw(engine)
+    result = raw_push(raw, &to, from_, <const uint8_t *>PyBytes_AS_STRING(data), <uint32_t>len(data), <uint8_t>ttl)
+    engine.unlock()
+    if result == RAW_NO_MEMORY:
+        raise MemoryError
+    kick(engine)
+    return result == RAW_OK
+
+
+def expect(Engine engine not None, bytes token not None):
+    """Take STUN answers to a transaction (12 bytes), or probes with a token (8 bytes), as RAW events, until `unexpect`.
+
+    Raises ValueError for a token of another size, LocalError when too many are expected already."""
+    cdef int result
+    check_token(token)
+    raw = begin_raw(engine)
+    result = raw_expect(raw, <const uint8_t *>PyBytes_AS_STRING(token), <uint32_t>len(token))
+    engine.unlock()
+    if result == RAW_FULL:
+        raise _LocalError(f"answers are expected for {MAX_EXPECTED} tokens already: unexpect those that nobody waits for")
+
+
+def unexpect(Engine engine not None, bytes token not None):
+    """Take no more answers with a token; harmless where none are expected."""
+    check_token(token)
+    raw = begin_raw(engine)
+    raw_unexpect(raw, <const uint8_t *>PyBytes_AS_STRING(token), <uint32_t>len(token))
+    engine.unlock()
+
+
+cdef int check_token(bytes token) except -1:
+    if len(token) != TXID_BYTES and len(token) != TOKEN_BYTES:
+        raise ValueError(f"a STUN transaction has {TXID_BYTES} bytes and a probe's token {TOKEN_BYTES}; this has {len(token)}")
+    return 0
+
+
+cdef int add_raw_events(Engine engine, list out) except -1:
+    """Append what has come as answers."""
+    cdef RawEvents *taken
+    cdef RawDatagram *d
+    cdef uint32_t i
+    take_lock(engine)
+    taken = raw_take_events(engine.registry.raw)
+    engine.unlock()
+    if taken == NULL:
+        return 0
+    for i in range(taken.count):
+        d = &taken.entries[i]
+        out.append((RAW, <bytes>d.data[:d.bytes], (<bytes>d.remote.address[:16], d.remote.port, d.remote.scope),
+                    <bytes>d.local[:16]))
+    take_lock(engine)
+    raw_give_back(engine.registry.raw, taken)
+    engine.unlock()
+    return 0
+
+
 def events(Engine engine not None):
     """Return what has happened since the last call, as tuples.
 
     (CONNECTION, handle, events), (STREAM, handle, stream id, events), (INCOMING, handle, events) for a connection that
-    a peer has opened, (ASK, number, identity, protocol) for a peer that wants to come in."""
+    a peer has opened, (ASK, number, identity, protocol) for a peer that wants to come in, (RAW, data, remote, local) for an
+    answer that was expected, which came from (16 bytes, port, scope) to 16 bytes."""
     cdef Event batch[128]
     cdef int n = EVENTS_AT_A_TIME, i
     cdef list out = []
@@ -271,6 +360,7 @@ def events(Engine engine not None):
             event = event_of(engine, &batch[i])
             if event is not None:
                 out.append(event)
+    add_raw_events(engine, out)
     return out
 
 
@@ -470,8 +560,9 @@ cdef class Exchange:
         return [packet[:3] for packet in self.transmit_from(now_ns)]
 
     def transmit_from(self, uint64_t now_ns, refuses=None):
-        """Return all packets that may go now: (data, (16 bytes, port, scope), ecn, local) each, where `local` are the 16 bytes
-        of the address that it is to leave from; zeros: any. What `refuses(local, bytes)` is too large for its interface."""
+        """Return all packets that may go now: (data, (16 bytes, port, scope), ecn, local, ttl) each, where `local` are the 16
+        bytes of the address that it is to leave from; zeros: any; and a `ttl` of 0 is the system's. What
+        `refuses(local, bytes)` is too large for its interface."""
         begin_alone(&self.users)
         try:
             return self.packets(now_ns, refuses)
@@ -498,7 +589,7 @@ cdef class Exchange:
                 at = 0
                 while at < d.bytes:
                     n = d.segment if d.segment < d.bytes - at else d.bytes - at
-                    out.append((<bytes>d.data[at:at + n], target, d.ecn, local))
+                    out.append((<bytes>d.data[at:at + n], target, d.ecn, local, d.ttl))
                     at += n
             if refuses is not None:
                 self.batch.sent = self.batch.count

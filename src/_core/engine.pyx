@@ -29,17 +29,22 @@ from interpeer._core.dial cimport Dial, dial_add_candidate, dial_deadline_ns, di
 from interpeer._core.egress cimport TRANSMIT_MORE, conn_transmit
 from interpeer._core.ingress cimport conn_handle_packet
 from interpeer._core.links cimport Link, first_link, link_last, unlink
+from interpeer._core.raw cimport (
+    PROBE_BYTES, PROBE_TOKEN_AT, RAW_OK, RAW_UNEXPECTED, TOKEN_BYTES, TXID_BYTES, raw_offer, raw_transmit)
 from interpeer._core.reception cimport reception_handle_first_packet, reception_handle_message, reception_handle_stray
 from interpeer._core.registry cimport (
     MAX_REPLIES, Registry, Reply, registry_count_connection, registry_free, registry_init, registry_pass,
     registry_protocol, registry_retire, registry_tend_ids)
 from interpeer._core.shards cimport Mail, mail_bytes, shard_of, shards_collect, shards_have_mail, shards_leave
-from interpeer._core.slab cimport SEND_BATCH_BYTES, SEND_ENTRIES, Datagrams, Endpoint, RecvBatch, SendBatch
+from interpeer._core.slab cimport (
+    SEND_BATCH_BYTES, SEND_ENTRIES, Datagrams, Endpoint, RecvBatch, SendBatch, endpoint_is_virtual)
 from interpeer._core.stream cimport Stream
 from interpeer._core.table cimport table_find
 from interpeer._core.timers cimport Timer, timer_set, timers_due, timers_next_ns
 from interpeer._core.trace cimport trace_is_ripe
-from interpeer._core.wire cimport CID_FLAG, HEADER_BYTES, MESSAGE_HEADER_BYTES, MESSAGE_INIT, MESSAGE_VERSIONS, read_u64
+from interpeer._core.wire cimport (
+    CID_FLAG, HEADER_BYTES, MESSAGE_HEADER_BYTES, MESSAGE_INIT, MESSAGE_PROBE, MESSAGE_PROBE_ANSWER, MESSAGE_VERSIONS, VERSION,
+    read_u64)
 
 cdef extern from "platform.h" nogil:
     void *atomic_swap_pointer(void **at, void *value)
@@ -53,6 +58,9 @@ cdef extern from "fork.h" nogil:
 
 cdef enum:
     STUN_MAGIC = 0x2112A442         # RFC 8489, 5
+    STUN_HEADER_BYTES = 20
+    STUN_CLASS_HIGH = 0x01          # in the first byte: a response
+    STUN_CLASS_LOW = 0x10           # in the second: an indication, or with the other an error response
 
 watch_forks()
 
@@ -126,14 +134,23 @@ cdef class Engine:
     # --- what arrives ---
 
     cdef void handle_batch(self, RecvBatch *batch, uint64_t now_ns) noexcept nogil:
-        """Take a batch of datagrams; each message may be several packets glued together by GRO."""
+        """Take a batch of datagrams from sockets; each message may be several packets glued together by GRO.
+
+        One that says it comes from an address which stands for something else is forged."""
         cdef uint32_t i
         self.set_now(now_ns)
         for i in range(batch.count):
-            if self.registry.shards == NULL:
-                self.handle_run(&batch.slots[i], 0, batch.slots[i].bytes, now_ns)
+            if endpoint_is_virtual(batch.slots[i].remote.address):
+                self.registry.context.counters.dropped_virtual += 1
             else:
-                self.sort_message(&batch.slots[i], now_ns)
+                self.handle_message(&batch.slots[i], now_ns)
+
+    cdef void handle_message(self, const Datagrams *d, uint64_t now_ns) noexcept nogil:
+        """Take one message, wherever it comes from."""
+        if self.registry.shards == NULL:
+            self.handle_run(d, 0, d.bytes, now_ns)
+        else:
+            self.sort_message(d, now_ns)
 
     cdef void handle_run(self, const Datagrams *d, uint32_t at, uint32_t end, uint64_t now_ns) noexcept nogil:
         """Take the packets of a message that lie from `at` to `end`."""
@@ -217,10 +234,35 @@ cdef class Engine:
         elif n >= MESSAGE_HEADER_BYTES and MESSAGE_INIT <= p[0] <= MESSAGE_VERSIONS:
             reception_handle_message(r, p, n, from_, now_ns)
             self.last_cid = 0
-        elif n >= 20 and p[0] < 0x40 and <uint32_t>read_u64(p) == <uint32_t>STUN_MAGIC:
-            r.context.counters.dropped_stun += 1
+        elif n >= STUN_HEADER_BYTES and p[0] < 0x40 and <uint32_t>read_u64(p) == <uint32_t>STUN_MAGIC:
+            self.handle_stun(p, n, from_)
+        elif n == PROBE_BYTES and MESSAGE_PROBE <= p[0] <= MESSAGE_PROBE_ANSWER:
+            self.handle_probe(p, n, from_)
         else:
             r.context.counters.dropped_short += 1
+
+    cdef void handle_stun(self, const uint8_t *p, uint32_t n, const Datagrams *from_) noexcept nogil:
+        """Take an answer to a transaction of ours (RFC 8489, 5: the class is in two bits of the type)."""
+        if p[0] & STUN_CLASS_HIGH or p[1] & STUN_CLASS_LOW:
+            self.offer(p + STUN_HEADER_BYTES - TXID_BYTES, TXID_BYTES, p, n, from_, &self.registry.context.counters.dropped_stun)
+        else:
+            self.registry.context.counters.dropped_stun += 1
+
+    cdef void handle_probe(self, const uint8_t *p, uint32_t n, const Datagrams *from_) noexcept nogil:
+        """Take a probe whose token we have given out, or an answer to one of ours."""
+        if p[1] == VERSION:
+            self.offer(p + PROBE_TOKEN_AT, TOKEN_BYTES, p, n, from_, &self.registry.context.counters.dropped_probes)
+        else:
+            self.registry.context.counters.dropped_probes += 1
+
+    cdef void offer(self, const uint8_t *token, uint32_t token_bytes, const uint8_t *p, uint32_t n, const Datagrams *from_,
+                    uint64_t *dropped) noexcept nogil:
+        """Keep what somebody waits for until Python takes it."""
+        cdef int result = raw_offer(self.registry.raw, token, token_bytes, p, n, from_)
+        if result == RAW_UNEXPECTED:
+            dropped[0] += 1
+        elif result != RAW_OK:
+            self.registry.context.counters.dropped_raw += 1
 
     cdef void handle_timeout(self, uint64_t now_ns) noexcept nogil:
         """Do whatever is due by now."""
@@ -241,6 +283,7 @@ cdef class Engine:
     cdef uint64_t poll_timeout(self) noexcept nogil:
         """Return when handle_timeout is due: 0 never, 1 at once, since something waits to be transmitted."""
         if first_link(&self.registry.context.ready) != NULL or self.registry.reply_count \
+                or (self.registry.raw != NULL and self.registry.raw.count) \
                 or atomic_load_pointer(&self.released_streams) != NULL \
                 or atomic_load_pointer(&self.released_handles) != NULL:
             return 1
@@ -264,6 +307,8 @@ cdef class Engine:
         self.is_kicked = False
         self.take_back()
         if self.transmit_replies(batch):
+            return True
+        if self.registry.raw != NULL and raw_transmit(self.registry.raw, batch):
             return True
         link = first_link(ready)
         while link != NULL:
@@ -333,6 +378,7 @@ cdef class Engine:
 
     cdef bint has_events(self) noexcept nogil:
         return first_link(&self.registry.context.eventful) != NULL or self.registry.ask_count \
+            or (self.registry.raw != NULL and self.registry.raw.events != NULL) \
             or (self.registry.context.trace != NULL and trace_is_ripe(self.registry.context.trace))
 
     cdef int poll_events(self, Event *out, int room) noexcept nogil:

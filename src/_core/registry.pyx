@@ -14,6 +14,7 @@ from interpeer._core.handshake cimport NodeKeys, reset_token_of
 from interpeer._core.links cimport first_link, link_init, link_last, unlink
 from interpeer._core.path cimport path_is_live
 from interpeer._core.paths cimport paths_add, paths_find, paths_live
+from interpeer._core.raw cimport raw_free
 from interpeer._core.shards cimport POST_FIRST, POST_FULL, shards_connections, shards_post
 from interpeer._core.slab cimport Datagrams, Endpoint
 from interpeer._core.table cimport table_find, table_free, table_init, table_put, table_remove
@@ -55,6 +56,7 @@ cdef void registry_free(Registry *r) noexcept nogil:
     table_free(&r.by_token)
     answering_free(&r.answering)
     timers_free(&r.timers)
+    raw_free(r.raw)
     context_free(&r.context)
     wipe(&r.keys, sizeof(NodeKeys))
 

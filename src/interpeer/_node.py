@@ -15,7 +15,7 @@ from types import TracebackType, UnionType
 from typing import Any, Self, final
 
 from interpeer import _host, errors
-from interpeer._address import Address, Endpoint
+from interpeer._address import Address, CoreEndpoint, Endpoint
 from interpeer._config import Config, Give, congestion_number
 from interpeer._connection import Connection
 from interpeer._core import connection_handle, control, engine, path_handle, pump
@@ -139,6 +139,7 @@ class Node:
         self._events: collections.deque[Event] = collections.deque()
         self._events_dropped = 0
         self._engines = [engine.Engine()]
+        self._expected: dict[bytes, Callable[[bytes, CoreEndpoint, bytes], object]] = {}
         self._tracers: dict[engine.Engine, Tracer] = {}
         self._driver: Driver
         self._loop: asyncio.AbstractEventLoop
@@ -380,6 +381,8 @@ class Node:
                 self._on_connection_events(event[1], event[2])
             elif kind == control.INCOMING:
                 self._on_incoming(event[1], event[2])
+            elif kind == control.RAW:
+                self._on_raw(event[1], event[2], event[3])
             else:
                 self._on_ask(core, event[1], PeerId._of_proved(event[2]))
         if core in self._tracers:
@@ -424,6 +427,24 @@ class Node:
         for path, kind, reason, remote in changes:
             self._tell(PathChanged(connection.peer_id, path, KINDS[kind], REASONS[reason], str(Endpoint.from_core(remote))))
         self._events_dropped += dropped
+
+    def _expect(self, token: bytes, answered: Callable[[bytes, CoreEndpoint, bytes], object]) -> None:
+        """Give `answered` the data, source and local address of each STUN answer (to a transaction, 12 bytes) or probe (with a
+        token, 8 bytes) until `_unexpect`. Raises LocalError when too many are expected."""
+        for core in self._engines:
+            control.expect(core, token)
+        self._expected[token] = answered
+
+    def _unexpect(self, token: bytes) -> None:
+        """Take no more of them; harmless when repeated."""
+        self._expected.pop(token, None)
+        for core in self._engines:
+            control.unexpect(core, token)
+
+    def _on_raw(self, data: bytes, source: CoreEndpoint, local: bytes) -> None:
+        token = data[2:10] if data[0] & 0x40 else data[8:20]
+        if token in self._expected:
+            self._expected[token](data, source, local)
 
     def _on_ask(self, core: engine.Engine, ask: int, peer_id: PeerId) -> None:
         answer: object = None

@@ -12,7 +12,8 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
 from typing import final
 
 from interpeer._address import CoreEndpoint, Endpoint
@@ -107,13 +108,13 @@ class PortableDriver(Driver):
         if missing > control.ENTROPY // 2:
             control.add_entropy(self._core, os.urandom(missing))
         self._exchange.handle_timeout(now_ns)
-        for data, target, _ in self._exchange.transmit(now_ns):
-            self._send(data, target)
+        for data, target, _, _, ttl in self._exchange.transmit_from(now_ns):
+            self._send(data, target, ttl)
         if self._exchange.has_events:
             self._on_events(control.events(self._core))
         self._set_timer()
 
-    def _send(self, data: bytes, target: CoreEndpoint) -> None:
+    def _send(self, data: bytes, target: CoreEndpoint, ttl: int) -> None:
         """Send one packet; what the socket does not take now is lost, as in a full queue."""
         packed, port, scope = target
         is_ipv4 = packed.startswith(b"\0" * 10 + b"\xff\xff")
@@ -122,7 +123,8 @@ class PortableDriver(Driver):
             if sock.family == family:
                 host = socket.inet_ntop(family, packed[12:] if is_ipv4 else packed)
                 try:
-                    sock.sendto(data, (host, port) if is_ipv4 else (host, port, 0, scope))
+                    with _time_to_live(sock, ttl):
+                        sock.sendto(data, (host, port) if is_ipv4 else (host, port, 0, scope))
                     self._sent += 1
                 except OSError:
                     self._failed += 1
@@ -167,6 +169,22 @@ class PortableDriver(Driver):
         for task in self._tasks:
             task.cancel()
         self._close_sockets()
+
+
+@contextmanager
+def _time_to_live(sock: socket.socket, ttl: int) -> Generator[None]:
+    """Set a socket's time to live around one datagram; 0: leave it as it is."""
+    if not ttl:
+        yield
+        return
+    is_ipv4 = sock.family == socket.AF_INET
+    option = (socket.IPPROTO_IP, socket.IP_TTL) if is_ipv4 else (socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS)
+    before = sock.getsockopt(*option)
+    sock.setsockopt(*option, ttl)
+    try:
+        yield
+    finally:
+        sock.setsockopt(*option, before)
 
 
 def _packed(source: tuple[str, int] | tuple[str, int, int, int]) -> CoreEndpoint:

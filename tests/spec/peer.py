@@ -100,7 +100,7 @@ class Node:
         """Return everything that may go out now, but for what the interface takes not for its size."""
         self.feed()
         said = self.exchange.transmit_from(self.now_ns, refuses)
-        return [Sent(data, to, ecn, self.now_ns, local) for data, to, ecn, local in said]
+        return [Sent(data, to, ecn, self.now_ns, local) for data, to, ecn, local, _ in said]
 
     def answers(self, *datagrams: bytes, source: Endpoint = PEER_AT) -> list[bytes]:
         """Hear datagrams and return what is said at once."""

@@ -61,7 +61,10 @@ cdef struct Counters:               # since the node was made
     uint64_t dropped_handshake      # a handshake message that cannot be opened or understood
     uint64_t dropped_identity       # a handshake whose identity does not match its key
     uint64_t dropped_limited        # over a rate or a table's size
-    uint64_t dropped_stun           # no STUN is spoken yet
+    uint64_t dropped_stun           # STUN that nobody waits for
+    uint64_t dropped_probes         # probes that nobody waits for, or that are none
+    uint64_t dropped_raw            # answers that somebody waits for, and did not take in time
+    uint64_t dropped_virtual        # from addresses that only we may use, for what is no address
     uint64_t cookies_sent
     uint64_t versions_sent
     uint64_t refusals_sent

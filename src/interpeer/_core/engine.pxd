@@ -11,6 +11,7 @@ cdef enum:                          # Event.kind
     EVENT_STREAM = 1                # ... to one of its streams: `stream`, `events`
     EVENT_INCOMING = 2              # a peer has opened a connection; its handle has no object yet
     EVENT_ASK = 3                   # may this peer come in? `id`, `identity`, `protocol`
+    EVENT_RAW = 4                   # an answer that was expected; told by control alone, since it is larger than these
 
 cdef struct Event:
     int kind
@@ -43,6 +44,7 @@ cdef class Engine:
 
     cdef void set_now(self, uint64_t now_ns) noexcept nogil
     cdef void handle_batch(self, RecvBatch *batch, uint64_t now_ns) noexcept nogil
+    cdef void handle_message(self, const Datagrams *d, uint64_t now_ns) noexcept nogil
     cdef bint has_mail(self) noexcept nogil
     cdef void handle_mail(self, uint64_t now_ns) noexcept nogil
     cdef uint32_t take_posted(self) noexcept nogil
@@ -62,6 +64,10 @@ cdef class Engine:
     cdef void handle_run(self, const Datagrams *d, uint32_t at, uint32_t end, uint64_t now_ns) noexcept nogil
     cdef void sort_message(self, const Datagrams *d, uint64_t now_ns) noexcept nogil
     cdef void handle_datagram(self, uint8_t *p, uint32_t n, const Datagrams *from_, uint64_t now_ns) noexcept nogil
+    cdef void handle_stun(self, const uint8_t *p, uint32_t n, const Datagrams *from_) noexcept nogil
+    cdef void handle_probe(self, const uint8_t *p, uint32_t n, const Datagrams *from_) noexcept nogil
+    cdef void offer(self, const uint8_t *token, uint32_t token_bytes, const uint8_t *p, uint32_t n, const Datagrams *from_,
+                    uint64_t *dropped) noexcept nogil
     cdef bint transmit_replies(self, SendBatch *batch) noexcept nogil
     cdef void settle(self, Conn *c) noexcept nogil
     cdef void take_back(self) noexcept nogil

@@ -5,6 +5,7 @@ from interpeer._core.conn cimport Conn, Handle
 from interpeer._core.context cimport Context
 from interpeer._core.handshake cimport NodeKeys
 from interpeer._core.links cimport Link
+from interpeer._core.raw cimport Raw
 from interpeer._core.shards cimport Shards
 from interpeer._core.slab cimport Datagrams, Endpoint
 from interpeer._core.table cimport Table
@@ -64,6 +65,7 @@ cdef struct Registry:               # everything an engine holds
     uint32_t reply_count
     Ask asks[64]
     uint32_t ask_count
+    Raw *raw                        # owned; NULL: none has been sent or expected
     Rate resets
     Rate versions
     Rate cookies

@@ -19,6 +19,8 @@ cdef enum:                          # handshake messages: type 1, version 1, con
     MESSAGE_RESPONSE = 0x42
     MESSAGE_COOKIE = 0x43
     MESSAGE_VERSIONS = 0x44
+    MESSAGE_PROBE = 0x45            # of a path through NATs (chapter 24); no handshake's
+    MESSAGE_PROBE_ANSWER = 0x46
     MESSAGE_HEADER_BYTES = 10
     INIT_BYTES = 1200               # exactly: no reply is larger, and the path carries what we need
     INIT_MACS_BYTES = 32            # mac1 and mac2, the last bytes of an init

@@ -146,7 +146,7 @@ class SimDriver(Driver):
             arrived, self._inbox = self._inbox, []
             exchange.receive(arrived, now_ns)
         exchange.handle_timeout(now_ns)
-        for data, target, ecn, local in exchange.transmit_from(now_ns):
+        for data, target, ecn, local, _ in exchange.transmit_from(now_ns):
             self._send(data, target, ecn, local)
         if exchange.has_events:
             self._on_events(control.events(self._core))
