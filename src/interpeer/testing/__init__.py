@@ -19,17 +19,22 @@ from interpeer.testing._clock import SimClock
 from interpeer.testing._errors import Amplified, Deadlock, OutOfTime, SimulationError
 from interpeer.testing._link import Link, Wire, WireStats
 from interpeer.testing._loop import SimLoop, run
+from interpeer.testing._natkind import Allocation, Dependence, NatBehaviour, NatKind
 from interpeer.testing._net import Host, SimNet
 from interpeer.testing._packet import Fate, Packet
 from interpeer.testing._tcpflow import TcpFlow
 from interpeer.testing._traffic import Traffic
 
 __all__ = [
+    "Allocation",
     "Amplified",
     "Deadlock",
+    "Dependence",
     "Fate",
     "Host",
     "Link",
+    "NatBehaviour",
+    "NatKind",
     "OutOfTime",
     "Packet",
     "SimClock",
