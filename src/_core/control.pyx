@@ -12,14 +12,14 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from interpeer._core.answer cimport HALF_OPEN_NS, answering_init
-from interpeer._core.conn cimport Handle
+from interpeer._core.conn cimport CONN_DIALING, Conn, Handle, conn_wake
 from interpeer._core.connection_handle cimport ConnectionHandle, attach_handle, new_handle
 from interpeer._core.context cimport ENTROPY_BYTES, Counters, entropy_add
 from interpeer._core.controller cimport CONTROLLERS
 from interpeer._core.crypto cimport KEY_BYTES, SUITES, blake2b, suite_is_available, wipe, x25519_of_identity
-from interpeer._core.dial cimport MAX_CANDIDATES
+from interpeer._core.dial cimport MAX_CANDIDATES, Candidate, Dial, dial_add_candidate
 from interpeer._core.engine cimport EVENT_ASK, EVENT_CONNECTION, EVENT_INCOMING, EVENT_RAW, EVENT_STREAM, Engine, Event
-from interpeer._core.entry cimport begin_alone, end_alone, kick, take_lock
+from interpeer._core.entry cimport begin_alone, end_alone, kick, leave, take_lock
 from interpeer._core.handshake cimport MAX_NETWORK_BYTES, node_keys_init
 from interpeer._core.raw cimport (
     MAX_EXPECTED, MAX_RAW_BYTES, RAW_FULL, RAW_NO_MEMORY, RAW_OK, TOKEN_BYTES, TXID_BYTES, Raw, RawDatagram, RawEvents,
@@ -340,6 +340,23 @@ cdef int add_raw_events(Engine engine, list out) except -1:
     raw_give_back(engine.registry.raw, taken)
     engine.unlock()
     return 0
+
+
+def add_candidate(ConnectionHandle handle not None, address):
+    """Call the peer at another address as well, (16 bytes, port, scope), and at once; without effect once it has answered."""
+    cdef Endpoint to
+    cdef Conn *c
+    cdef Dial *d
+    cdef Candidate *candidate
+    read_endpoint(address, &to)
+    c = handle.enter()
+    if c.state == CONN_DIALING:
+        d = <Dial *>c.dial
+        candidate = dial_add_candidate(d, &to)
+        if candidate != NULL and not candidate.sent and d.urgent == NULL:
+            d.urgent = candidate
+        conn_wake(c)
+    leave(handle.engine)
 
 
 def events(Engine engine not None):

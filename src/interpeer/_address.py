@@ -14,6 +14,8 @@ MAX_ENDPOINTS = 16
 SECRET_BYTES = 16
 MAX_SCOPE_BYTES = 255
 _VERSION = 1
+MAX_VIA = 4
+_VIA = 9  # the id of a peer through which this one can be reached; the endpoints that follow are that one's
 _SCOPED = 7  # in place of 6: an IPv6 address whose scope follows the port, as one byte of length and UTF-8
 _CHECK_BYTES = 4
 _MAPPED = b"\0" * 10 + b"\xff\xff"
@@ -129,14 +131,23 @@ class Address:
     peer_id: PeerId
     endpoints: tuple[Endpoint, ...]
     secret: bytes | None = field(default=None, repr=False)
+    via: tuple[Address, ...] = ()
+    """Peers that know it and can be asked for a way to it, at most 4."""
 
     def __init__(self, text: str | Address) -> None:
         parsed = text if isinstance(text, Address) else _parse(text)
-        self._set(parsed.peer_id, parsed.endpoints, parsed.secret)
+        self._set(parsed.peer_id, parsed.endpoints, parsed.secret, parsed.via)
 
     @classmethod
-    def of(cls, peer_id: PeerId, endpoints: list[Endpoint] | tuple[Endpoint, ...], secret: bytes | None = None) -> Address:
-        """Make an address from its parts; at most 16 endpoints. Raises TypeError or ValueError."""
+    def of(
+        cls,
+        peer_id: PeerId,
+        endpoints: list[Endpoint] | tuple[Endpoint, ...],
+        secret: bytes | None = None,
+        via: list[Address] | tuple[Address, ...] = (),
+    ) -> Address:
+        """Make an address from its parts: at most 16 endpoints, and 4 peers through which it can be reached, with at most 16
+        of their own. Raises TypeError or ValueError."""
         if not isinstance(peer_id, PeerId) or not all(isinstance(endpoint, Endpoint) for endpoint in endpoints):
             raise TypeError("an address is made of a PeerId and Endpoints")
         if secret is not None and not isinstance(secret, bytes):
@@ -145,29 +156,40 @@ class Address:
             raise ValueError(f"an address has at most {MAX_ENDPOINTS} endpoints, not {len(endpoints)}")
         if secret is not None and len(secret) != SECRET_BYTES:
             raise ValueError(f"a secret has {SECRET_BYTES} bytes, not {len(secret)}")
+        if len(via) > MAX_VIA or any(one.via or one.secret or not one.endpoints for one in via):
+            raise ValueError(f"an address names at most {MAX_VIA} peers to ask, each by its own endpoints alone")
         address = object.__new__(cls)
-        address._set(peer_id, tuple(endpoints), secret)
+        address._set(peer_id, tuple(endpoints), secret, tuple(via))
         return address
 
-    def _set(self, peer_id: PeerId, endpoints: tuple[Endpoint, ...], secret: bytes | None) -> None:
+    def _set(self, peer_id: PeerId, endpoints: tuple[Endpoint, ...], secret: bytes | None, via: tuple[Address, ...]) -> None:
         object.__setattr__(self, "peer_id", peer_id)
         object.__setattr__(self, "endpoints", endpoints)
         object.__setattr__(self, "secret", secret)
+        object.__setattr__(self, "via", via)
 
     def with_secret(self, secret: bytes) -> Address:
         """Return the ticket that this address and a secret make."""
-        return Address.of(self.peer_id, self.endpoints, secret)
+        return Address.of(self.peer_id, self.endpoints, secret, self.via)
 
     def __str__(self) -> str:
         body = bytes([_VERSION]) + bytes(self.peer_id)
         body += bytes([SECRET_BYTES]) + self.secret if self.secret is not None else b"\0"
-        for endpoint in self.endpoints:
-            address = ipaddress.ip_address(endpoint.host)
-            scope = (address.scope_id or "").encode() if isinstance(address, ipaddress.IPv6Address) else b""
-            kind = _SCOPED if scope else address.version
-            body += bytes([kind]) + address.packed + endpoint.port.to_bytes(2, "big")
-            body += bytes([len(scope)]) + scope if scope else b""
+        body += _pack(self.endpoints)
+        for one in self.via:
+            body += bytes([_VIA]) + bytes(one.peer_id) + _pack(one.endpoints)
         return to_base32(body + _check(body))
+
+
+def _pack(endpoints: tuple[Endpoint, ...]) -> bytes:
+    body = b""
+    for endpoint in endpoints:
+        address = ipaddress.ip_address(endpoint.host)
+        scope = (address.scope_id or "").encode() if isinstance(address, ipaddress.IPv6Address) else b""
+        kind = _SCOPED if scope else address.version
+        body += bytes([kind]) + address.packed + endpoint.port.to_bytes(2, "big")
+        body += bytes([len(scope)]) + scope if scope else b""
+    return body
 
 
 def _check(body: bytes) -> bytes:
@@ -201,7 +223,13 @@ def _parse_body(body: bytes) -> Address:
     secret = body[at : at + secret_bytes] if secret_bytes else None
     at += secret_bytes
     endpoints: list[Endpoint] = []
+    groups = [(peer_id, endpoints)]
     while at < len(body):
+        if body[at] == _VIA:
+            endpoints = []
+            groups.append((PeerId(body[at + 1 : at + 33]), endpoints))
+            at += 33
+            continue
         kind, size = body[at], {4: 4, 6: 16, _SCOPED: 16}.get(body[at], 0)
         end = at + 3 + size
         if not size or end + (kind == _SCOPED) > len(body):
@@ -216,4 +244,4 @@ def _parse_body(body: bytes) -> Address:
             end += 1 + len(scope)
         endpoints.append(Endpoint(host, port))
         at = end
-    return Address.of(peer_id, endpoints, secret)
+    return Address.of(peer_id, groups[0][1], secret, [Address.of(*group) for group in groups[1:]])

@@ -8,11 +8,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Generic, Self, TypeVar, final
 
 from interpeer import errors
-from interpeer._address import Endpoint
+from interpeer._address import CoreEndpoint, Endpoint
 from interpeer._channel import Channel, ChannelOptions
 from interpeer._core import connection_handle, control, entry, path_handle
 from interpeer._identity import PeerId
-from interpeer._path import ANY_ADDRESS, Path, kind_of
+from interpeer._path import ANY_ADDRESS, Explanation, Path, kind_of
 from interpeer._stats import Stats, make_stats
 from interpeer._stream import Stream, bytes_in
 from interpeer._waiting import Opening, Waiters
@@ -244,13 +244,16 @@ class Connection:
         """The way its packets go at the moment."""
         for way in path_handle.ways(self._handle):
             if way[2]:
-                return Path._of_core(way)
+                return Path._of_core(way, self._explain)
         return Path(kind_of(remote := Endpoint.from_core(self._handle.remote)), remote)  # not reached yet, or never
 
     @property
     def paths(self) -> tuple[Path, ...]:
         """All ways that there are, in the order of their ids."""
-        return tuple(sorted(map(Path._of_core, path_handle.ways(self._handle)), key=lambda path: path.id))
+        return tuple(sorted((Path._of_core(way, self._explain) for way in path_handle.ways(self._handle)), key=lambda path: path.id))
+
+    def _explain(self, remote: CoreEndpoint) -> Explanation:
+        return self._node._explain(self, remote)
 
     @property
     def scheduler(self) -> str:

@@ -15,14 +15,15 @@ from types import TracebackType, UnionType
 from typing import Any, Self, final
 
 from interpeer import _host, errors
-from interpeer._address import Address, CoreEndpoint, Endpoint
+from interpeer._address import MAX_ENDPOINTS, Address, CoreEndpoint, Endpoint
 from interpeer._config import Config, Give, congestion_number
 from interpeer._connection import Connection
 from interpeer._core import connection_handle, control, engine, path_handle, pump
 from interpeer._driver import Driver, make_driver, shard_count
 from interpeer._events import ConnectFailed, Event, EventsDropped, PathChanged, PeerConnected, PeerDisconnected
 from interpeer._identity import Identity, PeerId
-from interpeer._path import KINDS, REASONS
+from interpeer._path import KINDS, REASONS, Explanation, explain_address
+from interpeer._reach import PROTOCOL, Reach
 from interpeer._state import StateDirectory
 from interpeer._tracer import Tracer, make_tracers
 from interpeer._waiting import Opening, Waiters
@@ -141,6 +142,7 @@ class Node:
         self._engines = [engine.Engine()]
         self._expected: dict[bytes, Callable[[bytes, CoreEndpoint, bytes], object]] = {}
         self._tracers: dict[engine.Engine, Tracer] = {}
+        self._reach: Reach | None = None
         self._driver: Driver
         self._loop: asyncio.AbstractEventLoop
         self._waiters: Waiters
@@ -157,7 +159,9 @@ class Node:
     @property
     def address(self) -> Address:
         """The id with the socket addresses under which the node may be reached, as far as it knows."""
-        return Address.of(self.id, self._driver.endpoints)
+        if self._reach is None:
+            return Address.of(self.id, self._driver.endpoints)
+        return Address.of(self.id, self._reach.addresses.endpoints()[:MAX_ENDPOINTS], via=self._reach.via())
 
     @property
     def config(self) -> Config:
@@ -170,9 +174,14 @@ class Node:
         return self._protocols
 
     @property
+    def _spoken(self) -> tuple[str, ...]:
+        """What it speaks: the application's protocols, and in a network that of its nodes."""
+        return self._protocols if self._network is None else (*self._protocols, PROTOCOL)
+
+    @property
     def connections(self) -> list[Connection]:
         """The connections that are open."""
-        return [connection for connection in self._connections.values() if connection.is_open]
+        return [one for one in self._connections.values() if one.is_open and one.protocol != PROTOCOL]
 
     def counters(self) -> dict[str, int]:
         """Return how often what has happened: packets, drops by cause, handshakes, resets, and system calls by fallback."""
@@ -215,6 +224,9 @@ class Node:
             await self._driver.open(self._listen)
             self._resources = stack.pop_all()
         self._is_open = self._was_opened = True
+        if self._network is not None:
+            self._reach = Reach(self, self._give)
+            self._reach.start([_address(target) for target in self._bootstrap])
         return self
 
     def _configure(self, core: engine.Engine) -> None:
@@ -227,7 +239,7 @@ class Node:
             self._identity.seed,
             (self._network or "").encode(),
             self._identity.is_stored,
-            [name.encode() for name in self._protocols],
+            [name.encode() for name in self._spoken],
             list(config.ciphers),
             config.backlog,
             limits,
@@ -256,6 +268,8 @@ class Node:
         self._is_open = False
         for core in self._engines:
             control.refuse_all(core)
+        if self._reach is not None:
+            self._reach.close()
         try:
             closing = [connection.close() for connection in self._connections.values()]
             await asyncio.gather(*closing, return_exceptions=True)
@@ -281,6 +295,14 @@ class Node:
             raise errors.ClosedError("the node is closed")
         self._waiters.check_loop()
 
+    async def joined(self) -> None:
+        """Wait until a peer of the network is connected, or each of those named by `bootstrap` has failed once.
+
+        Returns at once where there are none to wait for: without a network, or without `bootstrap`."""
+        self._check_open()
+        if self._reach is not None:
+            await self._reach.joined()
+
     # --- connecting ---
 
     def connect(self, target: Target, protocol: str | None = None, congestion: str | None = None) -> Opening[Connection]:
@@ -301,20 +323,45 @@ class Node:
         if peer_id == self.id:
             raise ValueError("a node cannot connect to itself")
         usable = [endpoint.to_core() for endpoint in endpoints if self._driver.can_reach(endpoint)]
+        if self._reach is not None:
+            return await self._reach.connect(_address(target), usable, name, controller)
         if not usable:
             raise errors.Unreachable(f"cannot reach {peer_id}: no address to call", _why_no_address(endpoints))
-        shard = control.shard_for(self._engines[0], bytes(peer_id), name.encode(), pump.now_ns())
-        handle = control.connect(self._engines[shard], bytes(peer_id), usable, name.encode(), controller)
-        connection = Connection(self, handle, name)
-        self._connections[handle] = connection
+        connection = self._call(peer_id, usable, name, controller)
+        await self._await_open(connection)
+        if not connection.is_open:
+            raise self._tell_failed(connection)
+        return connection
+
+    async def _reach_directly(self, target: Address, protocol: str) -> Connection:
+        """Connect to a peer by its own addresses alone, for the network's sake. Raises what `connect` raises."""
+        usable = [endpoint.to_core() for endpoint in target.endpoints if self._driver.can_reach(endpoint)]
+        if not usable:
+            raise errors.Unreachable(f"cannot reach {target.peer_id}: no address to call", _why_no_address(target.endpoints))
+        connection = self._call(target.peer_id, usable, protocol, -1)
+        await self._await_open(connection)
+        if not connection.is_open:
+            raise connection._error()
+        return connection
+
+    def _call(
+        self, peer_id: PeerId, ways: list[CoreEndpoint], protocol: str, controller: int, core: engine.Engine | None = None
+    ) -> Connection:
+        """Begin a call, on the engine that has the ways if only one can."""
+        if core is None:
+            core = self._engines[control.shard_for(self._engines[0], bytes(peer_id), protocol.encode(), pump.now_ns())]
+        handle = control.connect(core, bytes(peer_id), ways, protocol.encode(), controller)
+        connection = self._connections[handle] = Connection(self, handle, protocol)
+        return connection
+
+    async def _await_open(self, connection: Connection) -> None:
+        """Wait until a call has come to something. Cancelled, it ends."""
+        handle = connection._handle
         try:
             await connection._waiters.wait(connection_handle.EVENT_OPEN, lambda: handle.want(connection_handle.EVENT_OPEN))
         except BaseException:
             handle.close(0, b"")
             raise
-        if not connection.is_open:
-            raise self._tell_failed(connection)
-        return connection
 
     def _tell_failed(self, connection: Connection) -> Exception:
         """Return why a call has failed. (A local name for it in the function that raises it would be a cycle, and keep the
@@ -383,6 +430,9 @@ class Node:
                 self._on_incoming(event[1], event[2])
             elif kind == control.RAW:
                 self._on_raw(event[1], event[2], event[3])
+            elif kind == control.LEG_GONE:
+                if self._reach is not None:
+                    self._reach.on_leg_gone(event[1])
             else:
                 self._on_ask(core, event[1], PeerId._of_proved(event[2]))
         if core in self._tracers:
@@ -396,18 +446,25 @@ class Node:
             self._tell_connected(connection, incoming=False)
         if events & connection_handle.EVENT_PATH:
             self._tell_paths(connection)
+        if events & connection_handle.EVENT_SIGNAL and self._reach is not None:
+            self._reach.on_signals(connection)
         if events & connection_handle.EVENT_CLOSED:
             self._on_closed(connection)
         connection._on_events(events)
 
     def _on_incoming(self, handle: connection_handle.ConnectionHandle, events: int) -> None:
-        connection = Connection(self, handle, self._protocols[handle.protocol])
+        connection = Connection(self, handle, self._spoken[handle.protocol])
         self._connections[handle] = connection
         self._tell_connected(connection, incoming=True)
         if events & connection_handle.EVENT_PATH:
             self._tell_paths(connection)
+        if events & connection_handle.EVENT_SIGNAL and self._reach is not None:
+            self._reach.on_signals(connection)
         if events & connection_handle.EVENT_CLOSED:
             self._on_closed(connection)
+            return
+        if connection.protocol == PROTOCOL:
+            connection._handle.take()
             return
         self._backlog.append(connection)
         self._waiters.wake(_INCOMING)
@@ -415,17 +472,31 @@ class Node:
     def _on_closed(self, connection: Connection) -> None:
         was_open = self._connections.pop(connection._handle, None) is not None
         connection._on_closed()
+        if was_open and self._reach is not None:
+            self._reach.on_closed(connection)
         if was_open and connection._was_announced:
             self._tell(PeerDisconnected(connection.peer_id, connection.protocol, str(connection._error())))
 
+    def _explain(self, connection: Connection, remote: CoreEndpoint) -> Explanation:
+        """Say what stands behind the remote address of a connection's path."""
+        return explain_address(remote) if self._reach is None else self._reach.explain(connection, remote)
+
     def _tell_connected(self, connection: Connection, incoming: bool) -> None:
+        if self._reach is not None:
+            self._reach.on_connected(connection, is_incoming=incoming)
+        if connection.protocol == PROTOCOL:
+            return  # the network's, not the application's
         connection._was_announced = True
         self._tell(PeerConnected(connection.peer_id, connection.protocol, str(connection.path), incoming))
 
     def _tell_paths(self, connection: Connection) -> None:
         changes, dropped = path_handle.take_path_events(connection._handle)
+        if self._reach is not None:
+            self._reach.on_paths(connection)
+        if connection.protocol == PROTOCOL:
+            return
         for path, kind, reason, remote in changes:
-            self._tell(PathChanged(connection.peer_id, path, KINDS[kind], REASONS[reason], str(Endpoint.from_core(remote))))
+            self._tell(PathChanged(connection.peer_id, path, KINDS[kind], REASONS[reason], str(self._explain(connection, remote).remote)))
         self._events_dropped += dropped
 
     def _expect(self, token: bytes, answered: Callable[[bytes, CoreEndpoint, bytes], object]) -> None:
@@ -515,6 +586,14 @@ def _resolve(target: Target) -> tuple[PeerId, tuple[Endpoint, ...]]:
     if isinstance(target, Address):
         return target.peer_id, target.endpoints
     raise TypeError(f"a target is a PeerId, an Address or a str, not {type(target).__name__}")
+
+
+def _address(target: Target) -> Address:
+    """Return a target as an address, which may have no endpoint."""
+    if isinstance(target, Address):
+        return target
+    peer_id, endpoints = _resolve(target)
+    return Address.of(peer_id, endpoints) if not isinstance(target, str) or len(target) == 52 else Address(target)
 
 
 def _why_no_address(endpoints: tuple[Endpoint, ...]) -> tuple[str, ...]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self, final
 
 from interpeer._address import CoreEndpoint, Endpoint, host_from_core
 from interpeer._core import path_handle
+from interpeer._identity import PeerId
 
 ANY_ADDRESS = bytes(16)
+_VIRTUAL = b"\1" + bytes(6)  # begins what stands for legs, tunnels and extra sockets in the core
 _CoreWay = tuple[int, int, bool, bool, CoreEndpoint, bytes]  # what path_handle.ways gives
 KINDS = ("opened", "proven", "moved", "returned", "suspect", "recovered", "abandoned", "preferred")  # the core's PATH_EVENT_*
 REASONS = (
@@ -42,16 +45,46 @@ class Path:
     """Whether what is sent takes it."""
     is_standby: bool = False
     """Whether one of the ends keeps it for when no other works."""
+    relay: PeerId | None = None
+    """The peer that relays it; `remote` is then that one's address. It sees how much is said, and nothing of what."""
+    detail: str = ""
+    """How it came about."""
+    reasons: tuple[str, ...] = ()
+    """Why a better one is not used: a line for each way that was tried."""
 
     @classmethod
-    def _of_core(cls, way: _CoreWay) -> Self:
+    def _of_core(cls, way: _CoreWay, explain: Explain) -> Self:
         number, state, is_preferred, is_standby, remote, local = way
-        host = None if local == ANY_ADDRESS else host_from_core(local)
-        at = Endpoint.from_core(remote)
-        return cls(kind_of(at), at, number, path_handle.STATES[state], host, bool(is_preferred), bool(is_standby))
+        host = None if local[:7] == _VIRTUAL or local == ANY_ADDRESS else host_from_core(local)
+        said = explain(remote)
+        return cls(
+            said.kind, said.remote, number, path_handle.STATES[state], host, bool(is_preferred), bool(is_standby),
+            said.relay, said.detail, said.reasons,
+        )  # fmt: skip
 
     def __str__(self) -> str:
-        return f"{self.kind} {self.remote}"
+        return f"{self.kind} {self.remote}" if self.relay is None else f"{self.kind} by {self.relay} at {self.remote}"
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Say what stands behind a path's remote address."""
+
+    kind: str
+    remote: Endpoint
+    relay: PeerId | None = None
+    detail: str = ""
+    reasons: tuple[str, ...] = ()
+
+
+Explain = Callable[[CoreEndpoint], Explanation]
+
+
+def explain_address(remote: CoreEndpoint) -> Explanation:
+    """Explain the remote of a path that goes to the peer itself."""
+    at = Endpoint.from_core(remote)
+    return Explanation(kind_of(at), at)
 
 
 def kind_of(remote: Endpoint) -> str:

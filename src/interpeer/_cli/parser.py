@@ -12,8 +12,8 @@ from interpeer._cli import settings
 from interpeer._cli.errors import Misuse
 from interpeer._cli.output import Output
 
-COMMANDS = ("demo", "id", "ping", "pipe", "send", "recv", "bench", "doctor")
-LONG_RUNNING = ("pipe", "send", "recv")
+COMMANDS = ("demo", "id", "up", "ping", "pipe", "send", "recv", "bench", "doctor")
+LONG_RUNNING = ("up", "pipe", "send", "recv")
 """Those that tell events, one object a line."""
 SHELLS = ("bash", "zsh", "fish")
 

@@ -1,0 +1,193 @@
+"""How a node of a network reaches peers that have no address of their own, and is reached (docs/spec, chapters 20 to 24).
+
+`Reach` is what a node has: peers that it keeps in touch with, what it relays for them, its own legs, and a `Mover` for each
+connection that could have a better path. Modules beside this one hold the parts; none but this one knows them all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, final
+
+from interpeer._address import MAX_VIA, Address, CoreEndpoint, Endpoint
+from interpeer._connection import Connection
+from interpeer._core import signal_handle
+from interpeer._path import Explanation, explain_address
+from interpeer._reach import signals
+from interpeer._reach.addresses import OwnAddresses
+from interpeer._reach.calling import Call
+from interpeer._reach.legbook import LegBook
+from interpeer._reach.moving import Mover
+from interpeer._reach.peers import PROTOCOL, Peer, Peers
+from interpeer._reach.relaying import Relaying
+
+if TYPE_CHECKING:
+    from interpeer._config import Give
+    from interpeer._node import Node
+
+logger = logging.getLogger("interpeer")
+
+_NOWHERE = Endpoint("::", 1)  # of a relay whose connection is over
+TEND_S = 10.0
+"""How often what nobody uses is looked for."""
+
+__all__ = ["PROTOCOL", "Reach"]
+
+
+@final
+class Reach:
+    """Reach peers through others, be reached, and move to direct paths."""
+
+    def __init__(self, node: Node, give: Give) -> None:
+        self.node = node
+        self.peers = Peers(node, self._on_peer, self._on_peer_gone)
+        self.addresses = OwnAddresses(node, self.peers)
+        self.relaying = Relaying(node, self.peers, give)
+        self.legs = LegBook(self)
+        self._movers: dict[Connection, Mover] = {}
+        self._tending: asyncio.TimerHandle | None = None
+
+    def start(self, bootstrap: Iterable[Address]) -> None:
+        """Begin to keep in touch with peers."""
+        for target in bootstrap:
+            self.peers.keep(target)
+        self._tend()
+
+    def close(self) -> None:
+        """End whatever runs; connections are the node's to close."""
+        self.peers.close()
+        if self._tending is not None:
+            self._tending.cancel()
+        for mover in self._movers.values():
+            mover.close()
+        self._movers.clear()
+
+    def _tend(self) -> None:
+        self.relaying.expire(round(asyncio.get_running_loop().time() * 1e9))
+        self.legs.expire()
+        self._tending = asyncio.get_running_loop().call_later(TEND_S, self._tend)
+
+    # --- reaching ---
+
+    async def connect(
+        self, target: Address, direct: list[CoreEndpoint], protocol: str, controller: int
+    ) -> Connection:
+        """Reach a peer by whatever way answers first. Raises Unreachable with a reason for each way, and what a call raises."""
+        return await Call(self, target, direct, protocol, controller).run()
+
+    async def joined(self) -> None:
+        """Wait until peers that are to be kept are there, or have failed."""
+        while self.peers.is_waiting:
+            await self.peers.change()
+
+    def via(self) -> list[Address]:
+        """Return the peers through which we can be reached, with their addresses, for our own address."""
+        found: list[Address] = []
+        for peer in self.peers:
+            at = peer.attested
+            if at is not None and peer.relays_bytes_per_s is not None and peer.connection._handle.is_initiator:
+                found.append(Address.of(peer.peer_id, [Endpoint.from_core(at)]))
+        return found[:MAX_VIA]
+
+    def explain(self, connection: Connection, remote: CoreEndpoint) -> Explanation:
+        """Say what stands behind the remote address of a path, how it came about, and why there is no better one."""
+        mover = self._movers.get(connection)
+        leg = self.legs.find(remote)
+        if leg is None:
+            said = explain_address(remote)
+            return replace(said, detail=mover.detail_of(remote)) if mover is not None else said
+        at = leg.relay.attested
+        where = Endpoint.from_core(at) if at is not None else _NOWHERE
+        reasons = mover.reasons if mover is not None else ()
+        detail = f"relayed by {leg.relay.peer_id}, which sees ciphertext alone"
+        return Explanation("relayed", where, leg.relay.peer_id, detail, reasons)
+
+    # --- what the node tells ---
+
+    def on_connected(self, connection: Connection, *, is_incoming: bool) -> None:
+        """A connection is open: the application's, or the network's own."""
+        if connection.protocol == PROTOCOL:
+            self.peers.add(connection)
+            return
+        mover = self._movers[connection] = Mover(self, connection, is_controlling=not is_incoming)
+        mover.begin()
+
+    def on_paths(self, connection: Connection) -> None:
+        """Something has happened to a connection's paths."""
+        mover = self._movers.get(connection)
+        if mover is not None:
+            mover.on_paths()
+
+    def on_closed(self, connection: Connection) -> None:
+        """A connection is over."""
+        self.peers.remove(connection)
+        mover = self._movers.pop(connection, None)
+        if mover is not None:
+            mover.close()
+        self.legs.let_go(connection)
+
+    def on_signals(self, connection: Connection) -> None:
+        """The node at the other end says something."""
+        for data in signal_handle.take(connection._handle):
+            try:
+                signal = signals.parse(data)
+            except signals.MalformedSignalError as error:
+                logger.debug("%s sends a signal that cannot be read: %s", connection.peer_id, error)
+                continue
+            if isinstance(signal, signals.Candidates):
+                mover = self._movers.get(connection)
+                if mover is not None:
+                    mover.on_candidates(signal)
+            elif signal is not None and (peer := self.peers.of(connection)) is not None:
+                self._on_signal(peer, signal)
+        if (peer := self.peers.of(connection)) is not None:
+            self.addresses.note(peer)
+
+    def on_leg_gone(self, leg: int) -> None:
+        """The core has removed a leg, because its connection is over."""
+        self.relaying.handle_gone(leg)
+        self.legs.handle_gone(leg)
+
+    # --- signals of peers ---
+
+    def _on_peer(self, peer: Peer) -> None:
+        peer.tell(signals.Register(self.shard_of(peer), self.addresses.facts))
+
+    def _on_peer_gone(self, peer: Peer) -> None:
+        self.addresses.forget(peer)
+
+    def shard_of(self, peer: Peer) -> int:
+        """Return the number of the engine that has the connection to a peer."""
+        return self.node._engines.index(peer.connection._handle.engine)
+
+    def _on_signal(self, peer: Peer, signal: signals.Signal) -> None:
+        match signal:
+            case signals.Register():
+                peer.is_registered, peer.shard, peer.facts = True, signal.shard, signal.facts
+                peer.tell(signals.Registered(self.relaying.share_bytes_per_s(1)))
+            case signals.Registered():
+                peer.relays_bytes_per_s = signal.bytes_per_s
+            case signals.Open():
+                self.relaying.handle_open(peer, signal, asyncio.get_running_loop().time())
+            case signals.Hangup():
+                self.relaying.handle_hangup(peer, signal.leg)
+                self.legs.handle_hangup(peer, signal.leg)
+            case signals.Opened():
+                self.legs.handle_opened(peer, signal)
+            case signals.Offer():
+                self.legs.handle_offer(peer, signal)
+            case _:
+                pass
+
+    def report(self) -> dict[str, Any]:
+        """Return what is known and going on, for people: own addresses, peers, what is relayed."""
+        return {
+            "addresses": [str(one) for one in self.addresses.endpoints()],
+            "peers": [str(peer.peer_id) for peer in self.peers],
+            "failures": {str(peer_id): why for peer_id, why in self.peers.failures.items()},
+            "relayed": self.relaying.report(),
+        }
+

@@ -1,0 +1,77 @@
+"""Where the node itself can be reached: what its interfaces say, what peers see, what was mapped (docs/spec, chapter 20)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, final
+
+from interpeer._address import CoreEndpoint, Endpoint
+from interpeer._identity import PeerId
+from interpeer._reach.peers import Peer, Peers
+from interpeer._reach.signals import HOST, MAX_CANDIDATES, REFLEXIVE
+
+if TYPE_CHECKING:
+    from interpeer._node import Node
+
+_MAPPED = b"\0" * 10 + b"\xff\xff"
+
+
+def prefix_of(endpoint: CoreEndpoint) -> bytes:
+    """Return what counts as one voice among observers: an address's /24, or its /48."""
+    packed = endpoint[0]
+    return packed[:15] if packed.startswith(_MAPPED) else packed[:6]
+
+
+@final
+class OwnAddresses:
+    """Know the node's addresses, and what its NAT does with them."""
+
+    def __init__(self, node: Node, peers: Peers) -> None:
+        self._node = node
+        self._peers = peers
+        self._seen: dict[PeerId, tuple[CoreEndpoint, CoreEndpoint]] = {}
+        """What each peer says of us, and from where it says so."""
+
+    def note(self, peer: Peer) -> None:
+        """Take what a peer says of us."""
+        seen, at = peer.observed, peer.attested
+        if seen is not None and at is not None:
+            self._seen[peer.peer_id] = (seen, at)
+
+    def forget(self, peer: Peer) -> None:
+        """A peer is gone; what it has said may not hold any more."""
+        self._seen.pop(peer.peer_id, None)
+
+    def reflexive(self) -> tuple[Endpoint, ...]:
+        """Return the addresses that peers see, of each family those that most agree on: one liar has one voice.
+
+        Where two prefixes contradict each other, both are told: a false one costs a few probes that reach nobody."""
+        found: list[Endpoint] = []
+        for is_ipv4 in (True, False):
+            voices: dict[bytes, set[bytes]] = {}
+            ports: Counter[tuple[bytes, int]] = Counter()
+            for seen, at in self._seen.values():
+                if seen[0].startswith(_MAPPED) == is_ipv4:
+                    voices.setdefault(seen[0], set()).add(prefix_of(at))
+                    ports[seen[0], seen[1]] += 1
+            if not voices:
+                continue
+            most = max(map(len, voices.values()))
+            hosts = {host for host, who in voices.items() if len(who) == most}
+            found += [Endpoint.from_core((host, port, 0)) for (host, port), _ in ports.most_common() if host in hosts]
+        return tuple(found)
+
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """Return every address of ours, those of the interfaces first."""
+        return tuple(dict.fromkeys((*self._node._driver.endpoints, *self.reflexive())))
+
+    def candidates(self) -> tuple[tuple[int, CoreEndpoint], ...]:
+        """Return what a peer may try, with its kind."""
+        own = [(HOST, endpoint) for endpoint in self._node._driver.endpoints if not endpoint.is_loopback]
+        told = [(REFLEXIVE, endpoint) for endpoint in self.reflexive() if endpoint not in self._node._driver.endpoints]
+        return tuple((kind, endpoint.to_core()) for kind, endpoint in (own + told)[:MAX_CANDIDATES])
+
+    @property
+    def facts(self) -> bytes:
+        """What is known of the NAT in front of us, as chapter 24 writes it."""
+        return b""

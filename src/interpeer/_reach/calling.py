@@ -1,0 +1,146 @@
+"""Reaching one peer: its own addresses and legs through others are called at once, and whichever answers is taken."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import TYPE_CHECKING, final
+
+from interpeer import errors
+from interpeer._address import Address, CoreEndpoint
+from interpeer._connection import Connection
+from interpeer._core import connection_handle, control
+from interpeer._reach.legbook import WHY, Leg
+from interpeer._reach.peers import Peer
+from interpeer._reach.signals import OPENED
+
+if TYPE_CHECKING:
+    from interpeer._reach import Reach
+
+MAX_ASKED = 4
+"""Peers that are asked for a leg to the same one: each answer is a way, and two are enough to survive the loss of one."""
+
+
+@final
+class Call:
+    """Call a peer. Used once."""
+
+    def __init__(self, reach: Reach, target: Address, direct: list[CoreEndpoint], protocol: str, controller: int) -> None:
+        self._reach = reach
+        self._node = reach.node
+        self._target = target
+        self._direct = direct
+        self._protocol = protocol
+        self._controller = controller
+        self._asked: dict[Peer, Leg | None] = {}
+        self._failed: list[str] = []
+        self._connection: Connection | None = None
+        self._changed = asyncio.Event()
+
+    async def run(self) -> Connection:
+        """Return the connection. Raises Unreachable, with a reason for each way, and what a call raises."""
+        waiting: asyncio.Task[None] | None = None
+        try:
+            await self._begin()
+            connection = self._connection
+            if connection is None:
+                raise self._unreachable()
+            waiting = asyncio.get_running_loop().create_task(self._ask_newcomers())
+            await self._node._await_open(connection)
+            if not connection.is_open:
+                raise self._explained(connection)
+            return connection
+        except BaseException:
+            for leg in self._asked.values():
+                if leg is not None:
+                    self._reach.legs.drop(leg)
+            raise
+        finally:
+            if waiting is not None:
+                waiting.cancel()
+
+    async def _begin(self) -> None:
+        """Start the call as soon as there is an address, or a peer to ask; in vain if neither comes in time."""
+        for via in self._target.via:
+            self._reach.peers.keep(via)
+        self._ask_peers()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._node.config.connect_timeout_s):
+                while not self._ways() and not self._start_is_hopeless():
+                    await self._wait_change()
+                    self._ask_peers()
+        ways = self._ways()
+        if ways:
+            self._start(ways)
+
+    def _start_is_hopeless(self) -> bool:
+        return not self._reach.peers.is_waiting and all(leg is None or leg.status not in (None, OPENED) for leg in self._asked.values())
+
+    async def _wait_change(self) -> None:
+        """Wait until a peer has come, or one of those asked has answered."""
+        loop = asyncio.get_running_loop()
+        self._changed.clear()
+        tasks = [loop.create_task(self._reach.peers.change()), loop.create_task(self._changed.wait())]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    def _ways(self) -> list[CoreEndpoint]:
+        return self._direct + [leg.endpoint for leg in self._asked.values() if leg is not None and leg.status in (None, OPENED)]
+
+    def _start(self, ways: list[CoreEndpoint]) -> None:
+        core = next((leg.relay.connection._handle.engine for leg in self._asked.values() if leg is not None), None)
+        self._connection = self._node._call(self._target.peer_id, ways, self._protocol, self._controller, core)
+
+    # --- legs ---
+
+    def _ask_peers(self) -> None:
+        """Ask peers for a leg: those that are near first, and no more than a few."""
+        for peer in self._reach.peers:
+            if len(self._asked) >= MAX_ASKED:
+                return
+            if peer not in self._asked and peer.peer_id != self._target.peer_id and peer.connection.is_open:
+                leg = self._asked[peer] = self._reach.legs.open(peer, self._target.peer_id, self._on_answer)
+                if leg is not None and self._connection is not None:
+                    control.add_candidate(self._connection._handle, leg.endpoint)
+
+    def _on_answer(self, leg: Leg) -> None:
+        if leg.status != OPENED:
+            self._failed.append(f"through {leg.relay.peer_id}: it {WHY.get(leg.status or 0, 'refuses')}")
+        self._changed.set()
+        connection = self._connection
+        if connection is not None and not self._direct and self._start_is_hopeless():
+            connection._handle.close(0, b"")  # nobody can be called any more: no need to wait for the time-out
+            connection._waiters.wake(connection_handle.EVENT_OPEN)
+
+    async def _ask_newcomers(self) -> None:
+        """While the call goes on, ask peers that come meanwhile."""
+        while True:
+            await self._reach.peers.change()
+            self._ask_peers()
+
+    # --- why not ---
+
+    def _reasons(self) -> tuple[str, ...]:
+        peers = self._reach.peers
+        gone = [f"through {peer_id}: {why}" for peer_id, why in peers.failures.items() if peers.is_kept(peer_id)]
+        nobody = () if self._asked or gone else ("no peer of the network is connected that could be asked: name one with bootstrap",)
+        return (*self._failed, *gone, *nobody)
+
+    def _unreachable(self) -> errors.Unreachable:
+        reasons = self._reasons()
+        no_address = () if self._direct else ("no address of its own is known",)
+        return errors.Unreachable(
+            f"cannot reach {self._target.peer_id}: {'; '.join((*no_address, *reasons))}", (*no_address, *reasons)
+        )
+
+    def _explained(self, connection: Connection) -> Exception:
+        """Return the call's error, with what was tried through peers."""
+        failure = self._node._tell_failed(connection)
+        if isinstance(failure, errors.Unreachable | errors.ClosedError):
+            tried = failure.reasons if isinstance(failure, errors.Unreachable) else ()
+            reasons = (*tried, *self._reasons())
+            return errors.Unreachable(f"cannot reach {self._target.peer_id}: {'; '.join(reasons)}", reasons)
+        return failure

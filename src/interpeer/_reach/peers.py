@@ -1,0 +1,193 @@
+"""The peers that a node keeps in touch with: through them it is found, reached and told where it is."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, final
+
+from interpeer import errors
+from interpeer._address import Address, CoreEndpoint, Endpoint
+from interpeer._connection import Connection
+from interpeer._core import path_handle, signal_handle
+from interpeer._host import random_bytes
+from interpeer._identity import PeerId
+from interpeer._reach.signals import Signal
+
+if TYPE_CHECKING:
+    from interpeer._node import Node
+
+logger = logging.getLogger("interpeer")
+
+PROTOCOL = "interpeer.peer/1"
+"""What nodes of a network speak to each other beside their applications."""
+KEEP_ALIVE_S = 15.0
+"""Between two packets at the least: below the 30 s after which the hastiest NATs forget (RFC 4787, REQ-5 wants 2 minutes)."""
+FIRST_RETRY_S, LAST_RETRY_S = 0.5, 60.0
+"""How long a peer that does not answer is left alone: twice as long each time, with full jitter."""
+MAX_PEERS = 1024
+"""Peers kept in touch with; more are refused, since each costs a connection."""
+
+
+@final
+@dataclass(eq=False, slots=True)
+class Peer:
+    """Know a peer that is connected for the network's sake."""
+
+    connection: Connection
+    is_registered: bool = False
+    """It has asked to be told of those who call it."""
+    shard: int = 0
+    """What leg ids towards it have (see `Register`)."""
+    facts: bytes = b""
+    """What it knows of the NAT in front of it."""
+    relays_bytes_per_s: int | None = None
+    """What it relays for us and another peer; None: it has not said."""
+    legs: set[int] = field(default_factory=set[int])
+    """Ids of legs on its connection."""
+
+    @property
+    def peer_id(self) -> PeerId:
+        """Who it is."""
+        return self.connection.peer_id
+
+    @property
+    def observed(self) -> CoreEndpoint | None:
+        """Our address as it sees it."""
+        return signal_handle.observed(self.connection._handle)
+
+    @property
+    def attested(self) -> CoreEndpoint | None:
+        """Its address as we see it, on a path that is proven."""
+        for _, state, is_preferred, _, remote, _ in path_handle.ways(self.connection._handle):
+            if is_preferred and path_handle.STATES[state] == "active":
+                return remote
+        return None
+
+    def tell(self, signal: Signal) -> bool:
+        """Say something; False when too much waits, or the connection is over."""
+        return signal_handle.send(self.connection._handle, signal.pack())
+
+
+@final
+class Peers:
+    """Keep connections to the peers that the application has named, and hold those that others have opened."""
+
+    def __init__(self, node: Node, on_peer: Callable[[Peer], None], on_gone: Callable[[Peer], None]) -> None:
+        self._node = node
+        self._on_peer = on_peer
+        self._on_gone = on_gone
+        self._by_id: dict[PeerId, Peer] = {}
+        self._keepers: dict[PeerId, asyncio.Task[None]] = {}
+        self._changed = asyncio.Event()
+        self.failures: dict[PeerId, str] = {}
+        """Why those are not connected that should be."""
+
+    # --- who is there ---
+
+    def find(self, peer_id: PeerId) -> Peer | None:
+        """Return a peer that is connected."""
+        return self._by_id.get(peer_id)
+
+    def of(self, connection: Connection) -> Peer | None:
+        """Return the peer of a connection that is the network's."""
+        peer = self._by_id.get(connection.peer_id)
+        return peer if peer is not None and peer.connection is connection else None
+
+    def __iter__(self) -> Iterator[Peer]:
+        return iter(tuple(self._by_id.values()))
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether a peer that is to be kept is not there yet, and has not failed either."""
+        return any(peer_id not in self._by_id and peer_id not in self.failures for peer_id in self._keepers)
+
+    async def change(self) -> None:
+        """Wait until a peer has come, gone or failed."""
+        await self._changed.wait()
+
+    def _tell_change(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    # --- connections ---
+
+    def add(self, connection: Connection) -> None:
+        """Take a connection that is open. Of two to the same peer one stays, the same at both ends."""
+        before = self._by_id.get(connection.peer_id)
+        if before is None and len(self._by_id) >= MAX_PEERS:
+            connection._handle.close(0, b"no room")
+            return
+        if before is not None and before.connection.is_open and not self._replaces(connection, before.connection):
+            connection._handle.close(0, b"")
+            return
+        peer = self._by_id[connection.peer_id] = Peer(connection)
+        self.failures.pop(connection.peer_id, None)
+        if before is not None:
+            self._on_gone(before)
+            before.connection._handle.close(0, b"")
+        self._on_peer(peer)
+        self._tell_change()
+
+    def _replaces(self, newer: Connection, older: Connection) -> bool:
+        """Tell whether a connection takes the place of one to the same peer: who has called again has lost the one before; if
+        both have called, the call of the smaller id counts."""
+        if newer._handle.is_initiator == older._handle.is_initiator:
+            return True
+        return newer._handle.is_initiator == (self._node.id < newer.peer_id)
+
+    def remove(self, connection: Connection) -> None:
+        """Forget a connection that is over."""
+        peer = self.of(connection)
+        if peer is not None:
+            del self._by_id[connection.peer_id]
+            self._on_gone(peer)
+            self._tell_change()
+
+    def keep(self, target: Address) -> None:
+        """Stay connected to a peer, as long as the node is open."""
+        if target.peer_id not in self._keepers and target.peer_id != self._node.id:
+            self._keepers[target.peer_id] = asyncio.get_running_loop().create_task(self._keep(target))
+
+    def is_kept(self, peer_id: PeerId) -> bool:
+        """Tell whether the node stays connected to a peer."""
+        return peer_id in self._keepers
+
+    async def _keep(self, target: Address) -> None:
+        delay_s = FIRST_RETRY_S
+        while True:
+            peer = self._by_id.get(target.peer_id)
+            if peer is None:
+                try:
+                    connection = await self._node._reach_directly(target, PROTOCOL)
+                except (errors.NetworkError, errors.ProtocolError, errors.UnsupportedVersion) as error:
+                    self._fail(target.peer_id, str(error))
+                else:
+                    delay_s = FIRST_RETRY_S
+                    await connection.wait_closed()
+            else:
+                await peer.connection.wait_closed()
+            # full jitter: a thousand nodes that have lost the same peer do not come back at once
+            await asyncio.sleep(delay_s * (int.from_bytes(random_bytes(2), "big") + 1) / 65536)
+            delay_s = min(2 * delay_s, LAST_RETRY_S)
+
+    def _fail(self, peer_id: PeerId, why: str) -> None:
+        logger.info("%s is not reached: %s", peer_id, why)
+        self.failures[peer_id] = why
+        self._tell_change()
+
+    def close(self) -> None:
+        """End what keeps peers."""
+        for task in self._keepers.values():
+            task.cancel()
+        self._keepers.clear()
+
+
+def endpoint_text(endpoint: CoreEndpoint | None) -> str:
+    """Write an address for people."""
+    return "an unknown address" if endpoint is None else str(Endpoint.from_core(endpoint))

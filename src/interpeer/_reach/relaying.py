@@ -1,0 +1,163 @@
+"""What a node gives as a relay: legs between peers that both are connected to it (docs/spec, chapter 21)."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, final
+
+from interpeer import errors
+from interpeer._config import Give
+from interpeer._core import engine, legs
+from interpeer._host import random_bytes
+from interpeer._identity import PeerId
+from interpeer._reach.peers import Peer, Peers
+from interpeer._reach.signals import FULL, OPENED, REFUSED, UNKNOWN, Hangup, Offer, Open, Opened
+
+if TYPE_CHECKING:
+    from interpeer._node import Node
+
+logger = logging.getLogger("interpeer")
+
+MAX_PAIRS = 1024
+"""Pairs of legs in all: each is an entry in a table, and a share of what we give."""
+MAX_LEGS_OF_A_PEER = 32
+"""... of one peer, as caller or called (attacks.md of the design calls for a cap)."""
+OPENS_PER_S, OPENS_BURST = 5.0, 20
+"""Legs that a peer may ask for."""
+SIGNALLING_BYTES_PER_S = 4_000
+"""What a pair has where data are not relayed: enough for handshakes and punching, which are always relayed."""
+SIGNALLING_BURST_BYTES = 64_000
+BURST_S = 1.0
+"""How long a pair may be faster than its rate."""
+IDLE_NS = 60 * 1_000_000_000
+"""After so much silence a pair is forgotten: its peers send something every 15 s while they need it."""
+
+
+def new_leg(shard: int) -> int:
+    """Draw an id for a leg towards a peer, whose datagrams that peer's shard gets (docs/spec, chapter 3)."""
+    drawn = bytearray(random_bytes(8))
+    drawn[0] |= 0x80
+    drawn[1] = drawn[0] & 0x80 | (drawn[0] ^ shard) & 0x7F
+    return int.from_bytes(drawn, "big")
+
+
+@final
+@dataclass(slots=True)
+class _Bucket:
+    """Allow so many a second, and a few at once."""
+
+    tokens: float = OPENS_BURST
+    updated_s: float = 0.0
+
+    def allows(self, now_s: float) -> bool:
+        self.tokens = min(float(OPENS_BURST), self.tokens + (now_s - self.updated_s) * OPENS_PER_S)
+        self.updated_s = now_s
+        if self.tokens < 1:
+            return False
+        self.tokens -= 1
+        return True
+
+
+@final
+class Relaying:
+    """Join peers that ask for it, within what the application gives."""
+
+    def __init__(self, node: Node, peers: Peers, give: Give) -> None:
+        self._node = node
+        self._peers = peers
+        self._give = give
+        self._pairs: dict[int, tuple[Peer, int, Peer, int]] = {}
+        self._buckets: dict[PeerId, _Bucket] = {}
+        self.refused = 0
+        """Legs that were asked for in vain."""
+
+    def share_bytes_per_s(self, pairs: int) -> int:
+        """Return what each of so many pairs gets: an equal share of what is given, and never less than signalling needs."""
+        given = 0 if self._give.metered else self._give.relay_bytes_per_s
+        return max(SIGNALLING_BYTES_PER_S, given // max(1, pairs))
+
+    def _share_anew(self) -> None:
+        rate = self.share_bytes_per_s(len(self._pairs) // 2)
+        for leg, (caller, caller_leg, _, _) in self._pairs.items():
+            if leg == caller_leg:
+                legs.set_rate(self._engine_of(caller), leg, rate, _burst(rate))
+
+    def handle_open(self, caller: Peer, asked: Open, now_s: float) -> None:
+        """Open a leg towards a registered peer, and tell both."""
+        target = self._peers.find(PeerId._of_proved(asked.target))
+        status = self._open(caller, target, asked, now_s)
+        if status != OPENED or target is None:
+            self.refused += 1
+            caller.tell(Opened(asked.leg, status, 0, None, b""))
+
+    def _open(self, caller: Peer, target: Peer | None, asked: Open, now_s: float) -> int:
+        if target is None or not target.is_registered or target is caller:
+            return UNKNOWN
+        if not self._buckets.setdefault(caller.peer_id, _Bucket(updated_s=now_s)).allows(now_s):
+            return FULL
+        if len(self._pairs) // 2 >= MAX_PAIRS or max(len(caller.legs), len(target.legs)) >= MAX_LEGS_OF_A_PEER:
+            return FULL
+        leg = new_leg(target.shard)
+        rate = self.share_bytes_per_s(len(self._pairs) // 2 + 1)
+        try:
+            legs.join(caller.connection._handle, asked.leg, target.connection._handle, leg, rate, _burst(rate))
+        except (ValueError, errors.LocalError) as error:
+            logger.info("no leg from %s to %s: %s", caller.peer_id, target.peer_id, error)
+            return REFUSED
+        pair = (caller, asked.leg, target, leg)
+        self._pairs[asked.leg] = self._pairs[leg] = pair
+        caller.legs.add(asked.leg)
+        target.legs.add(leg)
+        self._share_anew()
+        target.tell(Offer(leg, bytes(caller.peer_id), caller.attested, asked.facts or caller.facts))
+        caller.tell(Opened(asked.leg, OPENED, rate, target.attested, target.facts))
+        return OPENED
+
+    def handle_hangup(self, peer: Peer, leg: int) -> None:
+        """One end does not use its leg any more."""
+        if leg in peer.legs and leg in self._pairs:
+            self._remove(leg, peer)
+
+    def handle_gone(self, leg: int) -> None:
+        """The core has removed a leg with its connection."""
+        if leg in self._pairs:
+            self._forget(leg, None)
+
+    def _remove(self, leg: int, by: Peer | None) -> None:
+        legs.remove(self._engine_of(self._pairs[leg][0]), leg)
+        self._forget(leg, by)
+
+    def _forget(self, leg: int, by: Peer | None) -> None:
+        caller, caller_leg, target, target_leg = self._pairs[leg]
+        del self._pairs[caller_leg], self._pairs[target_leg]
+        for peer, own in ((caller, caller_leg), (target, target_leg)):
+            peer.legs.discard(own)
+            if peer is not by:
+                peer.tell(Hangup(own))
+        self._share_anew()
+
+    def expire(self, now_ns: int) -> None:
+        """Forget what nobody uses; called now and then."""
+        for core in self._node._engines:
+            for pair in legs.pairs(core):
+                if pair["last_ns"] + IDLE_NS < now_ns and pair["leg_a"] in self._pairs:
+                    self._remove(pair["leg_a"], None)
+        self._buckets = {peer_id: bucket for peer_id, bucket in self._buckets.items() if self._peers.find(peer_id)}
+
+    def report(self) -> list[dict[str, Any]]:
+        """Return what is relayed at the moment: for each pair both peers, bytes each way, and what was dropped."""
+        told: list[dict[str, Any]] = []
+        for core in self._node._engines:
+            for pair in legs.pairs(core):
+                if pair["leg_a"] in self._pairs:
+                    caller, _, target, _ = self._pairs[pair["leg_a"]]
+                    told.append({**pair, "a": str(caller.peer_id), "b": str(target.peer_id)})
+        return told
+
+    def _engine_of(self, peer: Peer) -> engine.Engine:
+        return peer.connection._handle.engine
+
+
+def _burst(rate: int) -> int:
+    return max(SIGNALLING_BURST_BYTES, int(rate * BURST_S))
