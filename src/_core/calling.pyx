@@ -7,6 +7,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from interpeer._core.answer cimport HalfOpen, answering_forget_glare, half_open_find_peer
+from interpeer._core.carrier cimport carrier_direct, lead_bytes
 from interpeer._core.conn cimport (
     CLOSED_BY_REFUSAL, CLOSED_BY_VERSION, CLOSED_UNREACHABLE, CONN_IN_ANSWERED, CONN_IN_FAILED, CONN_PENDING_PING,
     Conn, conn_close_info, conn_input, conn_start, conn_wake)
@@ -21,6 +22,7 @@ from interpeer._core.noise cimport noise_split
 from interpeer._core.path cimport path_doubt
 from interpeer._core.registry cimport (
     Registry, registry_add, registry_list_first_cid, registry_new_cid, registry_parameters, registry_start_path)
+from interpeer._core.relay cimport LEG_BYTES
 from interpeer._core.slab cimport SEND_BATCH_BYTES, SEND_ENTRIES, Datagrams, SendBatch
 from interpeer._core.tracing cimport tracing_secrets
 from interpeer._core.wire cimport CODE_IDENTITY, CODE_NO_SUITE, INIT_BYTES, Parameters
@@ -31,10 +33,12 @@ cdef bint calling_transmit(Registry *r, Conn *c, SendBatch *batch, uint64_t now_
     cdef Dial *d = <Dial *>c.dial
     cdef Candidate *candidate
     cdef Datagrams *entry
+    cdef uint8_t any_of_ours[16]
+    memset(any_of_ours, 0, sizeof(any_of_ours))
     if d.cid == 0 and not begin_dial(r, c, d, now_ns):
         return False
     while True:
-        if batch.count == SEND_ENTRIES or batch.used + INIT_BYTES > SEND_BATCH_BYTES:
+        if batch.count == SEND_ENTRIES or batch.used + INIT_BYTES + LEG_BYTES > SEND_BATCH_BYTES:
             return True
         candidate = d.urgent
         d.urgent = NULL
@@ -46,11 +50,12 @@ cdef bint calling_transmit(Registry *r, Conn *c, SendBatch *batch, uint64_t now_
         entry = &batch.entries[batch.count]
         memset(entry, 0, sizeof(Datagrams))
         entry.data = batch.buffer + batch.used
-        entry.bytes = INIT_BYTES
-        entry.segment = INIT_BYTES
-        entry.remote = candidate.address
-        memcpy(entry.data, d.init, INIT_BYTES)
-        batch.used += INIT_BYTES
+        entry.bytes = INIT_BYTES + lead_bytes(&candidate.address)
+        entry.segment = entry.bytes
+        if not carrier_direct(&r.context, entry, &candidate.address, any_of_ours):
+            continue
+        memcpy(entry.data + entry.bytes - INIT_BYTES, d.init, INIT_BYTES)
+        batch.used += entry.bytes
         batch.count += 1
         batch.run = 0
 

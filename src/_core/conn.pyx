@@ -249,8 +249,8 @@ cdef bint conn_make_signals(Conn *c) noexcept nogil:
 
 cdef void conn_limit_path(const Conn *c, Path *p) noexcept nogil:
     """Before anything is sent on a path: what the peer takes, and what its socket holds several of, bound its packets."""
-    cdef uint64_t most = min_u64(c.peer_max_udp_payload, MAX_UDP_PAYLOAD)
-    cdef uint64_t ceiling = min_u64(c.context.limits.max_packet_bytes, c.peer_receive_buffer // PMTUD_BUFFER_PACKETS)
+    cdef uint64_t most = min_u64(c.peer_max_udp_payload, MAX_UDP_PAYLOAD - p.mtu.lead)
+    cdef uint64_t ceiling = min_u64(c.context.limits.max_packet_bytes - p.mtu.lead, c.peer_receive_buffer // PMTUD_BUFFER_PACKETS)
     pmtud_limit(&p.mtu, <uint32_t>most, <uint32_t>ceiling)
     path_follow_mtu(p)
 

@@ -9,6 +9,7 @@ from interpeer._core.channel cimport Channel
 from interpeer._core.crypto cimport wipe
 from interpeer._core.links cimport link_init
 from interpeer._core.loss cimport FrameRecord
+from interpeer._core.relay cimport relay_free
 from interpeer._core.slab cimport pool_free, pool_init
 from interpeer._core.stream cimport Stream
 from interpeer._core.trace cimport trace_free
@@ -39,6 +40,7 @@ cdef void context_free(Context *x) noexcept nogil:
     pool_free(&x.streams)
     pool_free(&x.records)
     trace_free(x.trace)
+    relay_free(x.relay)
     pool_free(&x.channels)
     free(x.spare_packet)
     wipe(&x.entropy, sizeof(Entropy))

@@ -18,7 +18,8 @@ from interpeer._core.context cimport ENTROPY_BYTES, Counters, entropy_add
 from interpeer._core.controller cimport CONTROLLERS
 from interpeer._core.crypto cimport KEY_BYTES, SUITES, blake2b, suite_is_available, wipe, x25519_of_identity
 from interpeer._core.dial cimport MAX_CANDIDATES, Candidate, Dial, dial_add_candidate
-from interpeer._core.engine cimport EVENT_ASK, EVENT_CONNECTION, EVENT_INCOMING, EVENT_RAW, EVENT_STREAM, Engine, Event
+from interpeer._core.engine cimport (
+    EVENT_ASK, EVENT_CONNECTION, EVENT_INCOMING, EVENT_LEG_GONE, EVENT_RAW, EVENT_STREAM, Engine, Event)
 from interpeer._core.entry cimport begin_alone, end_alone, kick, leave, take_lock
 from interpeer._core.handshake cimport MAX_NETWORK_BYTES, node_keys_init
 from interpeer._core.raw cimport (
@@ -38,6 +39,7 @@ from interpeer._core.wire cimport MAX_PROTOCOL_BYTES, read_u64
 from interpeer.errors import LocalError as _LocalError
 
 ASK, CONNECTION, INCOMING, STREAM, RAW = EVENT_ASK, EVENT_CONNECTION, EVENT_INCOMING, EVENT_STREAM, EVENT_RAW
+LEG_GONE = EVENT_LEG_GONE
 ENTROPY = ENTROPY_BYTES
 MOST_SHARDS = MAX_SHARDS
 SUITE_NAMES = {1: "chacha20-poly1305", 2: "aes-256-gcm", 3: "aegis-128l", 4: "aegis-256"}
@@ -364,7 +366,8 @@ def events(Engine engine not None):
 
     (CONNECTION, handle, events), (STREAM, handle, stream id, events), (INCOMING, handle, events) for a connection that
     a peer has opened, (ASK, number, identity, protocol) for a peer that wants to come in, (RAW, data, remote, local) for an
-    answer that was expected, which came from (16 bytes, port, scope) to 16 bytes."""
+    answer that was expected, which came from (16 bytes, port, scope) to 16 bytes, (LEG_GONE, id) for a leg that has ended
+    with a connection."""
     cdef Event batch[128]
     cdef int n = EVENTS_AT_A_TIME, i
     cdef list out = []
@@ -398,6 +401,8 @@ cdef tuple event_of(Engine engine, const Event *e):
     cdef ConnectionHandle handle
     if e.kind == EVENT_ASK:
         return EVENT_ASK, e.id, <bytes>e.identity[:32], e.protocol
+    if e.kind == EVENT_LEG_GONE:
+        return EVENT_LEG_GONE, e.stream
     if e.kind == EVENT_INCOMING:
         handle = new_handle(engine)
         reference = PyWeakref_NewRef(handle, None)

@@ -7,6 +7,7 @@ asks after every turn, and keeps one timer for each connection.
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset
 
+from interpeer._core.carrier cimport carrier_ask
 from interpeer._core.channels cimport channels_expire
 from interpeer._core.conn cimport (
     CLOSED_BY_SILENCE, CONN_CLOSING, CONN_DRAINING, CONN_IN_DRAINED, CONN_IN_SILENCE, CONN_OPEN, CONN_PENDING_PATHS,
@@ -18,6 +19,7 @@ from interpeer._core.loss cimport recovery_deadline, recovery_pto_ns
 from interpeer._core.path cimport PATH_PENDING_PING, SUSPECT_PTOS, Path, path_is_live, path_is_proven
 from interpeer._core.paths cimport paths_deadline_ns, paths_handle_timeout, paths_longest_pto_ns, paths_silent
 from interpeer._core.protection cimport recv_keys_forget_previous
+from interpeer._core.slab cimport ENDPOINT_LEG, endpoint_kind
 
 cdef enum:
     QUIET_PTOS = 3                  # data that cease for so long make us ask
@@ -52,6 +54,8 @@ cdef uint64_t ping_deadline_ns(const Conn *c, const Path *p) noexcept nogil:
         return 0
     if p.data_ns and p.recovery.eliciting_in_flight == 0:
         return p.data_ns + (quiet_ns if quiet_ns > LEAST_QUIET_NS else LEAST_QUIET_NS)
+    if p.keep_alive_ns:
+        return since + p.keep_alive_ns
     return since + c.context.limits.keep_alive_ns if c.context.limits.keep_alive_ns else 0
 
 
@@ -116,6 +120,8 @@ cdef void handle_path_timeout(Conn *c, Path *p, uint64_t now_ns) noexcept nogil:
     deadline = recovery_deadline(&p.recovery, c.peer_ack_delay_ns)
     if deadline and deadline <= now_ns:
         conn_handle_recovery_timeout(c, p, now_ns)
+        if p.recovery.pto_count and endpoint_kind(p.remote.address) == ENDPOINT_LEG:
+            carrier_ask(c.context, p)
         if p.recovery.pto_count >= SUSPECT_PTOS:
             if c.path_count > 1:
                 paths_silent(c, p)

@@ -152,8 +152,8 @@ cdef void conn_handle_refused(Conn *c, uint32_t path, const Endpoint *remote, ui
     if c.state != CONN_OPEN:
         return
     for i in range(c.path_count):
-        if c.paths[i].id == path and path_is_live(c.paths[i]) and path_is_from(c.paths[i], remote):
-            handle_refused_on(c, c.paths[i], bytes)
+        if c.paths[i].id == path and path_is_live(c.paths[i]) and (path_is_from(c.paths[i], remote) or c.paths[i].mtu.lead):
+            handle_refused_on(c, c.paths[i], bytes - c.paths[i].mtu.lead)
             conn_wake(c)
 
 

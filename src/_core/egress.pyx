@@ -10,6 +10,7 @@ from libc.stdlib cimport malloc
 from libc.string cimport memcpy, memset
 
 from interpeer._core.builder cimport Builder
+from interpeer._core.carrier cimport carrier_direct, lead_bytes
 from interpeer._core.cc cimport cc_handle_sent
 from interpeer._core.channels cimport channels_count_deadlines, channels_raise_limit
 from interpeer._core.compose cimport compose_ack, compose_copy, compose_frames, compose_ping, compose_proof
@@ -143,7 +144,8 @@ cdef void build_lone(Conn *c, Path *p, SendBatch *batch, uint8_t type, const uin
     acknowledgement: what counts is the answer."""
     cdef SentPacket *sent = recovery_add(&p.recovery, now_ns)
     cdef uint64_t number = p.recovery.next - 1
-    cdef uint8_t *start = batch.buffer + batch.used
+    cdef uint32_t lead = lead_bytes(remote)
+    cdef uint8_t *start = batch.buffer + batch.used + lead
     cdef Py_ssize_t bytes
     cdef Datagrams *d
     if sent == NULL:
@@ -161,9 +163,9 @@ cdef void build_lone(Conn *c, Path *p, SendBatch *batch, uint8_t type, const uin
     recovery_sent(&p.recovery, sent)
     p.packets_sent += 1
     p.bytes_sent += bytes
-    batch.used += <uint32_t>bytes
-    d = add_entry(batch, NULL, start, <uint32_t>bytes, remote, local)
-    d.ecn = 0
+    d = add_entry(c, batch, NULL, lead + <uint32_t>bytes, remote, local)
+    if d != NULL:
+        d.ecn = 0
     batch.run = 0
 
 
@@ -249,11 +251,13 @@ cdef bint is_full(const SendBatch *batch, const Path *p) noexcept nogil:
     """Tell whether there is neither room in a message that any packet of this path fits in, nor for another message. NULL:
     the packet goes by itself."""
     cdef const Datagrams *last = NULL
+    cdef uint32_t most
     if batch.count:
         last = <const Datagrams *>&batch.entries[batch.count - 1]
-    if p != NULL and batch.run and batch.run < MAX_SEGMENTS and last.owner == <void *>p and last.segment == p.packet_bytes \
-            and last.bytes + p.packet_bytes <= MAX_UDP_PAYLOAD:
-        return batch.used + p.packet_bytes > SEND_BATCH_BYTES
+    if p != NULL and batch.run and batch.run < MAX_SEGMENTS and last.owner == <void *>p:
+        most = p.packet_bytes + p.mtu.lead
+        if last.segment == most and last.bytes + most <= MAX_UDP_PAYLOAD:
+            return batch.used + most > SEND_BATCH_BYTES
     return batch.count == SEND_ENTRIES or batch.used + MAX_UDP_PAYLOAD > SEND_BATCH_BYTES
 
 
@@ -365,7 +369,7 @@ cdef int begin_packet(Builder *b, Conn *c, Path *p, SendBatch *batch, uint32_t m
     b.c = c
     b.path = p
     b.now_ns = now_ns
-    b.start = batch.buffer + batch.used
+    b.start = batch.buffer + batch.used + lead_bytes(&p.remote)
     b.at = b.start + HEADER_BYTES
     b.end = b.start + most - c.send.aead.tag_bytes
     b.tail = NULL
@@ -508,39 +512,46 @@ cdef inline void count_sent(Path *p, uint32_t bytes) noexcept nogil:
 cdef void enter(SendBatch *batch, Path *p, uint32_t bytes) noexcept nogil:
     """Put the packet that was built at the end of the buffer into the last message, or start another one."""
     cdef Datagrams *d = &batch.entries[batch.count - 1] if batch.count else NULL
-    cdef uint8_t *start = batch.buffer + batch.used
+    cdef Conn *c = <Conn *>p.conn
+    cdef uint32_t lead = lead_bytes(&p.remote)
     cdef uint8_t ecn = 0
     if p.ecn_state != ECN_FAILED:
         ecn = 2
         p.ecn_sent += 1
-    batch.used += bytes
+    bytes += lead
     if batch.run and batch.run < MAX_SEGMENTS and d.owner == <void *>p and d.ecn == ecn and bytes <= d.segment \
             and d.bytes + bytes <= MAX_UDP_PAYLOAD:
+        if lead:
+            memcpy(batch.buffer + batch.used, d.data, lead)     # the same leg
+        batch.used += bytes
         d.bytes += bytes
         batch.run = batch.run + 1 if bytes == d.segment else 0
         return
-    d = add_entry(batch, p, start, bytes, &p.remote, p.local)
-    d.ecn = ecn
-    d.cid = (<const Conn *>p.conn).local_cids.cid
-    d.path = p.id
+    d = add_entry(c, batch, p, bytes, &p.remote, p.local)
+    if d != NULL:
+        d.ecn = ecn
+        d.cid = c.local_cids.cid
+        d.path = p.id
 
 
-cdef Datagrams *add_entry(SendBatch *batch, void *owner, uint8_t *start, uint32_t bytes, const Endpoint *remote,
+cdef Datagrams *add_entry(Conn *c, SendBatch *batch, void *owner, uint32_t bytes, const Endpoint *remote,
                           const uint8_t *local) noexcept nogil:
-    """Start another message; there is room for it."""
+    """Start another message with what was built at the end of the buffer; there is room for it. NULL: there is no way to its
+    address any more, and so it is lost."""
     cdef Datagrams *d = &batch.entries[batch.count]
+    d.data = batch.buffer + batch.used
+    if not carrier_direct(c.context, d, remote, local):
+        batch.run = 0
+        return NULL
+    batch.used += bytes
     batch.count += 1
     batch.run = 1
     d.owner = owner
-    d.data = start
     d.bytes = bytes
     d.segment = bytes
-    d.remote = remote[0]
-    memcpy(d.local, local, sizeof(d.local))
     d.ttl = 0
     d.is_too_big = False
     d.cid = 0
-    d.interface = 0                 # the way is the system's choice; a link-local address carries its scope
     return d
 
 
@@ -579,7 +590,7 @@ cdef int transmit_close(Conn *c, SendBatch *batch, uint64_t now_ns) noexcept nog
     number = p.recovery.next
     p.recovery.next += 1
     p.recovery.base = p.recovery.next
-    b.start = batch.buffer + batch.used
+    b.start = batch.buffer + batch.used + lead_bytes(&p.remote)
     b.at = b.start + HEADER_BYTES
     if c.closed_by == CLOSED_LOCALLY:
         b.end = b.start + most_bytes(p) - c.send.aead.tag_bytes - CLOSE_ROOM - c.close_reason_bytes

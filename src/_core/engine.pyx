@@ -12,16 +12,18 @@ from cpython.pythread cimport (
     PyThread_type_lock, WAIT_LOCK)
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcpy, memset
+from libc.string cimport memcmp, memcpy, memset
 
 cimport cython
 
 from interpeer._core.answer cimport HalfOpen, answering_deadline_ns, answering_expire, half_open_find_cid
 from interpeer._core.calling cimport calling_handle_timeout, calling_transmit
+from interpeer._core.carrier cimport carrier_direct, carrier_has_heard, lead_bytes
 from interpeer._core.cids cimport LocalCid
 from interpeer._core.conn cimport (
-    CLOSED_LOCALLY, CONN_CLOSED, CONN_DIALING, CONN_EVENT_OPEN, CONN_IN_CLOSE, Conn, Handle, conn_close_info,
+    CLOSED_LOCALLY, CONN_CLOSED, CONN_DIALING, CONN_EVENT_OPEN, CONN_IN_CLOSE, CONN_OPEN, Conn, Handle, conn_close_info,
     conn_input, conn_new, conn_release_stream, conn_wake)
+from interpeer._core.context cimport Counters
 from interpeer._core.crypto cimport KEY_BYTES
 from interpeer._core.deadlines cimport conn_deadline_ns, conn_handle_timeout
 from interpeer._core.delivery cimport conn_handle_refused
@@ -35,9 +37,12 @@ from interpeer._core.reception cimport reception_handle_first_packet, reception_
 from interpeer._core.registry cimport (
     MAX_REPLIES, Registry, Reply, registry_count_connection, registry_free, registry_init, registry_pass,
     registry_protocol, registry_retire, registry_tend_ids)
+from interpeer._core.relay cimport LEG_BYTES, Leg, forwards_release, forwards_wait, packets_of, relay_find
+from interpeer._core.relaying cimport relaying_end, relaying_forward, relaying_refused, relaying_transmit
 from interpeer._core.shards cimport Mail, mail_bytes, shard_of, shards_collect, shards_have_mail, shards_leave
 from interpeer._core.slab cimport (
-    SEND_BATCH_BYTES, SEND_ENTRIES, Datagrams, Endpoint, RecvBatch, SendBatch, endpoint_is_virtual)
+    ENDPOINT_LEG, SEND_BATCH_BYTES, SEND_ENTRIES, Datagrams, Endpoint, RecvBatch, SendBatch, endpoint_is_virtual,
+    endpoint_kind, endpoint_set_virtual)
 from interpeer._core.stream cimport Stream
 from interpeer._core.table cimport table_find
 from interpeer._core.timers cimport Timer, timer_set, timers_due, timers_next_ns
@@ -154,13 +159,51 @@ cdef class Engine:
 
     cdef void handle_run(self, const Datagrams *d, uint32_t at, uint32_t end, uint64_t now_ns) noexcept nogil:
         """Take the packets of a message that lie from `at` to `end`."""
+        cdef Counters *counters = &self.registry.context.counters
+        cdef bint has_legs = self.registry.context.relay != NULL and self.registry.context.relay.legs.count != 0
         cdef uint32_t n
         while True:
-            n = d.segment if d.segment and d.segment < end - at else end - at
-            self.handle_datagram(d.data + at, n, d, now_ns)
+            n = self.handle_legs(d, at, end, now_ns) if has_legs else 0
+            if n == 0:
+                n = d.segment if d.segment and d.segment < end - at else end - at
+                counters.packets_received += 1
+                counters.bytes_received += n
+                self.handle_datagram(d.data + at, n, d, now_ns)
             at += n
             if at >= end:
                 break
+
+    cdef uint32_t handle_legs(self, const Datagrams *d, uint32_t at, uint32_t end, uint64_t now_ns) noexcept nogil:
+        """Take the packets from `at` on that have the same leg's id in front; return how many bytes they are, 0: none has.
+
+        At a relay they are passed on; where the leg ends, what is behind its id is handled as if it had come from the leg. But
+        only if they come from where the leg's connection is: its id is no secret of those who see packets."""
+        cdef Registry *r = &self.registry
+        cdef uint32_t segment = d.segment if d.segment and d.segment < end - at else end - at
+        cdef uint32_t stop = at + segment, n
+        cdef uint8_t *p = d.data + at
+        cdef Datagrams inner
+        cdef Leg *leg = relay_find(r.context.relay, read_u64(p)) if segment >= LEG_BYTES and p[0] & CID_FLAG else NULL
+        if leg == NULL:
+            return 0
+        while end - stop >= LEG_BYTES and memcmp(d.data + stop, p, LEG_BYTES) == 0:
+            stop += segment if segment < end - stop else end - stop
+        r.context.counters.packets_received += packets_of(stop - at, segment)
+        r.context.counters.bytes_received += stop - at
+        if endpoint_kind(d.remote.address) == ENDPOINT_LEG or not carrier_has_heard(<Conn *>leg.conn, d):
+            r.context.counters.dropped_leg += packets_of(stop - at, segment)
+        elif leg.pair != NULL:
+            relaying_forward(r, leg, d, at, stop, now_ns)
+        else:
+            inner = d[0]
+            endpoint_set_virtual(&inner.remote, ENDPOINT_LEG, leg.id)
+            memset(inner.local, 0, sizeof(inner.local))
+            inner.interface = 0
+            n = at
+            while n < stop:
+                self.handle_datagram(d.data + n + LEG_BYTES, min(segment, stop - n) - <uint32_t>LEG_BYTES, &inner, now_ns)
+                n += segment
+        return stop - at
 
     cdef void sort_message(self, const Datagrams *d, uint64_t now_ns) noexcept nogil:
         """Take what is this shard's of a message, and pass the rest on, run by run: GRO glues by address alone."""
@@ -210,8 +253,6 @@ cdef class Engine:
         cdef Conn *c
         cdef HalfOpen *h
         cdef uint64_t cid
-        r.context.counters.packets_received += 1
-        r.context.counters.bytes_received += n
         if n >= HEADER_BYTES and p[0] & CID_FLAG:
             cid = read_u64(p)
             if cid != self.last_cid:
@@ -229,6 +270,8 @@ cdef class Engine:
             if h != NULL:
                 reception_handle_first_packet(r, h, p, n, from_, now_ns)
                 self.last_cid = 0
+            elif relay_find(r.context.relay, cid) != NULL:
+                r.context.counters.dropped_leg += 1     # inside another one: there is no relay behind a relay
             else:
                 reception_handle_stray(r, p, n, from_, now_ns)
         elif n >= MESSAGE_HEADER_BYTES and MESSAGE_INIT <= p[0] <= MESSAGE_VERSIONS:
@@ -282,12 +325,16 @@ cdef class Engine:
 
     cdef uint64_t poll_timeout(self) noexcept nogil:
         """Return when handle_timeout is due: 0 never, 1 at once, since something waits to be transmitted."""
-        if first_link(&self.registry.context.ready) != NULL or self.registry.reply_count \
+        if first_link(&self.registry.context.ready) != NULL or self.registry.reply_count or self.is_forwarding() \
                 or (self.registry.raw != NULL and self.registry.raw.count) \
                 or atomic_load_pointer(&self.released_streams) != NULL \
                 or atomic_load_pointer(&self.released_handles) != NULL:
             return 1
         return self.next_deadline_ns()
+
+    cdef bint is_forwarding(self) noexcept nogil:
+        """Tell whether something waits to be passed on to another peer."""
+        return self.registry.context.relay != NULL and forwards_wait(&self.registry.context.relay.forwards)
 
     cdef uint64_t next_deadline_ns(self) noexcept nogil:
         """Return when a timer expires, whatever waits to be transmitted; 0 never."""
@@ -306,6 +353,10 @@ cdef class Engine:
         self.set_now(now_ns)
         self.is_kicked = False
         self.take_back()
+        if self.registry.context.relay != NULL:
+            forwards_release(&self.registry.context.relay.forwards)     # the batch before has been sent
+            if relaying_transmit(&self.registry, batch):
+                return True
         if self.transmit_replies(batch):
             return True
         if self.registry.raw != NULL and raw_transmit(self.registry.raw, batch):
@@ -334,18 +385,16 @@ cdef class Engine:
         cdef Datagrams *d
         while r.reply_count:
             reply = &r.replies[r.first_reply]
-            if batch.count == SEND_ENTRIES or batch.used + reply.bytes > SEND_BATCH_BYTES:
+            if batch.count == SEND_ENTRIES or batch.used + reply.bytes + LEG_BYTES > SEND_BATCH_BYTES:
                 return True
-            if reply.bytes:
-                d = &batch.entries[batch.count]
-                memset(d, 0, sizeof(Datagrams))
-                d.data = batch.buffer + batch.used
-                d.bytes = reply.bytes
-                d.segment = reply.bytes
-                d.remote = reply.remote
-                memcpy(d.local, reply.local, sizeof(d.local))
-                memcpy(d.data, reply.data, reply.bytes)
-                batch.used += reply.bytes
+            d = &batch.entries[batch.count]
+            memset(d, 0, sizeof(Datagrams))
+            d.data = batch.buffer + batch.used
+            if reply.bytes and carrier_direct(&r.context, d, &reply.remote, reply.local):
+                d.bytes = reply.bytes + lead_bytes(&reply.remote)
+                d.segment = d.bytes
+                memcpy(d.data + d.bytes - reply.bytes, reply.data, reply.bytes)
+                batch.used += d.bytes
                 batch.count += 1
                 batch.run = 0
             r.first_reply = (r.first_reply + 1) % MAX_REPLIES
@@ -355,6 +404,8 @@ cdef class Engine:
     cdef void settle(self, Conn *c) noexcept nogil:
         """Set a connection's timer, or let it go if it is over."""
         cdef uint64_t deadline
+        if c.legs != NULL and c.state > CONN_OPEN:
+            relaying_end(&self.registry, c)
         if c.state == CONN_CLOSED:
             self.last_cid = 0       # it may be freed here
             registry_retire(&self.registry, c)
@@ -373,11 +424,16 @@ cdef class Engine:
             id = <const LocalCid *>table_find(&self.registry.by_cid, d.cid) if d.is_too_big and d.cid else NULL
             if id != NULL:
                 conn_handle_refused(<Conn *>id.conn, d.path, &d.remote, d.segment)
+            elif d.is_too_big and d.cid:
+                relaying_refused(&self.registry, d)
 
     # --- events ---
 
+    cdef bint has_gone_legs(self) noexcept nogil:
+        return self.registry.context.relay != NULL and self.registry.context.relay.gone != NULL
+
     cdef bint has_events(self) noexcept nogil:
-        return first_link(&self.registry.context.eventful) != NULL or self.registry.ask_count \
+        return first_link(&self.registry.context.eventful) != NULL or self.registry.ask_count or self.has_gone_legs() \
             or (self.registry.raw != NULL and self.registry.raw.events != NULL) \
             or (self.registry.context.trace != NULL and trace_is_ripe(self.registry.context.trace))
 
@@ -389,12 +445,20 @@ cdef class Engine:
         cdef Link *stream_link
         cdef Conn *c
         cdef Stream *s
+        cdef Leg *leg
         while r.ask_count and n < room:
             r.ask_count -= 1
             out[n].kind = EVENT_ASK
             out[n].id = r.asks[r.ask_count].id
             out[n].protocol = r.asks[r.ask_count].protocol
             memcpy(out[n].identity, r.asks[r.ask_count].identity, KEY_BYTES)
+            n += 1
+        while self.has_gone_legs() and n < room:
+            leg = r.context.relay.gone
+            r.context.relay.gone = leg.next
+            out[n].kind = EVENT_LEG_GONE
+            out[n].stream = leg.id
+            free(leg)
             n += 1
         link = first_link(&r.context.eventful)
         while link != NULL:

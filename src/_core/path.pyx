@@ -16,9 +16,11 @@ from interpeer._core.loss cimport (
 from interpeer._core.pmtud cimport pmtud_init
 from interpeer._core.rangeset cimport (
     RANGES_FULL, Range, ranges_add, ranges_drop_lowest, ranges_free, ranges_init, ranges_remove)
+from interpeer._core.relay cimport LEG_BYTES
 from interpeer._core.replay cimport replay_init
-from interpeer._core.slab cimport Endpoint, endpoint_is_ipv4
-from interpeer._core.wire cimport CHALLENGE_BYTES, FRAME_ACK, FRAME_ACK_ECN, MAX_ACK_RANGES, Frame, write_varint
+from interpeer._core.slab cimport ENDPOINT_LEG, Endpoint, endpoint_is_ipv4, endpoint_kind
+from interpeer._core.wire cimport (
+    BASE_DATAGRAM_BYTES, CHALLENGE_BYTES, FRAME_ACK, FRAME_ACK_ECN, MAX_ACK_RANGES, Frame, write_varint)
 
 cdef enum:
     LEAST_CHALLENGE_GAP_NS = 5000000
@@ -52,12 +54,22 @@ cdef void path_init(Path *p, uint32_t id, const Endpoint *remote, uint32_t packe
     p.id = id
     p.state = PATH_ACTIVE
     p.remote = remote[0]
-    p.packet_bytes = packet_bytes
+    path_start_mtu(p, packet_bytes)
     recovery_init(&p.recovery, p, on_acked, on_lost)
-    pmtud_init(&p.mtu, packet_bytes, endpoint_is_ipv4(remote))
-    cc_init(&p.cc, controller, packet_bytes)
+    cc_init(&p.cc, controller, p.packet_bytes)
     replay_init(&p.window)
     ranges_init(&p.received, MAX_ACK_RANGES)
+
+
+cdef void path_start_mtu(Path *p, uint32_t packet_bytes) noexcept nogil:
+    """Start with packets of this size. On a relayed path the leg's id goes in front: they are smaller by that, but not smaller
+    than what every path carries, for that much more passes anywhere, too."""
+    cdef bint is_relayed = endpoint_kind(p.remote.address) == ENDPOINT_LEG
+    if is_relayed:
+        packet_bytes = packet_bytes - LEG_BYTES if packet_bytes > BASE_DATAGRAM_BYTES + LEG_BYTES else BASE_DATAGRAM_BYTES
+    pmtud_init(&p.mtu, packet_bytes, endpoint_is_ipv4(&p.remote))
+    p.mtu.lead = LEG_BYTES if is_relayed else 0
+    p.packet_bytes = packet_bytes
 
 
 cdef void path_free(Path *p) noexcept nogil:

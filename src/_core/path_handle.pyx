@@ -168,6 +168,21 @@ def set_standby(ConnectionHandle handle not None, uint32_t path, bint is_standby
     leave(handle.engine, True)
 
 
+def set_path_keep_alive(ConnectionHandle handle not None, uint32_t path, double seconds):
+    """Break the silence on a path, standby or not, after so long; 0: as the node does on all. Without effect on one that is
+    gone."""
+    cdef Conn *c
+    cdef Path *p
+    if not 0 <= seconds < 86400:
+        raise ValueError(f"a path is kept open by a packet every so many seconds, less than a day, not {seconds}")
+    c = handle.enter()
+    p = paths_find(c, path)
+    if p != NULL:
+        p.keep_alive_ns = <uint64_t>(seconds * 1e9)
+        conn_wake(c)
+    leave(handle.engine)
+
+
 def scheduler(ConnectionHandle handle not None):
     """Return which path a packet takes: the number in SCHEDULERS."""
     cdef uint8_t now = handle.enter().scheduler

@@ -18,18 +18,19 @@ from interpeer._core.conn cimport (
     CONN_EVENT_IDS, CONN_EVENT_PATH, CONN_OPEN, CONN_PENDING_IDS, CONN_PENDING_PATHS, MAX_PATHS, MAX_PATH_EVENTS,
     PATH_EVENT_ABANDONED, PATH_EVENT_MOVED, PATH_EVENT_OPENED, PATH_EVENT_PREFERRED, PATH_EVENT_PROVEN,
     PATH_EVENT_RECOVERED, PATH_EVENT_RETURNED, PATH_EVENT_SUSPECT, PATH_REASON_CROSSED, PATH_REASON_FASTER,
-    PATH_REASON_NONE, PATH_REASON_ONLY, PATH_REASON_PEER, PATH_REASON_SILENT, PATH_REASON_UNPROVEN, Conn, PathEvent,
-    PathEvents, conn_limit_path, conn_notify, conn_report_observed, conn_wake)
+    PATH_REASON_NONE, PATH_REASON_ONLY, PATH_REASON_PEER, PATH_REASON_RELAY, PATH_REASON_SILENT, PATH_REASON_UNPROVEN,
+    Conn, PathEvent, PathEvents, conn_limit_path, conn_notify, conn_report_observed, conn_wake)
 from interpeer._core.delivery cimport conn_on_acked, conn_on_lost
 from interpeer._core.loss cimport (
     recovery_free, recovery_give_up_all, recovery_pto_ns, recovery_restart_rtt, recovery_seed_rtt)
 from interpeer._core.path cimport (
-    CHALLENGE_TRIES, PATH_ABANDONED, PATH_ACTIVE, PATH_IN_ABANDON, PATH_IN_HEARD, PATH_IN_PROVEN, PATH_IN_SILENT,
+    CHALLENGE_TRIES, SUSPECT_PTOS, PATH_ABANDONED, PATH_ACTIVE, PATH_IN_ABANDON, PATH_IN_HEARD, PATH_IN_PROVEN, PATH_IN_SILENT,
     PATH_PENDING_ABANDON, PATH_PENDING_STATUS, PATH_SUSPECT, PATH_VALIDATING, RESPONSE_PROVES, RESPONSE_RETURNS, Path,
     Validation, path_free, path_handle_challenge, path_handle_response, path_init, path_input, path_is_from,
-    path_is_live, path_is_proven, path_start_validation)
-from interpeer._core.pmtud cimport pmtud_init
-from interpeer._core.slab cimport Datagrams, Endpoint, endpoint_is_ipv4
+    path_is_live, path_is_proven, path_start_mtu, path_start_validation)
+from interpeer._core.relay cimport relay_find
+from interpeer._core.slab cimport (
+    ENDPOINT_LEG, ENDPOINT_TUNNEL, Datagrams, Endpoint, endpoint_id, endpoint_kind)
 from interpeer._core.trace cimport TRACE_PATH, trace_event
 from interpeer._core.wire cimport (
     CID_BYTES, CID_FLAG, CODE_CONNECTION_ID, CODE_INTERNAL, CODE_PROTOCOL, FRAME_NEW_CONNECTION_ID,
@@ -229,11 +230,19 @@ cdef void paths_set_standby(Conn *c, Path *p, bint is_standby) noexcept nogil:
 
 cdef int paths_tier(const Path *p) noexcept nogil:
     """Return how good a path is for data: 0 is best, TIER_UNUSABLE is not at all."""
-    if p.state == PATH_ACTIVE:
-        return 1 if p.is_standby or p.peer_standby else 0
+    cdef int kind, tier = TIER_DIRECT
+    if p.state != PATH_ACTIVE and p.state != PATH_SUSPECT:
+        return TIER_UNUSABLE if path_is_live(p) else TIER_GONE
+    kind = endpoint_kind(p.remote.address)
+    if kind == ENDPOINT_LEG:
+        if relay_find((<const Conn *>p.conn).context.relay, endpoint_id(p.remote.address)) == NULL:
+            return TIER_LEGLESS
+        tier = TIER_RELAYED
+    elif kind == ENDPOINT_TUNNEL:
+        tier = TIER_TUNNEL
     if p.state == PATH_SUSPECT:
-        return 2
-    return TIER_UNUSABLE if path_is_live(p) else TIER_GONE
+        return TIER_SUSPECT
+    return tier + (p.is_standby or p.peer_standby)
 
 
 cdef bint paths_is_faster(const Path *p, const Path *than) noexcept nogil:
@@ -274,7 +283,7 @@ cdef void paths_silent(Conn *c, Path *p) noexcept nogil:
     """Probes go unanswered: if another path is better, everything on its way goes there, and this one is only probed."""
     cdef uint32_t i
     for i in range(c.path_count):
-        if c.paths[i] == p or paths_tier(c.paths[i]) >= 2:
+        if c.paths[i] == p or paths_tier(c.paths[i]) >= TIER_SUSPECT:
             continue
         if path_input(p, PATH_IN_SILENT):
             paths_notify(c, p, PATH_EVENT_SUSPECT, PATH_REASON_SILENT)
@@ -283,6 +292,12 @@ cdef void paths_silent(Conn *c, Path *p) noexcept nogil:
             return
         recovery_give_up_all(&p.recovery)
         return
+
+
+cdef void paths_lose_relay(Conn *c, Path *p) noexcept nogil:
+    """The leg that a path needs is gone. If it is the last, the connection waits for another one, until it is idle too long."""
+    if paths_abandon(c, p, PATH_REASON_RELAY) != 0 and path_input(p, PATH_IN_SILENT):
+        paths_notify(c, p, PATH_EVENT_SUSPECT, PATH_REASON_RELAY)
 
 
 # --- where the peer is ---
@@ -317,7 +332,7 @@ cdef void set_local(Path *p, const uint8_t *local) noexcept nogil:
 
 cdef void start_anew(Conn *c, Path *p, uint64_t now_ns) noexcept nogil:
     """One end is another host now, or in another network: what was found out about the way between them holds no longer."""
-    pmtud_init(&p.mtu, c.context.limits.packet_bytes, endpoint_is_ipv4(&p.remote))
+    path_start_mtu(p, c.context.limits.packet_bytes)
     p.mtu.mark = p.recovery.next        # what is lost of the packets on their way tells nothing of their size
     conn_limit_path(c, p)
     cc_init(&p.cc, c.controller, p.packet_bytes)
@@ -397,7 +412,20 @@ cdef void prove(Conn *c, Path *p, const uint8_t *data, uint64_t now_ns) noexcept
     conn_report_observed(c, p)
     paths_notify(c, p, PATH_EVENT_PROVEN, PATH_REASON_NONE)
     paths_prefer(c)
+    relieve(c, p)
     conn_wake(c)
+
+
+cdef void relieve(Conn *c, const Path *p) noexcept nogil:
+    """What was silent while there was no other path need not run into its next time-out now that there is one."""
+    cdef uint32_t i
+    for i in range(c.path_count):
+        if c.paths[i] == p or not path_is_live(c.paths[i]):
+            continue
+        if paths_tier(c.paths[i]) == TIER_LEGLESS:
+            paths_abandon(c, c.paths[i], PATH_REASON_RELAY)
+        elif c.paths[i].recovery.pto_count >= SUSPECT_PTOS:
+            paths_silent(c, c.paths[i])
 
 
 # --- connection ids ---

@@ -177,9 +177,9 @@ cdef uint32_t next_size(const Pmtud *m) noexcept nogil:
     if is_between(m, m.before):
         return m.before
     for i in range(WELL_KNOWN):
-        if is_between(m, sizes[i]):
-            return sizes[i]
-        if sizes[i] == m.bytes:
+        if is_between(m, sizes[i] - m.lead):
+            return sizes[i] - m.lead
+        if sizes[i] - m.lead == m.bytes:
             is_well_known = True
     if is_between(m, m.ceiling):
         return m.ceiling

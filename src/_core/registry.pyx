@@ -15,6 +15,7 @@ from interpeer._core.links cimport first_link, link_init, link_last, unlink
 from interpeer._core.path cimport path_is_live
 from interpeer._core.paths cimport paths_add, paths_find, paths_live
 from interpeer._core.raw cimport raw_free
+from interpeer._core.relay cimport relay_find
 from interpeer._core.shards cimport POST_FIRST, POST_FULL, shards_connections, shards_post
 from interpeer._core.slab cimport Datagrams, Endpoint
 from interpeer._core.table cimport table_find, table_free, table_init, table_put, table_remove
@@ -81,7 +82,7 @@ cdef bint registry_new_cid(Registry *r, uint64_t *cid) noexcept nogil:
         return False
     bytes[0] = CID_FLAG | ((bytes[1] ^ r.shard) & 0x7F)
     cid[0] = read_u64(bytes)
-    return table_find(&r.by_cid, cid[0]) == NULL
+    return table_find(&r.by_cid, cid[0]) == NULL and relay_find(r.context.relay, cid[0]) == NULL
 
 
 cdef int registry_start_path(Registry *r, Conn *c, const Endpoint *remote, const uint8_t *local,

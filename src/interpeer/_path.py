@@ -23,6 +23,7 @@ REASONS = (
     "its round trip is shorter",
     "no other path works",
     "the peer has opened the last one at the same time",
+    "its relay is gone",
 )  # the core's PATH_REASON_*
 
 

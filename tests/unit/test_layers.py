@@ -15,7 +15,7 @@ PYTHON = ROOT / "src/interpeer"
 L0 = {"wire", "crypto", "replay", "timers", "slab", "rangeset", "table", "links", "controller"}
 L1 = {"noise", "loss", "stream", "datagram", "path", "pmtud", "buffer", "protection", "cids", "fec", "trace"}
 L1 |= {"cc", "pacing", "cubic", "bbr", "bbr_model", "ledbat"}  # congestion control
-L1 |= {"channel", "inbox", "repairs", "raw", "signals"}
+L1 |= {"channel", "inbox", "relay", "repairs", "raw", "signals"}
 L2 = {
     "handshake",
     "dial",
@@ -37,10 +37,11 @@ L2 = {
     "keys",
     "tracing",
     "shards",
+    "carrier",
 }
-L3 = {"registry", "calling", "reception", "engine"}
+L3 = {"registry", "calling", "reception", "relaying", "engine"}
 # what Python holds of an engine
-DOORS = {"entry", "connection_handle", "path_handle", "signal_handle", "stream_handle", "channel_handle", "control"}
+DOORS = {"entry", "connection_handle", "path_handle", "signal_handle", "stream_handle", "channel_handle", "control", "legs"}
 # Within a layer, where one thing is made of another. Each is a decision: keep them few, and never both ways.
 SIDEWAYS: dict[str, set[str]] = {
     "stream": {"buffer"},
@@ -49,7 +50,7 @@ SIDEWAYS: dict[str, set[str]] = {
     "repairs": {"fec"},
     "channel": {"buffer", "fec", "repairs", "stream"},
     "inbox": {"buffer", "channel", "fec", "repairs", "stream"},
-    "path": {"cc", "loss", "pmtud"},
+    "path": {"cc", "loss", "pmtud", "relay"},
     "dial": {"handshake"},
     "answer": {"handshake"},
     "conn": {"context", "rekey"},
@@ -58,23 +59,26 @@ SIDEWAYS: dict[str, set[str]] = {
     "channels": {"conn"},
     "delivery": {"channels", "conn", "tracing"},
     "paths": {"conn", "delivery"},
-    "deadlines": {"channels", "conn", "delivery", "keys", "paths"},
+    "carrier": {"conn", "context", "paths"},
+    "deadlines": {"carrier", "channels", "conn", "delivery", "keys", "paths"},
     "channel_in": {"channels", "conn"},
     "signal_in": {"conn"},
     "ingress": {"channel_in", "signal_in", "conn", "delivery", "keys", "paths", "rekey", "tracing"},
     "builder": {"conn"},
     "channel_out": {"builder", "channels", "conn"},
     "compose": {"builder", "channel_out", "conn", "context", "rekey"},
-    "egress": {"builder", "channels", "compose", "conn", "context", "keys", "paths", "tracing"},
+    "egress": {"builder", "carrier", "channels", "compose", "conn", "context", "keys", "paths", "tracing"},
     "calling": {"registry"},
     "reception": {"registry", "calling"},
-    "engine": {"registry", "calling", "reception"},
+    "relaying": {"registry"},
+    "engine": {"registry", "calling", "reception", "relaying"},
     "connection_handle": {"channel_handle", "entry", "stream_handle"},
     "channel_handle": {"entry"},
     "stream_handle": {"entry"},
     "path_handle": {"connection_handle", "control", "entry"},
     "signal_handle": {"connection_handle", "entry"},
     "control": {"connection_handle", "entry"},
+    "legs": {"connection_handle", "entry"},
 }
 
 ALLOWED: dict[str, set[str]] = {

@@ -8,6 +8,7 @@ from interpeer._core.loss cimport SentPacket
 from interpeer._core.path cimport Path
 from interpeer._core.protection cimport RecvKeys, SendKeys
 from interpeer._core.rekey cimport Rekey
+from interpeer._core.relay cimport Leg
 from interpeer._core.signals cimport Signals
 from interpeer._core.slab cimport Endpoint
 from interpeer._core.stream cimport Stream
@@ -100,6 +101,7 @@ cdef enum:                          # PathEvent.reason
     PATH_REASON_FASTER = 5          # its round trip is shorter
     PATH_REASON_ONLY = 6            # no other path works
     PATH_REASON_CROSSED = 7         # the initiator was opening the last one at the same time
+    PATH_REASON_RELAY = 8           # the leg that it needs is gone
 
 cdef struct PathEvent:
     uint32_t path
@@ -167,6 +169,7 @@ cdef struct Conn:
     LocalCid *local_cids            # all; owned, but for the first
     RemoteCids remote_cids
     bint ids_changed                # the engine is to issue ids, or to watch for other tokens
+    Leg *legs                       # of other connections' packets; owned by context.relay
     PathEvents *path_events         # owned; NULL: there have been none
     bint is_waiting                 # there are data that may not go yet: counted in the context
     # streams

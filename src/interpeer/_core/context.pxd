@@ -2,6 +2,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from interpeer._core.buffer cimport BlockPools
 from interpeer._core.links cimport Link
+from interpeer._core.relay cimport Relay
 from interpeer._core.slab cimport Pool
 from interpeer._core.trace cimport Trace
 
@@ -81,6 +82,10 @@ cdef struct Counters:               # since the node was made
     uint64_t mtu_black_holes        # times that packets above the base size vanished, or were refused
     uint64_t datagrams_too_large    # queued, and given up because the path carries them no more
     uint64_t signals_dropped        # received, and there was no room until they were read
+    uint64_t packets_forwarded      # relayed for others
+    uint64_t bytes_forwarded
+    uint64_t dropped_leg            # with a leg's id, but not from where its connection has a path; or inside another leg
+    uint64_t dropped_legless        # for a leg that is gone, or whose connection has no proven path
     uint64_t no_memory              # times an allocation failed
 
 cdef struct Context:                # what every connection of an engine shares
@@ -99,6 +104,7 @@ cdef struct Context:                # what every connection of an engine shares
     uint32_t waiting                # connections with data that may not go yet
     Link eventful                   # connections with events for the application
     bint is_pressed                 # a queue of received datagrams is half full: let the application read first
+    Relay *relay                    # legs; owned; NULL: there has been none
     Trace *trace                    # what is seen, for a log; owned; NULL: nobody looks
 
 cdef void context_init(Context *x) noexcept nogil

@@ -12,6 +12,7 @@ cdef enum:                          # Event.kind
     EVENT_INCOMING = 2              # a peer has opened a connection; its handle has no object yet
     EVENT_ASK = 3                   # may this peer come in? `id`, `identity`, `protocol`
     EVENT_RAW = 4                   # an answer that was expected; told by control alone, since it is larger than these
+    EVENT_LEG_GONE = 8              # a leg has ended with its connection, or that of the leg it was joined to: `stream` is its id
 
 cdef struct Event:
     int kind
@@ -63,11 +64,14 @@ cdef class Engine:
 
     cdef void handle_run(self, const Datagrams *d, uint32_t at, uint32_t end, uint64_t now_ns) noexcept nogil
     cdef void sort_message(self, const Datagrams *d, uint64_t now_ns) noexcept nogil
+    cdef uint32_t handle_legs(self, const Datagrams *d, uint32_t at, uint32_t end, uint64_t now_ns) noexcept nogil
     cdef void handle_datagram(self, uint8_t *p, uint32_t n, const Datagrams *from_, uint64_t now_ns) noexcept nogil
     cdef void handle_stun(self, const uint8_t *p, uint32_t n, const Datagrams *from_) noexcept nogil
     cdef void handle_probe(self, const uint8_t *p, uint32_t n, const Datagrams *from_) noexcept nogil
     cdef void offer(self, const uint8_t *token, uint32_t token_bytes, const uint8_t *p, uint32_t n, const Datagrams *from_,
                     uint64_t *dropped) noexcept nogil
+    cdef bint is_forwarding(self) noexcept nogil
+    cdef bint has_gone_legs(self) noexcept nogil
     cdef bint transmit_replies(self, SendBatch *batch) noexcept nogil
     cdef void settle(self, Conn *c) noexcept nogil
     cdef void take_back(self) noexcept nogil

@@ -85,6 +85,7 @@ cdef struct Path:                   # one pair of addresses, and everything that
     uint32_t packet_bytes           # of the largest packet to be sent on it; follows `mtu`
     Pmtud mtu
     uint64_t pto_probes             # packets that may be sent whatever the window says
+    uint64_t keep_alive_ns          # silence after which it is kept open; 0: as the node does
     uint64_t paced_until_ns         # 0: pacing does not hold anything back
     uint64_t next_run_ns            # data wait until then, where many connections do; in the past otherwise
     uint64_t last_sent_ns
@@ -126,6 +127,7 @@ cdef enum:                          # Path.pending: frames that concern it, sent
 cdef void path_init(Path *p, uint32_t id, const Endpoint *remote, uint32_t packet_bytes, int controller,
                     packet_fate on_acked, packet_fate on_lost) noexcept nogil
 cdef void path_free(Path *p) noexcept nogil
+cdef void path_start_mtu(Path *p, uint32_t packet_bytes) noexcept nogil
 cdef int path_input(Path *p, int event) noexcept nogil
 cdef int path_start_validation(Path *p) noexcept nogil
 cdef int path_doubt(Path *p, uint32_t bytes) noexcept nogil

@@ -14,8 +14,13 @@ cdef enum:                          # results of paths_open
 
 cdef enum:
     PATH_SILENCE_NS = 30000000000   # a path that says nothing for so long is given up, if there is another
-    TIER_UNUSABLE = 3               # not proven (again)
-    TIER_GONE = 4                   # abandoned: anything is better
+    TIER_DIRECT = 0                 # proven; and one more where one of the ends keeps it for when no other works
+    TIER_TUNNEL = 2                 # likewise, over TCP
+    TIER_RELAYED = 4                # likewise, through a relay: however short its round trip
+    TIER_SUSPECT = 6
+    TIER_LEGLESS = 7                # its relay is gone, but may have been its last hope
+    TIER_UNUSABLE = 8               # not proven (again)
+    TIER_GONE = 9                   # abandoned: anything is better
 
 cdef Path *paths_add(Conn *c, uint32_t id, const Endpoint *remote, const uint8_t *local) noexcept nogil
 cdef Path *paths_find(const Conn *c, uint64_t id) noexcept nogil
@@ -32,6 +37,7 @@ cdef void paths_follow(Conn *c, Path *p, const Datagrams *from_, uint32_t bytes,
 cdef void paths_give_credit(Path *p, const Endpoint *source, uint32_t bytes) noexcept nogil
 cdef void paths_heard(Conn *c, Path *p) noexcept nogil
 cdef void paths_silent(Conn *c, Path *p) noexcept nogil
+cdef void paths_lose_relay(Conn *c, Path *p) noexcept nogil
 cdef void paths_rotate_cid(Conn *c, Path *p) noexcept nogil
 cdef void paths_notify(Conn *c, const Path *p, int kind, int reason) noexcept nogil
 

@@ -30,6 +30,7 @@ cdef struct Pmtud:                  # the search for what a path carries; sizes 
     uint8_t losses                  # packets above the base size lost since one was acknowledged
     uint8_t holes                   # black holes in a row; each makes the next search wait longer
     bint is_ipv4
+    uint32_t lead                   # bytes that go in front of each packet, and are not counted in any size here
     bint is_wanted                  # by a datagram that did not fit: the search need not wait for full packets
     uint32_t full_packets           # sent since the last probe
     uint32_t base                   # what is taken for granted
