@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, final
 from interpeer._address import MAX_VIA, Address, CoreEndpoint, Endpoint
 from interpeer._connection import Connection
 from interpeer._core import signal_handle
+from interpeer._core.spray_budget import SprayBudget
 from interpeer._path import Explanation, explain_address
 from interpeer._reach import signals
 from interpeer._reach.addresses import OwnAddresses
@@ -47,6 +48,7 @@ class Reach:
         self.addresses = OwnAddresses(node, self.peers)
         self.relaying = Relaying(node, self.peers, give)
         self.legs = LegBook(self)
+        self.spray_budget = SprayBudget()
         self._movers: dict[Connection, Mover] = {}
         self._tending: asyncio.TimerHandle | None = None
 

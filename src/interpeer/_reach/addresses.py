@@ -6,6 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, final
 
 from interpeer._address import CoreEndpoint, Endpoint
+from interpeer._core.natfacts import NatFacts
 from interpeer._identity import PeerId
 from interpeer._reach.peers import Peer, Peers
 from interpeer._reach.signals import HOST, MAX_CANDIDATES, REFLEXIVE
@@ -72,6 +73,11 @@ class OwnAddresses:
         return tuple((kind, endpoint.to_core()) for kind, endpoint in (own + told)[:MAX_CANDIDATES])
 
     @property
+    def nat(self) -> NatFacts:
+        """What is known of the NAT in front of us."""
+        return NatFacts()
+
+    @property
     def facts(self) -> bytes:
-        """What is known of the NAT in front of us, as chapter 24 writes it."""
-        return b""
+        """The same as chapter 24 writes it."""
+        return self.nat.to_bytes()

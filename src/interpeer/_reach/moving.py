@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING, final
 
+from interpeer._address import CoreEndpoint, Endpoint
 from interpeer._connection import Connection
-from interpeer._reach.signals import Candidates
+from interpeer._core import control, path_handle, signal_handle
+from interpeer._core.retry import Retry
+from interpeer._host import random_bytes
+from interpeer._path import ANY_ADDRESS
+from interpeer._reach.legbook import Leg
+from interpeer._reach.peers import KEEP_ALIVE_S
+from interpeer._reach.punching import Attempt
+from interpeer._reach.signals import KEY_BYTES, OPENED, REFLEXIVE, TOKEN_BYTES, Candidates
 
 if TYPE_CHECKING:
-    from interpeer._address import CoreEndpoint
     from interpeer._reach import Reach
+
+logger = logging.getLogger("interpeer")
+
+MAX_RELAYS = 2
+"""Relayed paths of a connection that has no direct one: when a relay dies, the other carries on."""
+DEFAULT_RTT_S = 0.2
+"""Of a relayed path that has not been measured yet."""
 
 
 @final
@@ -20,22 +35,217 @@ class Mover:
     def __init__(self, reach: Reach, connection: Connection, *, is_controlling: bool) -> None:
         self._reach = reach
         self._connection = connection
+        self._handle = connection._handle
         self._is_controlling = is_controlling
         self._loop = asyncio.get_running_loop()
-        self._legs = reach.legs.use(connection)
+        self._retry = Retry(self._now_ns())
+        self._timer: asyncio.TimerHandle | None = None
+        self._attempt: Attempt | None = None  # the last one: when it is over it still answers the peer's probes
+        self._is_trying = False
+        self._attempts = 0
+        self._peer_key = self._peer_token = b""
+        self._opening: int | None = None
+        self._legs: list[Leg] = []
+        self._asked: set[int] = set()
+        self._details: dict[bytes, str] = {}
+        self._tended: set[int] = set()
+        self.reasons: tuple[str, ...] = ()
+        """Why there is no better path."""
+
+    # --- what happens ---
 
     def begin(self) -> None:
         """Look at the path that the handshake took."""
+        self.on_paths()
 
     def on_paths(self) -> None:
         """Something has happened to a path."""
+        if not self._connection.is_open:
+            return
         self._legs = self._reach.legs.use(self._connection)
+        ways = [(number, path_handle.STATES[state], self._reach.legs.find(remote)) for number, state, _, _, remote, _ in self._ways()]
+        self._keep_alive(ways)
+        if self._opening is not None:
+            state = next((state for number, state, _ in ways if number == self._opening), "abandoned")
+            if state == "validating":
+                return
+            self._opening = None
+            if state == "abandoned":
+                self._failed(("the direct path that was found was not proved",))
+            else:
+                self._retry.succeed()
+                self.reasons = ()
+        if self._is_controlling:
+            if self._is_relayed:
+                self._schedule()
+                self._ask_for_more()
+
+    def on_network_change(self) -> None:
+        """Our addresses have changed: what was tried before may work now."""
+        self._retry.handle_network_change(self._now_ns())
+        if self._is_controlling and self._is_relayed:
+            self._schedule()
 
     def on_candidates(self, told: Candidates) -> None:
         """The peer says where it may be reached."""
+        if told.is_controlling == self._is_controlling:
+            return  # two that both lead, or both follow, cannot be
+        if told.is_controlling:
+            self._follow(told)
+        elif self._attempt is not None and told.attempt == self._attempts:
+            self._attempt.set_peer(self._peer_token, self._peer_key, told.facts)
+            self._add(self._attempt, told)
+            self._attempt.step()
 
-    def on_raw(self, data: bytes, remote: CoreEndpoint, local: bytes) -> None:
-        """A probe, or the answer to one, has come."""
+    @property
+    def _is_relayed(self) -> bool:
+        """Whether no direct path works."""
+        return not any(
+            path_handle.STATES[state] == "active" and self._reach.legs.find(remote) is None
+            for _, state, _, _, remote, _ in self._ways()
+        )
+
+    def _ways(self) -> list[tuple[int, int, bool, bool, CoreEndpoint, bytes]]:
+        return path_handle.ways(self._handle)
+
+    # --- punching ---
+
+    def _schedule(self) -> None:
+        """Try when it is time to: for ever, and ever less often."""
+        if self._is_trying or self._opening is not None:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        at_ns = self._retry.poll_timeout()
+        if self._retry.is_due(self._now_ns()):
+            self._lead()
+        elif at_ns:
+            self._timer = self._loop.call_at(at_ns / 1e9, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        if self._connection.is_open and self._is_relayed:
+            self._schedule()
+
+    def _lead(self) -> None:
+        """Say where we may be reached, and open half a round trip later, when the peer has heard of it."""
+        self._retry.begin(self._now_ns())
+        self._attempts += 1
+        token, key = random_bytes(TOKEN_BYTES), random_bytes(KEY_BYTES)
+        self._peer_token, self._peer_key = random_bytes(TOKEN_BYTES), random_bytes(KEY_BYTES)
+        told = Candidates(
+            self._attempts, True, token, self._peer_token, key, self._peer_key,
+            self._reach.addresses.facts, self._reach.addresses.candidates(),
+        )  # fmt: skip
+        if not signal_handle.send(self._handle, told.pack()):
+            self._failed(("too much is being said to the peer's node already",))
+            return
+        attempt = self._begin(token, key)
+        attempt.set_peer(self._peer_token, self._peer_key, next((leg.facts for leg in self._legs if leg.facts), b""))
+        self._add_attested(attempt)
+        rtt_s = self._rtt_s()
+        attempt.start(rtt_s, rtt_s / 2)
+
+    def _follow(self, told: Candidates) -> None:
+        """Answer the peer's candidates with ours, and open at once."""
+        self._attempts = told.attempt
+        answer = Candidates(
+            told.attempt, False, b"", b"", b"", b"", self._reach.addresses.facts, self._reach.addresses.candidates()
+        )
+        signal_handle.send(self._handle, answer.pack())
+        attempt = self._begin(told.peer_token, told.peer_key)
+        attempt.set_peer(told.own_token, told.own_key, told.facts)
+        self._add_attested(attempt)
+        self._add(attempt, told)
+        attempt.start(self._rtt_s(), 0.0)
+
+    def _begin(self, token: bytes, key: bytes) -> Attempt:
+        if self._attempt is not None:
+            self._attempt.close()
+        self._is_trying = True
+        self._attempt = Attempt(
+            self._reach, self._connection, token, key,
+            is_controlling=self._is_controlling, on_found=self._found, on_failed=self._failed,
+        )  # fmt: skip
+        return self._attempt
+
+    def _add_attested(self, attempt: Attempt) -> None:
+        for leg in self._legs:
+            if leg.attested is not None:
+                attempt.add(REFLEXIVE, leg.attested, is_attested=True)
+
+    def _add(self, attempt: Attempt, told: Candidates) -> None:
+        """Take the peer's candidates; those that a relay has seen it use are attested already."""
+        for kind, endpoint in told.endpoints:
+            attempt.add(kind, endpoint)
+
+    def _rtt_s(self) -> float:
+        rtt_ns = self._handle.stats()["rtt_ns"]
+        return rtt_ns / 1e9 if rtt_ns else DEFAULT_RTT_S
+
+    def _found(self, remote: CoreEndpoint, local: bytes, kind: str) -> None:
+        """A pair of addresses works. Who leads opens the path; who follows will see it come."""
+        how = f"punched to its {kind} address" if kind != "host" else "by its own address"
+        self._details[remote[0]] = how if local == ANY_ADDRESS else f"{how}, from one of many sockets"
+        if not self._is_controlling:
+            return
+        result, path = path_handle.open_path(self._handle, remote, local)
+        if path is None:
+            self._failed((f"{Endpoint.from_core(remote)}: it works, but the connection takes no other path ({result})",))
+        else:
+            self._is_trying = False
+            self._opening = path
+
+    def _failed(self, reasons: tuple[str, ...]) -> None:
+        self.reasons = reasons
+        self._is_trying = False
+        if self._is_controlling:
+            self._retry.fail(self._now_ns(), random=random_bytes(8))
+            self._schedule()
+
+    # --- relays ---
+
+    def _ask_for_more(self) -> None:
+        """Have a second relay, so that one may die."""
+        if len(self._legs) >= MAX_RELAYS or self._asked:
+            return
+        used = {leg.relay.peer_id for leg in self._legs}
+        for peer in self._reach.peers:
+            if peer.peer_id not in used and peer.peer_id != self._connection.peer_id:
+                leg = self._reach.legs.open(peer, self._connection.peer_id, self._on_leg)
+                if leg is not None:
+                    self._asked.add(leg.id)
+                    return
+
+    def _on_leg(self, leg: Leg) -> None:
+        if leg.status == OPENED and self._connection.is_open and leg.relay.connection._handle.engine is self._handle.engine:
+            result, path = path_handle.open_path(self._handle, leg.endpoint, ANY_ADDRESS)
+            if path is None:
+                logger.debug("no path over a second relay: %s", result)
+                self._reach.legs.drop(leg)
+        self._asked.discard(leg.id)
+
+    def _keep_alive(self, ways: list[tuple[int, str, Leg | None]]) -> None:
+        """See that every path says something now and then, so that NATs remember it, and that it is missed when it dies."""
+        for number, _, _ in ways:
+            if number not in self._tended:
+                self._tended.add(number)
+                path_handle.set_path_keep_alive(self._handle, number, KEEP_ALIVE_S)
+
+    # --- for people ---
+
+    def detail_of(self, remote: CoreEndpoint) -> str:
+        """Say how a direct path came about."""
+        return self._details.get(remote[0], "called there")
+
+    def _now_ns(self) -> int:
+        return round(self._loop.time() * 1e9)
 
     def close(self) -> None:
         """End whatever runs."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._attempt is not None:
+            self._attempt.close()
+            self._attempt = None

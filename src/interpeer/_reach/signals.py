@@ -199,12 +199,14 @@ class Candidates:
     attempt: int
     """Its number; an answer has that of the message it answers."""
     is_controlling: bool
-    """From who has opened the connection: then it also has the tokens and the key of the attempt."""
+    """From who has opened the connection: then it also has the tokens and the keys of the attempt."""
     own_token: bytes
     """On probes to the sender."""
     peer_token: bytes
     """On probes to the receiver."""
-    key: bytes
+    own_key: bytes
+    """What probes to the sender are sealed with."""
+    peer_key: bytes
     facts: bytes
     endpoints: tuple[tuple[int, CoreEndpoint], ...]
     """Kind and address of each, the best first."""
@@ -212,23 +214,24 @@ class Candidates:
     def pack(self) -> bytes:
         head = struct.pack(">BIB", self.KIND, self.attempt, self.is_controlling)
         if self.is_controlling:
-            head += self.own_token + self.peer_token + self.key
+            head += self.own_token + self.peer_token + self.own_key + self.peer_key
         head += _blob(self.facts) + bytes([len(self.endpoints)])
         return head + b"".join(bytes([kind]) + _endpoint(endpoint) for kind, endpoint in self.endpoints)
 
     @classmethod
     def _read(cls, r: _Reader) -> Self:
         attempt, is_controlling = r.number(4), r.number(1) == 1
-        own_token = peer_token = key = b""
+        own_token = peer_token = own_key = peer_key = b""
         if is_controlling:
-            own_token, peer_token, key = r.take(TOKEN_BYTES), r.take(TOKEN_BYTES), r.take(KEY_BYTES)
+            own_token, peer_token = r.take(TOKEN_BYTES), r.take(TOKEN_BYTES)
+            own_key, peer_key = r.take(KEY_BYTES), r.take(KEY_BYTES)
         facts = r.blob(MAX_FACTS_BYTES)
         endpoints: list[tuple[int, CoreEndpoint]] = []
         for _ in range(min(r.number(1), MAX_CANDIDATES)):
             kind, endpoint = r.number(1), r.endpoint()
             if endpoint is not None:
                 endpoints.append((kind, endpoint))
-        return cls(attempt, is_controlling, own_token, peer_token, key, facts, tuple(endpoints))
+        return cls(attempt, is_controlling, own_token, peer_token, own_key, peer_key, facts, tuple(endpoints))
 
 
 SAME_PORT, OTHER_PORT, OTHER_PEER = range(3)
