@@ -12,19 +12,15 @@ from interpeer._core import control, engine
 from interpeer._driver import Driver, EventsCallback, bind_all
 from interpeer.testing._audit import Audit
 from interpeer.testing._errors import SimulationError
-from interpeer.testing._packet import Packet, is_ipv4, to_endpoint
+from interpeer.testing._packet import Packet, is_ipv4, is_loopback, to_endpoint
 
 if TYPE_CHECKING:
-    from interpeer.testing._net import Host
+    from interpeer.testing._machine import Host
 
 MAX_TURNS_AT_ONCE = 10_000
 """Turns of an engine while the clock stands: more are an engine that never has enough."""
 _MAPPED = b"\0" * 10 + b"\xff\xff"
 _WILDCARDS = (bytes(16), _MAPPED + bytes(4))
-
-
-def is_loopback(address: bytes) -> bool:
-    return address == b"\0" * 15 + b"\1" or (address.startswith(_MAPPED) and address[12] == 127)
 
 
 @final
