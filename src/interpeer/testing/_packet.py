@@ -18,7 +18,8 @@ IPV4_OVERHEAD_BYTES = 28
 IPV6_OVERHEAD_BYTES = 48
 _MAPPED = b"\0" * 10 + b"\xff\xff"
 _ECT_1, _ECT_0, _CE = 1, 2, 3
-_MESSAGES = {0x41: "init", 0x42: "response", 0x43: "cookie", 0x44: "versions", 0x45: "probe", 0x46: "probe"}
+_PROBE = 0x45
+_MESSAGES = {0x41: "init", 0x42: "response", 0x43: "cookie", 0x44: "versions", _PROBE: "probe", 0x46: "probe"}
 _STUN_COOKIE = b"\x21\x12\xa4\x42"
 
 
@@ -89,6 +90,13 @@ class Packet:
         if first < 4 and self.data[4:8] == _STUN_COOKIE:
             return "stun"
         return "data" if first & 0x80 else _MESSAGES.get(first, "other")
+
+    @property
+    def is_request(self) -> bool:
+        """Whether it is a STUN request (RFC 8489, 5: a class of 0) or the probe of a hole punch, not the answer to one."""
+        if self.kind == "stun":
+            return not (self.data[0] & 1 or self.data[1] & 0x10)
+        return self.kind == "probe" and self.data[0] == _PROBE
 
     @property
     def wire_bytes(self) -> int:
