@@ -180,10 +180,12 @@ cdef class Engine:
         only if they come from where the leg's connection is: its id is no secret of those who see packets."""
         cdef Registry *r = &self.registry
         cdef uint32_t segment = d.segment if d.segment and d.segment < end - at else end - at
-        cdef uint32_t stop = at + segment, n
+        cdef uint32_t stop = at + segment
         cdef uint8_t *p = d.data + at
-        cdef Datagrams inner
-        cdef Leg *leg = relay_find(r.context.relay, read_u64(p)) if segment >= LEG_BYTES and p[0] & CID_FLAG else NULL
+        cdef Leg *leg
+        if segment < LEG_BYTES or not p[0] & CID_FLAG or (self.last_id != NULL and read_u64(p) == self.last_cid):
+            return 0
+        leg = relay_find(r.context.relay, read_u64(p))
         if leg == NULL:
             return 0
         while end - stop >= LEG_BYTES and memcmp(d.data + stop, p, LEG_BYTES) == 0:
@@ -195,15 +197,24 @@ cdef class Engine:
         elif leg.pair != NULL:
             relaying_forward(r, leg, d, at, stop, now_ns)
         else:
-            inner = d[0]
-            endpoint_set_virtual(&inner.remote, ENDPOINT_LEG, leg.id)
-            memset(inner.local, 0, sizeof(inner.local))
-            inner.interface = 0
-            n = at
-            while n < stop:
-                self.handle_datagram(d.data + n + LEG_BYTES, min(segment, stop - n) - <uint32_t>LEG_BYTES, &inner, now_ns)
-                n += segment
+            self.unwrap(leg, d, at, stop, segment, now_ns)
         return stop - at
+
+    cdef void unwrap(self, const Leg *leg, const Datagrams *d, uint32_t at, uint32_t end, uint32_t segment,
+                     uint64_t now_ns) noexcept nogil:
+        """Take what has come through a relay: packets of connections and handshakes, and nothing that asks who we are."""
+        cdef Datagrams inner = d[0]
+        cdef uint8_t *p
+        endpoint_set_virtual(&inner.remote, ENDPOINT_LEG, leg.id)
+        memset(inner.local, 0, sizeof(inner.local))
+        inner.interface = 0
+        while at < end:
+            p = d.data + at + LEG_BYTES
+            if min(segment, end - at) > LEG_BYTES and (p[0] & CID_FLAG or MESSAGE_INIT <= p[0] <= MESSAGE_VERSIONS):
+                self.handle_datagram(p, min(segment, end - at) - <uint32_t>LEG_BYTES, &inner, now_ns)
+            else:
+                self.registry.context.counters.dropped_leg += 1
+            at += segment
 
     cdef void sort_message(self, const Datagrams *d, uint64_t now_ns) noexcept nogil:
         """Take what is this shard's of a message, and pass the rest on, run by run: GRO glues by address alone."""

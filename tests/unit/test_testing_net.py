@@ -332,6 +332,21 @@ def test_the_audit_lets_first_messages_go_where_the_application_calls():
 
 
 @pytest.mark.row("R1")
+def test_the_audit_lets_requests_go_anywhere_but_not_answers():
+    audit = Audit("somebody")
+    near, far = Endpoint("192.0.2.1", 1), Endpoint("192.0.2.2", 2)
+    stun = bytes.fromhex("000100002112a442") + bytes(12)
+    for request in (b"\x45" + bytes(63), stun):
+        for _ in range(3):
+            audit.sent(Packet.of(request, near, far))
+    with pytest.raises(Amplified):
+        audit.sent(Packet.of(b"\x46" + bytes(63), near, far))
+    audit = Audit("somebody else")
+    with pytest.raises(Amplified, match="'stun'"):
+        audit.sent(Packet.of(b"\x01" + stun[1:], near, far))
+
+
+@pytest.mark.row("R1")
 def test_an_amplifying_node_ends_the_run():
     async def main():
         net = SimNet()

@@ -3,6 +3,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from interpeer._core.cids cimport LocalCid
 from interpeer._core.conn cimport Conn, Handle
 from interpeer._core.registry cimport Registry
+from interpeer._core.relay cimport Leg
 from interpeer._core.slab cimport Datagrams, Endpoint, RecvBatch, SendBatch
 from interpeer._core.stream cimport Stream
 
@@ -65,6 +66,8 @@ cdef class Engine:
     cdef void handle_run(self, const Datagrams *d, uint32_t at, uint32_t end, uint64_t now_ns) noexcept nogil
     cdef void sort_message(self, const Datagrams *d, uint64_t now_ns) noexcept nogil
     cdef uint32_t handle_legs(self, const Datagrams *d, uint32_t at, uint32_t end, uint64_t now_ns) noexcept nogil
+    cdef void unwrap(self, const Leg *leg, const Datagrams *d, uint32_t at, uint32_t end, uint32_t segment,
+                     uint64_t now_ns) noexcept nogil
     cdef void handle_datagram(self, uint8_t *p, uint32_t n, const Datagrams *from_, uint64_t now_ns) noexcept nogil
     cdef void handle_stun(self, const uint8_t *p, uint32_t n, const Datagrams *from_) noexcept nogil
     cdef void handle_probe(self, const uint8_t *p, uint32_t n, const Datagrams *from_) noexcept nogil

@@ -19,9 +19,11 @@ from interpeer.testing._clock import SimClock
 from interpeer.testing._errors import Amplified, Deadlock, OutOfTime, SimulationError
 from interpeer.testing._link import Link, Wire, WireStats
 from interpeer.testing._loop import SimLoop, run
+from interpeer.testing._machine import Host
 from interpeer.testing._natkind import Allocation, Dependence, NatBehaviour, NatKind
-from interpeer.testing._net import Host, SimNet
+from interpeer.testing._net import SimNet
 from interpeer.testing._packet import Fate, Packet
+from interpeer.testing._router import Router
 from interpeer.testing._tcpflow import TcpFlow
 from interpeer.testing._traffic import Traffic
 
@@ -37,6 +39,7 @@ __all__ = [
     "NatKind",
     "OutOfTime",
     "Packet",
+    "Router",
     "SimClock",
     "SimLoop",
     "SimNet",

@@ -1,8 +1,8 @@
 """What holds in every simulated run: no node sends more to an address that has proved nothing than came from there.
 
 An address is proven to a node by a packet under keys, or a response to its own first message, that has really come from
-there. Before that, only the first messages of a call and the challenges of a path are free: the application has named where
-they go.
+there. Before that, only the first messages of a call and the challenges of a path are free, as the application has named where
+they go, and what nobody has asked for: the requests of STUN and the probes of a hole punch, which have budgets of their own.
 """
 
 from __future__ import annotations
@@ -59,6 +59,8 @@ class Audit:
         elif account.is_proven:
             return
         if packet.kind == "init" and packet.core_target in self._called:
+            return
+        if packet.is_request:
             return
         if packet.kind == "data" and packet.core_target in self._called and len(packet.data) == _CHALLENGE_BYTES:
             account.challenges += 1

@@ -12,19 +12,15 @@ from interpeer._core import control, engine
 from interpeer._driver import Driver, EventsCallback, bind_all
 from interpeer.testing._audit import Audit
 from interpeer.testing._errors import SimulationError
-from interpeer.testing._packet import Packet, is_ipv4, to_endpoint
+from interpeer.testing._packet import DEFAULT_TTL, Packet, is_ipv4, is_loopback, to_endpoint
 
 if TYPE_CHECKING:
-    from interpeer.testing._net import Host
+    from interpeer.testing._machine import Host
 
 MAX_TURNS_AT_ONCE = 10_000
 """Turns of an engine while the clock stands: more are an engine that never has enough."""
 _MAPPED = b"\0" * 10 + b"\xff\xff"
 _WILDCARDS = (bytes(16), _MAPPED + bytes(4))
-
-
-def is_loopback(address: bytes) -> bool:
-    return address == b"\0" * 15 + b"\1" or (address.startswith(_MAPPED) and address[12] == 127)
 
 
 @final
@@ -146,18 +142,19 @@ class SimDriver(Driver):
             arrived, self._inbox = self._inbox, []
             exchange.receive(arrived, now_ns)
         exchange.handle_timeout(now_ns)
-        for data, target, ecn, local, _ in exchange.transmit_from(now_ns):
-            self._send(data, target, ecn, local)
+        for data, target, ecn, local, ttl in exchange.transmit_from(now_ns):
+            self._send(data, target, ecn, local, ttl)
         if exchange.has_events:
             self._on_events(control.events(self._core))
         self._set_alarm()
 
-    def _send(self, data: bytes, target: CoreEndpoint, ecn: int, local: bytes) -> None:
+    def _send(self, data: bytes, target: CoreEndpoint, ecn: int, local: bytes, ttl: int) -> None:
         source = self._source_for(target, local)
         if source is None:
             return  # the system would refuse it: the network is unreachable
         self._sent += 1
-        packet = Packet(data, source, target, ecn, 0.0, self._clock.now_ns, (data, source), self._host)
+        origin = data, source
+        packet = Packet(data, source, target, ecn, 0.0, self._clock.now_ns, origin, self._host, ttl=ttl or DEFAULT_TTL)
         self.audit.sent(packet)
         self._host.net.send(packet)
 

@@ -3,37 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
-import errno
 import hashlib
-import ipaddress
 import itertools
-import random
 from collections import Counter
-from collections.abc import Callable, Coroutine, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
-from typing import Any, Generic, ParamSpec, TextIO, TypeVar, final
+from typing import Any, TextIO, final
 
-from interpeer import _host
-from interpeer._address import CoreEndpoint, Endpoint
-from interpeer._config import Config
-from interpeer._core import engine
-from interpeer._driver import Driver, EventsCallback
-from interpeer._node import Node
 from interpeer.testing._clock import SimClock
-from interpeer.testing._driver import SimDriver, is_loopback
 from interpeer.testing._errors import SimulationError
 from interpeer.testing._link import Link, Wire
 from interpeer.testing._loop import SimLoop
-from interpeer.testing._nat import Nat, addresses_like
-from interpeer.testing._packet import Fate, Packet, is_ipv4, to_endpoint
-from interpeer.testing._port import Listener
+from interpeer.testing._machine import Host
+from interpeer.testing._natkind import NatBehaviour, NatKind
+from interpeer.testing._packet import Fate, Packet, is_loopback
+from interpeer.testing._realm import Node, Realm
+from interpeer.testing._router import CARRIER, HOME, ISP_BOX, Router
 
-FIRST_PORT = 49_152
-_MAPPED = b"\0" * 10 + b"\xff\xff"
-
-_P = ParamSpec("_P")
-_T = TypeVar("_T")
 Interceptor = Callable[[Packet], Iterable[Packet] | None]
 
 
@@ -45,191 +31,6 @@ def _running_loop() -> SimLoop:
     if not isinstance(loop, SimLoop):
         raise SimulationError("a SimNet is made inside interpeer.testing.run, or is given a clock: SimNet(clock=SimClock())")
     return loop
-
-
-class _MadeHere(Generic[_P, _T]):
-    """Something that, called as an attribute of a host, is made on that host."""
-
-    def __init__(self, make: Callable[_P, _T]) -> None:
-        self._make = make
-
-    def __get__(self, host: Host, owner: type[Host]) -> Callable[_P, _T]:
-        def make(*args: _P.args, **kwargs: _P.kwargs) -> _T:
-            with _host.on(host):
-                return self._make(*args, **kwargs)
-
-        return make
-
-
-@final
-class Host:
-    """Be a machine in a simulated network: an address for each family, ports, and nodes that use them.
-
-    Made by `SimNet.host`.
-
-    >>> from interpeer.testing import run
-    >>> async def main():
-    ...     host = SimNet().host("alice", "192.0.2.1")
-    ...     before, _ = host.addresses, host.move("198.51.100.1")
-    ...     return before, host.addresses
-    >>> run(main())
-    (('192.0.2.1',), ('198.51.100.1',))
-    """
-
-    node = _MadeHere(Node)
-    """Make a node on this host; the arguments are those of `interpeer.Node`."""
-
-    def __init__(self, net: SimNet, name: str, addresses: Iterable[str], up: Wire | None, down: Wire | None) -> None:
-        self.net = net
-        self.name = name
-        self.is_plugged_in = True
-        self.is_suspended = False
-        self.up = up
-        """What all its packets go through first, if anything."""
-        self.down = down
-        """What all packets to it come through last, if anything."""
-        self._packed: list[bytes] = []
-        self.nat: Nat | None = None
-        self._sockets: dict[tuple[bytes, int], Listener] = {}
-        self._next_port = FIRST_PORT
-        self._numbers = itertools.count(1)
-        self._random = random.Random(f"{net.seed} host {name}")
-        self._programs: set[asyncio.Task[Any]] = set()
-        self.move(*addresses)
-
-    def __repr__(self) -> str:
-        return f"<Host {self.name} at {', '.join(self.addresses)}>"
-
-    # --- programs and nodes ---
-
-    def start(self, program: Coroutine[Any, Any, _T], *, name: str | None = None) -> asyncio.Task[_T]:
-        """Start a program on this host: every node that it makes, or that its tasks make, is on this host."""
-        context = contextvars.copy_context()
-        context.run(_host.current.set, self)
-        task = asyncio.get_running_loop().create_task(program, name=name or self.name, context=context)
-        self._programs.add(task)
-        task.add_done_callback(self._programs.discard)
-        return task
-
-    def random_bytes(self, n: int) -> bytes:
-        """Return bytes that depend on the seed and on what was asked before."""
-        return self._random.randbytes(n)
-
-    def make_driver(
-        self, core: engine.Engine, config: Config, on_events: EventsCallback, loop: asyncio.AbstractEventLoop
-    ) -> Driver:
-        """Return what drives an engine on this host; nodes ask for it."""
-        return self.attach(core, on_events)
-
-    def attach(self, core: engine.Engine, on_events: EventsCallback) -> SimDriver:
-        """Return a driver for an engine that has no node."""
-        return SimDriver(core, self, on_events, next(self._numbers))
-
-    # --- being reachable ---
-
-    @property
-    def addresses(self) -> tuple[str, ...]:
-        """Its addresses."""
-        return tuple(to_endpoint((packed, 1, 0)).host for packed in self._packed)
-
-    def move(self, *addresses: str) -> None:
-        """Have other addresses from now on, at most one of each family; nodes keep their ports.
-
-        Packets to the old ones find nobody. Raises ValueError for an address that another host has."""
-        packed = [Endpoint(address, 1).to_core()[0] for address in addresses]
-        if len({is_ipv4((address, 0, 0)) for address in packed}) != len(packed):
-            raise ValueError(f"a host has at most one address of each family, not {', '.join(addresses)}")
-        self.net._register(self, self._packed, packed)
-        self._packed = packed
-        for listener in set(self._sockets.values()):
-            listener.learn_addresses()
-
-    def rebind(self, *, address: bool = False, after_s: float = 0.0, every_s: float | None = None) -> Callable[[], None]:
-        """Have a NAT in front of this host forget its ports, now or later, once or again and again; return what ends this.
-
-        From then on the host's packets come from other ports, with `address=True` from another address, too, and what is
-        sent to the old ones finds nobody, packets on their way to the NAT included. Nothing on the host notices. The NAT
-        stands between the links to other hosts and the host's own access, its `up` and `down`. Raises ValueError."""
-        if every_s is not None and every_s <= 0:
-            raise ValueError(f"every_s is more than 0, not {every_s}")
-        clock, is_over = self.net.clock, False
-
-        def rebind() -> None:
-            if is_over:
-                return
-            if self.nat is None:
-                self.nat = Nat()
-            before = self.nat.addresses
-            after = addresses_like(self._packed, next(self.net._outside)) if address else before
-            self.net._register(self, before, after)
-            self.nat.rebind(after)
-            if every_s is not None:
-                clock.at(clock.now_ns + round(every_s * 1e9), rebind)
-
-        def stop() -> None:
-            nonlocal is_over
-            is_over = True
-
-        if after_s > 0:
-            clock.at(clock.now_ns + round(after_s * 1e9), rebind)
-        else:
-            rebind()
-        return stop
-
-    def unplug(self) -> None:
-        """Pull the plug: nothing goes out, and nothing comes in, that is on its way included. The host itself works on."""
-        self.is_plugged_in = False
-
-    def plug_in(self) -> None:
-        """Undo `unplug`."""
-        self.is_plugged_in = True
-
-    def suspend(self) -> None:
-        """Put the machine to sleep: no timer of its nodes fires, and packets to it are lost, while the clocks of all go on.
-
-        Its programs are not stopped: what they ask of a node is done when the machine wakes up."""
-        self.is_suspended = True
-
-    def resume(self) -> None:
-        """Undo `suspend`: what was due meanwhile is due now."""
-        if self.is_suspended:
-            self.is_suspended = False
-            for listener in dict.fromkeys(self._sockets.values()):
-                listener.resume()
-
-    def has(self, address: bytes) -> bool:
-        """Tell whether an address, of 16 bytes, is the host's."""
-        return address in self._packed
-
-    @property
-    def packed_addresses(self) -> tuple[bytes, ...]:
-        """Its addresses of 16 bytes."""
-        return tuple(self._packed)
-
-    def packed_like(self, endpoint: CoreEndpoint) -> bytes | None:
-        """Return the host's address of the same family."""
-        return next((packed for packed in self._packed if is_ipv4((packed, 0, 0)) == is_ipv4(endpoint)), None)
-
-    def bind(self, address: bytes, port: int, listener: Listener) -> CoreEndpoint:
-        """Give somebody a port, any for 0. Raises OSError."""
-        while not port:
-            if (address, self._next_port) not in self._sockets:
-                port = self._next_port
-            self._next_port += 1
-        if (address, port) in self._sockets:
-            raise OSError(errno.EADDRINUSE, "another node has this port")
-        self._sockets[address, port] = listener
-        return address, port, 0
-
-    def unbind(self, bound: CoreEndpoint) -> None:
-        """Take a port back."""
-        del self._sockets[bound[0], bound[1]]
-
-    def listener(self, target: CoreEndpoint) -> Listener | None:
-        """Return who gets what is sent there; None: nobody."""
-        address, port, _ = target
-        wildcard = _MAPPED + bytes(4) if is_ipv4(target) else bytes(16)
-        return self._sockets.get((address, port)) or self._sockets.get((wildcard, port))
 
 
 @final
@@ -260,9 +61,11 @@ class SimNet:
         """How many packets met which fate, of those in `Fate.what`."""
         self._default = link if link is not None else Link()
         self._hosts: dict[str, Host] = {}
-        self._by_address: dict[bytes, Host] = {}
-        self._wires: dict[tuple[Host, Host], Wire] = {}
-        self._outside = itertools.count(1)  # addresses of NATs
+        self._routers: dict[str, Router] = {}
+        self.public = Realm(self, self._default)
+        """The network that is everybody's: here are the hosts without a router, and the outsides of routers."""
+        self._outside = itertools.count(1)  # addresses of what `Host.rebind` puts there
+        self._sites = itertools.count(1)  # networks of routers
         self._groups: dict[Host, int] = {}
         self._interceptors: list[Interceptor] = []
         self._observers: list[Callable[[Fate], object]] = []
@@ -270,42 +73,123 @@ class SimNet:
 
     # --- what there is ---
 
-    def host(self, name: str | None = None, *addresses: str, up: Link | None = None, down: Link | None = None) -> Host:
-        """Add a host; without addresses it gets one of each family, in a network of its own.
+    def host(
+        self,
+        name: str | None = None,
+        *addresses: str,
+        nat: NatKind | Router | None = None,
+        up: Link | None = None,
+        down: Link | None = None,
+    ) -> Host:
+        """Add a host; without addresses it gets one of each family, in a network of its own, or those that are due behind `nat`.
 
+        nat: the router that it is behind, which may have other hosts, or the kind of one of its own (then it has IPv4 alone).
         up, down: its own access to the network, before and behind the links to other hosts. Raises ValueError."""
         number = len(self._hosts) + 1
         name = f"host{number}" if name is None else name
         if name in self._hosts:
             raise ValueError(f"there is a host {name!r} already")
-        if not addresses:
+        if isinstance(nat, NatKind):
+            nat = None if nat is NatKind.PUBLIC else self.router(f"{name}.gw", nat)
+        if not addresses and nat is None:
             addresses = (f"11.{number >> 8 & 255}.{number & 255}.1", f"2000:0:{number & 0xFFFF:x}::1")
-        wires = [self._make_wire(link, f"{name} {side}") if link else None for link, side in ((up, "up"), (down, "down"))]
-        host = self._hosts[name] = Host(self, name, addresses, *wires)
+        wires = self._make_access(name, up, down)
+        host = Host(self, name, self.realm_of(nat), addresses or self.lease(nat), *wires)
+        self._hosts[name] = host
         return host
+
+    def router(
+        self,
+        name: str | None = None,
+        kind: NatKind | NatBehaviour = NatKind.PORT,
+        *,
+        behind: Router | None = None,
+        lan: str | None = None,
+        ipv4: bool = True,
+        ipv6: str = "off",
+        is_refreshed_inward: bool = False,
+        link: Link | None = None,
+        up: Link | None = None,
+        down: Link | None = None,
+    ) -> Router:
+        """Add a router for hosts to be behind: `net.host("a", nat=router)`.
+
+        behind: the router that it is behind itself, as at a carrier. Without it those kinds that have one behind them get it:
+        one more for each of NatKind.DOUBLE, the same for all of NatKind.CGN. lan: the inside network; every home's is
+        192.168.1.0/24. ipv4, ipv6: which families it has; for IPv6 it is a firewall, "fw", lets all through, "open", or has
+        none, "off". is_refreshed_inward: what comes in keeps mappings alive, too. link: of the wires inside, perfect without.
+        up, down: its access to the network outside. Raises ValueError."""
+        name = f"router{len(self._routers) + 1}" if name is None else name
+        if name in self._routers:
+            raise ValueError(f"there is a router {name!r} already")
+        behaviour = kind.behaviour if isinstance(kind, NatKind) else kind
+        if behaviour.carrier is not None:
+            if behind is None:
+                behind = self._carrier(name, kind, behaviour, ipv6)
+            behaviour = behaviour.replace(carrier=None, hairpin=False)
+        wires = self._make_access(name, up, down)
+        router = Router(
+            self, name, behaviour, behind=behind, lan=lan or HOME, ipv4=ipv4, ipv6=ipv6,
+            is_refreshed_inward=is_refreshed_inward, link=link or Link(), up=wires[0], down=wires[1],
+        )  # fmt: skip
+        self._routers[name] = router
+        return router
+
+    def _carrier(self, name: str, kind: NatKind | NatBehaviour, behaviour: NatBehaviour, ipv6: str) -> Router:
+        """Return what is behind a router whose kind says that something is."""
+        assert behaviour.carrier is not None
+        outer, ipv6 = behaviour.carrier.behaviour, "off" if ipv6 == "off" else "open"
+        if kind not in (NatKind.CGN, NatKind.CGN_HAIRPIN):
+            return self.router(f"{name}.isp", outer.replace(hairpin=behaviour.hairpin), lan=ISP_BOX, ipv6=ipv6)
+        shared = self._routers.get(str(kind))
+        if shared is None:
+            shared = self.router(str(kind), outer.replace(hairpin=behaviour.hairpin), lan=CARRIER, ipv6="open")
+        return shared
+
+    def _make_access(self, name: str, up: Link | None, down: Link | None) -> list[Wire | None]:
+        return [self.make_wire(link, f"{name} {side}") if link else None for link, side in ((up, "up"), (down, "down"))]
+
+    def realm_of(self, place: Router | None) -> Realm:
+        """Return the network behind a router, or the public one."""
+        return self.public if place is None else place.inside
+
+    def lease(self, place: Router | None) -> tuple[str, ...]:
+        """Return addresses for a host there."""
+        if place is not None:
+            return tuple(place.lease())
+        site = self.next_site()
+        return f"15.{site >> 8 & 255}.{site & 255}.1", f"2000:3:{site & 0xFFFF:x}::1"
+
+    def next_site(self) -> int:
+        """Return the number of a network that nobody has yet."""
+        return next(self._sites)
+
+    def next_outside(self) -> int:
+        """Return the number of an address that nobody has yet."""
+        return next(self._outside)
 
     @property
     def hosts(self) -> tuple[Host, ...]:
         """All hosts, in the order in which they were made."""
         return tuple(self._hosts.values())
 
-    def _register(self, host: Host, before: list[bytes], after: list[bytes]) -> None:
-        for address in after:
-            other = self._by_address.get(address, host)
-            if other is not host or is_loopback(address) or ipaddress.ip_address(address).is_unspecified:
-                raise ValueError(f"{to_endpoint((address, 1, 0)).host} cannot be an address of {host.name}")
-        for address in before:
-            del self._by_address[address]
-        self._by_address.update(dict.fromkeys(after, host))
+    @property
+    def routers(self) -> tuple[Router, ...]:
+        """All routers, in the order in which they were made."""
+        return tuple(self._routers.values())
 
     def wire(self, a: Host, b: Host) -> Wire:
-        """Return the direction from `a` to `b`, to be changed with `set` and looked at in `stats`."""
+        """Return the direction from `a` to `b`, to be changed with `set` and looked at in `stats`.
+
+        It is the one in the innermost network that both are in: for hosts behind different routers that between those."""
+        realm, node_a, node_b = self._between(a, b)
+        return realm.wire(node_a, node_b)
+
+    def _between(self, a: Host, b: Host) -> tuple[Realm, Node, Node]:
         if a is b:
             raise ValueError("a host reaches itself without a link")
-        wire = self._wires.get((a, b))
-        if wire is None:
-            wire = self._wires[a, b] = self._make_wire(self._default, f"{a.name} to {b.name}")
-        return wire
+        nodes = dict(reversed(tuple(a.ways_out())))
+        return next((realm, nodes[realm], node) for realm, node in b.ways_out() if realm in nodes)
 
     def link(self, a: Host, b: Host, link: Link | None = None, *, back: Link | None = None, **changes: Any) -> None:
         """Set both directions between two hosts; `back`, if given, is that from `b` to `a`."""
@@ -323,19 +207,24 @@ class SimNet:
         >>> net.wire(a, d) is net.wire(b, c) is shared
         True
         """
-        pairs = [(source, target) for source in sources for target in targets]
-        if any(source is target for source, target in pairs):
-            raise ValueError("a host reaches itself without a link")
-        shared = self._make_wire(link, f"bottleneck {', '.join(f'{a.name} to {b.name}' for a, b in pairs)}")
-        self._wires.update(dict.fromkeys(pairs, shared))
+        pairs = [self._between(source, target) for source in sources for target in targets]
+        shared = self.make_wire(link, f"bottleneck {', '.join(f'{a.name} to {b.name}' for _, a, b in pairs)}")
+        for realm, a, b in pairs:
+            realm.share(shared, a, b)
         return shared
 
-    def _make_wire(self, link: Link, name: str) -> Wire:
+    def make_wire(self, link: Link, name: str) -> Wire:
+        """Return a wire whose losses are told as this network's."""
         return Wire(self.clock, link, f"{self.seed} wire {name}", self._end)
 
     def partition(self, *groups: Iterable[Host]) -> None:
         """Let nothing through between these groups; hosts in none of them are one more group. Undone by `heal`."""
         self._groups = {host: number for number, group in enumerate(groups, 1) for host in group}
+
+    def _parts(self, sender: Host | None, target: Node) -> bool:
+        if not self._groups or sender is None or isinstance(target, Router):
+            return False  # who is behind a router is known behind it
+        return self._groups.get(sender, 0) != self._groups.get(target, 0)
 
     def heal(self) -> None:
         """Undo `partition`."""
@@ -362,7 +251,7 @@ class SimNet:
     def inject(self, packet: Packet) -> None:
         """Put a packet on the doorstep of its target, after its `delay_s`; no link and no interceptor touches it."""
         packet.sent_ns = self.clock.now_ns
-        packet.sender = None
+        packet.sender = packet.realm = packet.carrier = None
         self.clock.at(self.clock.now_ns + round(packet.delay_s * 1e9), self._arrive, packet)
 
     # --- what happened ---
@@ -405,44 +294,102 @@ class SimNet:
         sender = packet.sender
         if sender is None or is_loopback(packet.core_target[0]) or sender.has(packet.core_target[0]):
             self._arrive(packet)
-        elif not sender.is_plugged_in:
+            return
+        interface = sender.interface_with(packet.core_source[0])
+        packet.realm, packet.carrier = interface.realm, sender
+        if not sender.is_plugged_in:
             self._end(packet, "unplugged")
         elif sender.is_suspended:
             self._end(packet, "suspended")
+        elif not interface.is_up:
+            self._end(packet, "interface down")
         elif sender.up is not None:
             sender.up.carry(packet, self._cross)
         else:
             self._cross(packet)
 
     def _cross(self, packet: Packet) -> None:
-        sender = packet.sender
-        assert sender is not None
-        if sender.nat is not None:
+        """Let a packet cross the network that its carrier has put it into: to who has the address there, or to the way out."""
+        sender, node, realm = packet.sender, packet.carrier, packet.realm
+        assert sender is not None and node is not None and realm is not None
+        if node is sender and sender.nat is not None:
             sender.nat.outward(packet)
-        target = self._by_address.get(packet.core_target[0])
+        target = realm.nodes.get(packet.core_target[0])
         if target is None:
-            self._end(packet, "nobody there")
-        elif self._groups and self._groups.get(sender, 0) != self._groups.get(target, 0):
+            if realm.gateway is None:
+                self._end(packet, "nobody there")
+            else:
+                self._pass_outward(packet, realm.gateway)
+        elif self._parts(sender, target):
             self._end(packet, "partitioned")
-        elif target is sender:
+        elif target is node:
             self._arrive(packet)
+        elif realm is not self.public or self._hop(packet):
+            realm.wire(node, target).carry(packet, self._come_down)
+
+    def _hop(self, packet: Packet) -> bool:
+        """Let a packet pass a router, if it may."""
+        if packet.ttl <= 1:
+            self._end(packet, "ttl expired")
+            return False
+        packet.ttl -= 1
+        return True
+
+    def _pass_outward(self, packet: Packet, router: Router) -> None:
+        if router.has_outside(packet.core_target[0]):
+            reason = router.turn_back(packet)
+            if reason is not None:
+                self._end(packet, reason)
+            else:
+                self._pass_inside(packet, router)
+            return
+        if not self._hop(packet):
+            return
+        reason = router.outward(packet)
+        packet.realm, packet.carrier = router.realm, router
+        if reason is not None:
+            self._end(packet, reason)
+        elif router.up is not None:
+            router.up.carry(packet, self._cross)
         else:
-            self.wire(sender, target).carry(packet, self._come_down)
+            self._cross(packet)
 
     def _come_down(self, packet: Packet) -> None:
-        target = self._by_address.get(packet.core_target[0])
-        if target is not None and target.nat is not None and not target.nat.inward(packet):
+        """Let a packet that has crossed a network go down to who has the address there."""
+        assert packet.realm is not None
+        target = packet.realm.nodes.get(packet.core_target[0])
+        if isinstance(target, Router):
+            if target.down is not None and target.realm is packet.realm:
+                target.down.carry(packet, self._arrive)
+            else:
+                self._arrive(packet)
+        elif target is not None and target.nat is not None and not target.nat.inward(packet):
             self._end(packet, "not mapped")
         elif target is not None and target.down is not None:
             target.down.carry(packet, self._arrive)
         else:
             self._arrive(packet)
 
+    def _pass_inside(self, packet: Packet, router: Router) -> None:
+        """Let a packet that a router has let in go on behind it."""
+        if not self._hop(packet):
+            return
+        packet.realm, packet.carrier = router.inside, router
+        target = router.inside.nodes.get(packet.core_target[0])
+        if target is not None and self._parts(packet.sender, target):
+            self._end(packet, "partitioned")
+        else:
+            self._come_down(packet)
+
     def _arrive(self, packet: Packet) -> None:
-        if is_loopback(packet.core_target[0]):
+        target: Node | None
+        if is_loopback(packet.core_target[0]) or (packet.realm is None and packet.sender is not None):
             target = packet.sender
         else:
-            target = self._by_address.get(packet.core_target[0])
+            target = (packet.realm or self.public).nodes.get(packet.core_target[0])
+        if isinstance(target, Router):
+            self._arrive_at_router(packet, target)
+            return
         listener = target.listener(packet.core_target) if target is not None else None
         if target is None or listener is None:
             self._end(packet, "nobody there")
@@ -450,9 +397,18 @@ class SimNet:
             self._end(packet, "unplugged")
         elif target.is_suspended:
             self._end(packet, "suspended")
+        elif not target.interface_with(packet.core_target[0]).is_up:
+            self._end(packet, "interface down")
         else:
             self._end(packet, "delivered")
             listener.receive(packet)
+
+    def _arrive_at_router(self, packet: Packet, router: Router) -> None:
+        reason = router.inward(packet) if packet.realm is not router.inside else "nobody there"
+        if reason is not None:
+            self._end(packet, reason)
+        else:
+            self._pass_inside(packet, router)
 
     def _end(self, packet: Packet, what: str) -> None:
         """Settle a packet's fate: count it, tell it, and let the digest have it."""

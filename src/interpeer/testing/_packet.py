@@ -10,13 +10,21 @@ from typing import TYPE_CHECKING, Self, final
 from interpeer._address import CoreEndpoint, Endpoint
 
 if TYPE_CHECKING:
-    from interpeer.testing._net import Host
+    from interpeer.testing._machine import Host
+    from interpeer.testing._realm import Node, Realm
 
+DEFAULT_TTL = 64
 IPV4_OVERHEAD_BYTES = 28
 IPV6_OVERHEAD_BYTES = 48
 _MAPPED = b"\0" * 10 + b"\xff\xff"
 _ECT_1, _ECT_0, _CE = 1, 2, 3
-_MESSAGES = {0x41: "init", 0x42: "response", 0x43: "cookie", 0x44: "versions"}
+_PROBE = 0x45
+_MESSAGES = {0x41: "init", 0x42: "response", 0x43: "cookie", 0x44: "versions", _PROBE: "probe", 0x46: "probe"}
+_STUN_COOKIE = b"\x21\x12\xa4\x42"
+
+
+def is_loopback(address: bytes) -> bool:
+    return address == b"\0" * 15 + b"\1" or (address.startswith(_MAPPED) and address[12] == 127)
 
 
 def is_ipv4(endpoint: CoreEndpoint) -> bool:
@@ -31,10 +39,12 @@ def to_endpoint(core: CoreEndpoint) -> Endpoint:
 @final
 @dataclass(slots=True)
 class Packet:
-    """Hold one UDP datagram. An interceptor may look at it, copy it with changes, and put others in its place."""
+    """Hold one UDP datagram, or a segment of TCP.
+
+    An interceptor may look at it, copy it with changes, and put others in its place."""
 
     data: bytes
-    """The UDP payload."""
+    """The UDP payload; of a segment also its TCP header."""
     core_source: CoreEndpoint
     core_target: CoreEndpoint
     ecn: int = 0
@@ -47,6 +57,13 @@ class Packet:
     sender: Host | None = None
     """The host whose links carry it; None: it is put on its target's doorstep."""
     notes: str = ""
+    ttl: int = DEFAULT_TTL
+    """How many routers let it pass: every NAT is one, and between two sites of the public network there is one more."""
+    is_tcp: bool = False
+    realm: Realm | None = None
+    """The network that it crosses now; its addresses mean something there only."""
+    carrier: Node | None = None
+    """Who has put it there: its sender, or a router."""
 
     @classmethod
     def of(cls, data: bytes, source: Endpoint, target: Endpoint, *, ecn: int = 0) -> Self:
@@ -65,9 +82,21 @@ class Packet:
 
     @property
     def kind(self) -> str:
-        """What it is: "init", "response", "cookie", "versions", "data" for what is under a connection's keys, or "other"."""
+        """What it is: "init", "response", "cookie", "versions", "data" for what is under a connection's keys,
+        "probe" of a hole punch, "stun", "tcp", or "other"."""
+        if self.is_tcp:
+            return "tcp"
         first = self.data[0] if self.data else 0
+        if first < 4 and self.data[4:8] == _STUN_COOKIE:
+            return "stun"
         return "data" if first & 0x80 else _MESSAGES.get(first, "other")
+
+    @property
+    def is_request(self) -> bool:
+        """Whether it is a STUN request (RFC 8489, 5: a class of 0) or the probe of a hole punch, not the answer to one."""
+        if self.kind == "stun":
+            return not (self.data[0] & 1 or self.data[1] & 0x10)
+        return self.kind == "probe" and self.data[0] == _PROBE
 
     @property
     def wire_bytes(self) -> int:
@@ -137,7 +166,8 @@ class Fate:
     kind: str
     what: str
     """"delivered", or why not: "lost", "queue full", "codel", "policed", "too large", "down", "partitioned", "unplugged",
-    "suspended", "not mapped", "nobody there", "intercepted"."""
+    "suspended", "interface down", "nobody there", "intercepted", "ttl expired"; at a NAT or firewall "not mapped", "filtered",
+    "blocked", "not turned back" for want of hairpinning, "no port left"."""
     notes: str
     """What happened on the way, in order: "corrupted", "duplicate", "late" for reordered, "marked" for ECN."""
 

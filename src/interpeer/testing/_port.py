@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Protocol, final
 
 from interpeer._address import CoreEndpoint
 from interpeer.testing._errors import SimulationError
-from interpeer.testing._packet import Packet, is_ipv4
+from interpeer.testing._packet import DEFAULT_TTL, Packet, is_ipv4
 
 if TYPE_CHECKING:
-    from interpeer.testing._net import Host
+    from interpeer.testing._machine import Host
 
 _MAPPED = b"\0" * 10 + b"\xff\xff"
 
@@ -32,21 +32,24 @@ class Listener(Protocol):
 class Port:
     """Send and receive datagrams on a port of a host, at every address that it has."""
 
-    def __init__(self, host: Host, received: Callable[[Packet], object], *, family_of: CoreEndpoint) -> None:
+    def __init__(self, host: Host, received: Callable[[Packet], object], *, family_of: CoreEndpoint, port: int = 0) -> None:
         self._host = host
         self._received = received
         wildcard = _MAPPED + bytes(4) if is_ipv4(family_of) else bytes(16)
-        self._bound = host.bind(wildcard, 0, self)
+        self._bound = host.bind(wildcard, port, self)
         self._is_open = True
 
     @property
     def endpoint(self) -> CoreEndpoint:
         """Where it can be reached."""
-        return self._host.packed_like(self._bound) or self._bound[0], self._bound[1], 0
+        return self._source_for(self._bound)
 
-    def send(self, data: bytes, target: CoreEndpoint, ecn: int = 0) -> None:
+    def _source_for(self, target: CoreEndpoint) -> CoreEndpoint:
+        return self._host.packed_like(target) or self._bound[0], self._bound[1], 0
+
+    def send(self, data: bytes, target: CoreEndpoint, ecn: int = 0, ttl: int = DEFAULT_TTL) -> None:
         net = self._host.net
-        net.send(Packet(data, self.endpoint, target, ecn, 0.0, net.clock.now_ns, None, self._host))
+        net.send(Packet(data, self._source_for(target), target, ecn, 0.0, net.clock.now_ns, None, self._host, ttl=ttl))
 
     def receive(self, packet: Packet) -> None:
         self._received(packet)

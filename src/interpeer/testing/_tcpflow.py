@@ -6,7 +6,7 @@ import asyncio
 import math
 from typing import final
 
-from interpeer.testing._net import Host
+from interpeer.testing._machine import Host
 from interpeer.testing._packet import Packet
 from interpeer.testing._port import Port, common_family
 from interpeer.testing._tcp import MSS_BYTES, TcpReceiver, TcpSender

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import final
 
-from interpeer.testing._net import Host
+from interpeer.testing._machine import Host
 from interpeer.testing._packet import IPV4_OVERHEAD_BYTES, IPV6_OVERHEAD_BYTES, Packet, is_ipv4
 from interpeer.testing._port import Port, common_family
 
