@@ -45,6 +45,7 @@ MODULES = (
     "pacing",
     "path",
     "path_handle",
+    "early",
     "signals",
     "signal_in",
     "signal_handle",

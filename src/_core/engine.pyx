@@ -28,6 +28,7 @@ from interpeer._core.crypto cimport KEY_BYTES
 from interpeer._core.deadlines cimport conn_deadline_ns, conn_handle_timeout
 from interpeer._core.delivery cimport conn_handle_refused
 from interpeer._core.dial cimport Dial, dial_add_candidate, dial_deadline_ns, dial_new
+from interpeer._core.early cimport EARLY_BYTES, EarlyCall, early_keep, early_take
 from interpeer._core.egress cimport TRANSMIT_MORE, conn_transmit
 from interpeer._core.ingress cimport conn_handle_packet
 from interpeer._core.links cimport Link, first_link, link_last, unlink
@@ -216,6 +217,14 @@ cdef class Engine:
                 self.registry.context.counters.dropped_leg += 1
             at += segment
 
+    cdef bint handle_early(self, uint64_t leg) noexcept nogil:
+        """Take the call that has come before its leg was opened; tell whether there was one."""
+        cdef EarlyCall *call = early_take(self.registry.early, leg, self.now_ns)
+        if call == NULL:
+            return False
+        self.handle_run(&call.datagram, 0, EARLY_BYTES, self.now_ns)
+        return True
+
     cdef void sort_message(self, const Datagrams *d, uint64_t now_ns) noexcept nogil:
         """Take what is this shard's of a message, and pass the rest on, run by run: GRO glues by address alone."""
         cdef Registry *r = &self.registry
@@ -283,6 +292,10 @@ cdef class Engine:
                 self.last_cid = 0
             elif relay_find(r.context.relay, cid) != NULL:
                 r.context.counters.dropped_leg += 1     # inside another one: there is no relay behind a relay
+            elif n == EARLY_BYTES and p[LEG_BYTES] == MESSAGE_INIT and r.context.limits.observe \
+                    and endpoint_kind(from_.remote.address) != ENDPOINT_LEG:
+                if early_keep(&r.early, cid, p, from_, now_ns) != 0:
+                    r.context.counters.no_memory += 1
             else:
                 reception_handle_stray(r, p, n, from_, now_ns)
         elif n >= MESSAGE_HEADER_BYTES and MESSAGE_INIT <= p[0] <= MESSAGE_VERSIONS:

@@ -9,7 +9,7 @@ from libc.stdlib cimport free, malloc
 from interpeer._core.conn cimport CONN_OPEN, Conn
 from interpeer._core.connection_handle cimport ConnectionHandle
 from interpeer._core.engine cimport Engine
-from interpeer._core.entry cimport leave, take_lock
+from interpeer._core.entry cimport kick, leave, take_lock
 from interpeer._core.relay cimport Leg, Relay, relay_add, relay_find, relay_join
 from interpeer._core.relaying cimport relaying_may_use, relaying_remove
 from interpeer._core.slab cimport ENDPOINT_LEG, Endpoint, endpoint_set_virtual
@@ -75,7 +75,10 @@ def add(ConnectionHandle handle not None, uint64_t leg):
     cdef Endpoint e
     cdef Conn *c = handle.enter()
     cdef int result = add_leg(handle, c, leg, &added)
+    cdef bint was_early = result == ADDED and handle.engine.handle_early(leg)
     leave(handle.engine)
+    if was_early:
+        kick(handle.engine)
     check(result, leg)
     endpoint_set_virtual(&e, ENDPOINT_LEG, leg)
     return <bytes>e.address[:16], e.port, e.scope
@@ -92,7 +95,7 @@ def join(ConnectionHandle handle_a not None, uint64_t leg_a, ConnectionHandle ha
     cdef Conn *first
     cdef Conn *second
     cdef int of_a, of_b = ADDED
-    cdef bint has_memory = True
+    cdef bint has_memory = True, was_early = False
     check_rate(bytes_per_s, burst)
     if handle_a.engine is not handle_b.engine:
         raise _LocalError("the two connections are in different shards, and packets are relayed within one")
@@ -106,7 +109,11 @@ def join(ConnectionHandle handle_a not None, uint64_t leg_a, ConnectionHandle ha
         relaying_remove(&handle_a.engine.registry, a, False)
         if b != NULL:
             relaying_remove(&handle_a.engine.registry, b, False)
+    elif of_a == ADDED:
+        was_early = handle_a.engine.handle_early(leg_a)
     leave(handle_a.engine)
+    if was_early:
+        kick(handle_a.engine)
     check(of_a, leg_a)
     check(of_b, leg_b)
     if not has_memory:

@@ -58,6 +58,7 @@ cdef void registry_free(Registry *r) noexcept nogil:
     answering_free(&r.answering)
     timers_free(&r.timers)
     raw_free(r.raw)
+    free(r.early)
     context_free(&r.context)
     wipe(&r.keys, sizeof(NodeKeys))
 

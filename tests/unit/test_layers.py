@@ -15,7 +15,7 @@ PYTHON = ROOT / "src/interpeer"
 L0 = {"wire", "crypto", "replay", "timers", "slab", "rangeset", "table", "links", "controller"}
 L1 = {"noise", "loss", "stream", "datagram", "path", "pmtud", "buffer", "protection", "cids", "fec", "trace"}
 L1 |= {"cc", "pacing", "cubic", "bbr", "bbr_model", "ledbat"}  # congestion control
-L1 |= {"channel", "inbox", "relay", "repairs", "raw", "signals"}
+L1 |= {"channel", "inbox", "relay", "repairs", "raw", "signals", "early"}
 L2 = {
     "handshake",
     "dial",

@@ -64,6 +64,7 @@ cdef class Engine:
     cdef void let_go_of_stream(self, Stream *s) noexcept nogil
 
     cdef void handle_run(self, const Datagrams *d, uint32_t at, uint32_t end, uint64_t now_ns) noexcept nogil
+    cdef bint handle_early(self, uint64_t leg) noexcept nogil
     cdef void sort_message(self, const Datagrams *d, uint64_t now_ns) noexcept nogil
     cdef uint32_t handle_legs(self, const Datagrams *d, uint32_t at, uint32_t end, uint64_t now_ns) noexcept nogil
     cdef void unwrap(self, const Leg *leg, const Datagrams *d, uint32_t at, uint32_t end, uint32_t segment,

@@ -3,6 +3,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from interpeer._core.answer cimport Answering, HalfOpen
 from interpeer._core.conn cimport Conn, Handle
 from interpeer._core.context cimport Context
+from interpeer._core.early cimport Early
 from interpeer._core.handshake cimport NodeKeys
 from interpeer._core.links cimport Link
 from interpeer._core.raw cimport Raw
@@ -74,6 +75,7 @@ cdef struct Registry:               # everything an engine holds
     Shards *shards                  # shared with the other engines of the node; NULL: there are none
     uint32_t shard                  # the number of this one
     uint32_t seen                   # shards that have looked at the datagram under way, a bit each; 0: it came by itself
+    Early *early                    # calls that came before their legs; owned; NULL: there have been none
     uint32_t posted                 # shards to be woken for mail, a bit each
 
 cdef void registry_init(Registry *r) noexcept nogil

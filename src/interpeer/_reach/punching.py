@@ -16,10 +16,10 @@ from interpeer._core.punch import Punch
 from interpeer._host import random_bytes
 from interpeer._path import ANY_ADDRESS
 from interpeer._reach.signals import HOST, MAPPED, REFLEXIVE
-from interpeer._sockets import ExtraSocket
 
 if TYPE_CHECKING:
     from interpeer._reach import Reach
+    from interpeer._sockets import ExtraSocket
 
 logger = logging.getLogger("interpeer")
 
