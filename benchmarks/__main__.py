@@ -9,6 +9,7 @@
     python -m benchmarks interop [ARGS]     the QUIC interop runner's cases, over a bad link (--help)
     python -m benchmarks goodput [ARGS]     congestion control in the simulator: loss, fairness, queues
     python -m benchmarks paths [ARGS]       several paths, and a NAT that rebinds, between two processes
+    python -m benchmarks relay [ARGS]       what a relay passes on, between three processes
     python -m benchmarks control [ARGS]     urgent messages beside a bulk transfer, in the simulator
 
 Two processes on loopback for each load, started anew for each run. The runs of all loads take turns and medians count; trust
@@ -24,7 +25,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks import command, control, goodput, goodput_link, paths
+from benchmarks import command, control, goodput, goodput_link, paths, relay
 from benchmarks.interop import table as interop
 from benchmarks.table import NAMES, ROWS, Measured, Row, Scale, has_micro, judge, measure, needed, own_loads, rival_loads
 from interpeer._bench.end import Facts
@@ -44,6 +45,8 @@ def main(arguments: list[str] | None = None) -> int:
         return interop.main(words[1:])
     if words[:1] == ["paths"]:
         return paths.main(words[1:])
+    if words[:1] == ["relay"]:
+        return relay.main(words[1:])
     if words[:1] == ["goodput"]:
         return goodput.main(words[1:])
     if words[:1] == ["control"]:

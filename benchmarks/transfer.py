@@ -50,20 +50,24 @@ def receive(control: Control, *, seconds: float) -> Facts | None:
 async def _receive(control: Control, seconds: float) -> Facts:
     async with Node(listen="127.0.0.1:0") as node:
         control.tell(address=str(node.address))
-        connection = await node.accept()
-        stream = await connection.accept_stream()
-        buffer, counted = bytearray(CHUNK_BYTES), 0
-        await stream.readinto(buffer)
-        start_s = now_s = time.monotonic()
-        watch, skipped_s = Stopwatch(), None
-        while now_s - start_s < seconds:
-            size = await stream.readinto(buffer)
-            now_s = time.monotonic()
-            if skipped_s is not None:
-                counted += size
-            elif now_s - start_s >= SKIP_S:
-                skipped_s = now_s
-        return {"mbit": counted * 8e-6 / (now_s - (skipped_s or start_s)), "receiver_cpu_s": watch.read()["cpu_s"]}
+        return await count(await node.accept(), seconds)
+
+
+async def count(connection: Connection, seconds: float) -> Facts:
+    """Read what comes on a connection's first stream for so long; return the rate after SKIP_S, and the processor time."""
+    stream = await connection.accept_stream()
+    buffer, counted = bytearray(CHUNK_BYTES), 0
+    await stream.readinto(buffer)
+    start_s = now_s = time.monotonic()
+    watch, skipped_s = Stopwatch(), None
+    while now_s - start_s < seconds:
+        size = await stream.readinto(buffer)
+        now_s = time.monotonic()
+        if skipped_s is not None:
+            counted += size
+        elif now_s - start_s >= SKIP_S:
+            skipped_s = now_s
+    return {"mbit": counted * 8e-6 / (now_s - (skipped_s or start_s)), "receiver_cpu_s": watch.read()["cpu_s"]}
 
 
 async def send(connection: Connection, seconds: float) -> Facts:

@@ -33,6 +33,7 @@ cdef bint calling_transmit(Registry *r, Conn *c, SendBatch *batch, uint64_t now_
     cdef Dial *d = <Dial *>c.dial
     cdef Candidate *candidate
     cdef Datagrams *entry
+    cdef uint32_t lead
     cdef uint8_t any_of_ours[16]
     memset(any_of_ours, 0, sizeof(any_of_ours))
     if d.cid == 0 and not begin_dial(r, c, d, now_ns):
@@ -50,11 +51,12 @@ cdef bint calling_transmit(Registry *r, Conn *c, SendBatch *batch, uint64_t now_
         entry = &batch.entries[batch.count]
         memset(entry, 0, sizeof(Datagrams))
         entry.data = batch.buffer + batch.used
-        entry.bytes = INIT_BYTES + lead_bytes(&candidate.address)
+        lead = lead_bytes(&candidate.address)
+        entry.bytes = INIT_BYTES + lead
         entry.segment = entry.bytes
         if not carrier_direct(&r.context, entry, &candidate.address, any_of_ours):
             continue
-        memcpy(entry.data + entry.bytes - INIT_BYTES, d.init, INIT_BYTES)
+        memcpy(entry.data + lead, d.init, INIT_BYTES)
         batch.used += entry.bytes
         batch.count += 1
         batch.run = 0

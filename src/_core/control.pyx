@@ -442,9 +442,10 @@ def live_objects(Engine engine not None):
     channels = x.channels.live
     connections, half_open, timers = engine.registry.connections, engine.registry.answering.count, engine.registry.timers.count
     connection_ids = engine.registry.by_cid.count
+    legs = engine.registry.context.relay.legs.count if engine.registry.context.relay != NULL else 0
     engine.unlock()
     return {"small_blocks": small, "large_blocks": large, "streams": streams, "records": records,
-            "channels": channels, "connection_ids": connection_ids,
+            "channels": channels, "connection_ids": connection_ids, "legs": legs,
             "connections": connections, "half_open": half_open, "timers": timers}
 
 

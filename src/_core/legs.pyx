@@ -99,6 +99,8 @@ def join(ConnectionHandle handle_a not None, uint64_t leg_a, ConnectionHandle ha
     check_rate(bytes_per_s, burst)
     if handle_a.engine is not handle_b.engine:
         raise _LocalError("the two connections are in different shards, and packets are relayed within one")
+    if handle_a is handle_b:
+        raise _LocalError("a connection is not relayed to itself: what its peer sends would come back to it")
     first = handle_a.enter()
     second = handle_b.handle.conn
     of_a = add_leg(handle_a, first, leg_a, &a)

@@ -178,7 +178,7 @@ def test_a_path_that_is_not_proven_is_not_preferred_even_if_it_is_the_last_one_t
     ready(paths, 2)
     paths.open_path(9)
     assert paths.abandon_path(0, LOCAL) and states(paths) == {0: "abandoned", 2: "validating"}
-    assert paths.preferred_path == 2 and paths.paths[2][1] == 3
+    assert paths.preferred_path == 2 and paths.paths[2][1] == 8
     paths.prove_path(2, SECOND)
     assert paths.paths[2] == ("active", 0)
 
