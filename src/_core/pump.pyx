@@ -7,23 +7,26 @@ descriptor becomes readable, or on a thread of its own (`run`), where busy Pytho
 cimport cython
 from libc.errno cimport ENOPROTOOPT
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memset
 
 from interpeer._core.context cimport ENTROPY_BYTES, Entropy, entropy_add
 from interpeer._core.control cimport read_endpoint
 from interpeer._core.crypto cimport random_bytes, wipe
 from interpeer._core.engine cimport Engine
-from interpeer._core.entry cimport begin_alone, end_alone
+from interpeer._core.entry cimport begin_alone, end_alone, take_lock
 from interpeer._core.shards cimport MAX_SHARDS, STEERING_STEPS, Step, steering_program
 from interpeer._core.slab cimport (
-    Endpoint, endpoint_is_ipv4, recv_batch_free, recv_batch_init, send_batch_clear, send_batch_free, send_batch_init)
+    ENDPOINT_SOCKET, Datagrams, Endpoint, endpoint_id, endpoint_is_ipv4, endpoint_kind, endpoint_virtual, recv_batch_free,
+    recv_batch_init, send_batch_clear, send_batch_free, send_batch_init)
 from interpeer._core.udp cimport (
-    UDP_WOULD_BLOCK, UdpCounters, udp_adopt, udp_clock_ns, udp_close, udp_join, udp_local, udp_open, udp_recv,
-    udp_send, udp_steer)
+    UDP_CAN_PKTINFO, UDP_WOULD_BLOCK, Udp, UdpCounters, udp_adopt, udp_clock_ns, udp_close, udp_counters_add, udp_join, udp_local,
+    udp_open, udp_recv, udp_send, udp_steer)
 from interpeer._core.udp import words_of
 
 cdef extern from "platform.h" nogil:
     long atomic_load_long(long *at)
     void atomic_add_long(long *at, long value)
+    long atomic_swap_long(long *at, long value)
 
 cdef extern from "pump_sys.h" nogil:
     int pump_timer_open()
@@ -35,8 +38,9 @@ cdef extern from "pump_sys.h" nogil:
     void pump_drain(int64_t fd)
 
 EVENTS, MORE, BLOCKED, DEADLINE = TURN_EVENTS, TURN_MORE, TURN_BLOCKED, TURN_DEADLINE
-ALL_SOCKETS = (1 << MAX_SOCKETS) - 1
-TIMER = 1 << MAX_SOCKETS
+ALL_SOCKETS = (1 << SOCKET_SLOTS) - 1
+TIMER = 1 << SOCKET_SLOTS
+MOST_ADOPTED = MAX_ADOPTED
 
 
 def now_ns():
@@ -51,8 +55,13 @@ cdef class Pump:
 
     def __cinit__(self, Engine engine not None, *, uint64_t spin_ns=0, bint with_timer=True):
         self.engine = engine
+        cdef int i
+        for i in range(SOCKET_SLOTS):
+            self.sockets[i].fd = -1
         self.count = 0
         self.reading = 0
+        self.changes = 0
+        self.claimed = self.arriving = self.leaving = 0
         self.is_blocked = False
         self.blocked = 0
         self.armed_ns = 0
@@ -121,6 +130,73 @@ cdef class Pump:
         for i, descriptor in enumerate(descriptors[:MAX_SHARDS]):
             self.wakes[i] = descriptor
 
+    def adopt(self, int64_t descriptor, uint64_t number, bint is_read, uint32_t disabled):
+        """Take over a bound, non-blocking socket, which is closed with the pump: what comes to it, if it `is_read`, has come to
+        the virtual address of this number, and what is to leave from there leaves by it. From any thread, with the next turn.
+
+        Return the bit for `turn`. Raises OSError, and ValueError when there are MAX_ADOPTED already."""
+        cdef Udp adopted
+        cdef int slot = MAX_SOCKETS, result = udp_adopt(&adopted, descriptor, disabled | UDP_CAN_PKTINFO)
+        if result < 0:
+            raise OSError(-result, "cannot adopt this socket")
+        take_lock(self.engine)
+        while slot < SOCKET_SLOTS and self.claimed >> slot & 1:
+            slot += 1
+        if slot < SOCKET_SLOTS:
+            adopted.owns_fd = True
+            self.arrivals[slot] = adopted
+            self.arriving_numbers[slot] = number
+            self.claimed |= <uint32_t>1 << slot
+            self.arriving |= <uint32_t>1 << slot
+            self.arriving_to_read = self.arriving_to_read & ~(<uint32_t>1 << slot) | <uint32_t>is_read << slot
+            atomic_add_long(&self.changes, 1)
+        self.engine.unlock()
+        if slot == SOCKET_SLOTS:
+            udp_close(&adopted)
+            raise ValueError(f"{MAX_ADOPTED} sockets are adopted already")
+        return 1 << slot
+
+    def release(self, uint64_t number):
+        """Close an adopted socket, with the next turn; return whether there is one of this number. From any thread."""
+        cdef int slot
+        cdef bint is_found = False
+        take_lock(self.engine)
+        for slot in range(MAX_SOCKETS, SOCKET_SLOTS):
+            if not self.claimed >> slot & 1:
+                continue
+            if self.arriving >> slot & 1 and self.arriving_numbers[slot] == number:
+                self.arriving &= ~(<uint32_t>1 << slot)
+                udp_close(&self.arrivals[slot])
+            elif not self.arriving >> slot & 1 and self.numbers[slot] == number:
+                self.leaving |= <uint32_t>1 << slot
+                atomic_add_long(&self.changes, 1)
+            else:
+                continue
+            self.claimed &= ~(<uint32_t>1 << slot)
+            is_found = True
+        self.engine.unlock()
+        return is_found
+
+    cdef void make_changes(self) noexcept nogil:
+        """Close the sockets that were released, and take in those that were adopted."""
+        cdef int slot
+        self.engine.lock()
+        atomic_swap_long(&self.changes, 0)
+        for slot in range(MAX_SOCKETS, SOCKET_SLOTS):
+            if self.leaving >> slot & 1:
+                udp_counters_add(&self.departed, &self.sockets[slot].counters)
+                memset(&self.sockets[slot].counters, 0, sizeof(UdpCounters))
+                udp_close(&self.sockets[slot])
+                self.reading &= ~(<uint32_t>1 << slot)
+                if self.blocked == slot:
+                    self.blocked = 0        # what it did not take is lost, and what is behind goes on
+            if self.arriving >> slot & 1:
+                self.sockets[slot] = self.arrivals[slot]
+                self.numbers[slot] = self.arriving_numbers[slot]
+                self.reading |= self.arriving_to_read & <uint32_t>1 << slot
+        self.arriving = self.leaving = 0
+        self.engine.unlock()
+
     def close(self):
         """Close sockets and timer; in a forked child nothing, since they belong to the parent."""
         if self.engine.is_forked():
@@ -133,8 +209,10 @@ cdef class Pump:
     def close_sockets(self):
         """Close the sockets alone, to open others."""
         cdef int i
-        for i in range(self.count):
+        self.make_changes()
+        for i in range(SOCKET_SLOTS):
             udp_close(&self.sockets[i])
+        self.claimed = 0
         self.count = 0
         self.reading = 0
 
@@ -154,7 +232,7 @@ cdef class Pump:
 
     def counters(self):
         """Return what the sockets have counted, added up, and the turns, up to the last one."""
-        cdef UdpCounters told[MAX_SOCKETS]
+        cdef UdpCounters told[SOCKET_SLOTS + 1]
         cdef bint is_alone = self.engine.is_forked()    # a copy, whose lock may be held for ever
         if not is_alone:
             self.engine.lock_waiting()
@@ -163,7 +241,7 @@ cdef class Pump:
         if not is_alone:
             self.engine.unlock()
         totals = {"turns": turns, "timer_uses": timer_uses}
-        for i in range(self.count):
+        for i in range(SOCKET_SLOTS + 1):
             for name, value in told[i].items():
                 totals[name] = totals.get(name, 0) + value
         return totals
@@ -193,7 +271,9 @@ cdef class Pump:
         cdef uint64_t start_ns = udp_clock_ns(), now_ns = start_ns, active_ns = start_ns
         cdef int result = 0
         self.turns += 1
-        if readable >> MAX_SOCKETS & 1 and self.timer_fd >= 0:
+        if atomic_load_long(&self.changes):
+            self.make_changes()
+        if readable >> SOCKET_SLOTS & 1 and self.timer_fd >= 0:
             pump_timer_clear(self.timer_fd)
             self.armed_ns = 0
             self.timer_uses += 1
@@ -239,17 +319,20 @@ cdef class Pump:
         """Take a batch from each socket whose bit is set; return the bits of those where it is worth looking again.
 
         After a packet alone there is seldom another, and the descriptor would tell; in a bulk transfer there is."""
-        cdef int i, n
+        cdef int i, n, k
         cdef uint32_t posted, more = 0
         if self.engine.has_mail():
             self.deliver(now_ns)
         readable &= self.reading
-        for i in range(self.count):
+        for i in range(SOCKET_SLOTS):
             if not readable >> i & 1:
                 continue
             n = udp_recv(&self.sockets[i], &self.received)
             if n <= 0:
                 continue
+            if i >= MAX_SOCKETS:
+                for k in range(n):
+                    endpoint_virtual(self.received.slots[k].local, ENDPOINT_SOCKET, self.numbers[i])
             self.engine.lock()
             self.engine.handle_batch(&self.received, now_ns)
             posted = self.engine.take_posted()
@@ -306,21 +389,17 @@ cdef class Pump:
         return True
 
     cdef bint send_batch(self) noexcept nogil:
-        """Give the batch to the sockets of its families. Return False when one is full: the rest is kept."""
+        """Give the batch to the sockets that it leaves by. Return False when one is full: the rest is kept."""
         cdef uint32_t count = self.batch.count, end
-        cdef bint is_ipv4
         cdef int i, result
         self.is_blocked = False
         while self.batch.sent < count:
-            is_ipv4 = endpoint_is_ipv4(&self.batch.entries[self.batch.sent].remote)
+            i = self.slot_for(&self.batch.entries[self.batch.sent])
             end = self.batch.sent + 1
-            while end < count and endpoint_is_ipv4(&self.batch.entries[end].remote) == is_ipv4:
+            while end < count and self.slot_for(&self.batch.entries[end]) == i:
                 end += 1
-            i = 0
-            while i < self.count and self.sockets[i].is_ipv6 == is_ipv4:
-                i += 1
-            if i == self.count:
-                self.batch.sent = end       # no socket of that family: as good as lost
+            if i < 0:
+                self.batch.sent = end       # no socket of that family, or an adopted one that is gone: as good as lost
                 continue
             self.batch.count = end
             result = udp_send(&self.sockets[i], &self.batch)
@@ -333,13 +412,28 @@ cdef class Pump:
                 self.batch.sent = end       # the socket is unusable: as good as lost
         return True
 
+    cdef int slot_for(self, const Datagrams *d) noexcept nogil:
+        """Return by which socket a message leaves; -1: there is none."""
+        cdef bint is_ipv4 = endpoint_is_ipv4(&d.remote)
+        cdef int i
+        if endpoint_kind(d.local) == ENDPOINT_SOCKET:
+            for i in range(MAX_SOCKETS, SOCKET_SLOTS):
+                if self.sockets[i].fd >= 0 and self.numbers[i] == endpoint_id(d.local) and self.sockets[i].is_ipv6 != is_ipv4:
+                    return i
+            return -1
+        for i in range(self.count):
+            if self.sockets[i].is_ipv6 != is_ipv4:
+                return i
+        return -1
+
     cdef void tell_counters(self) noexcept nogil:
         """Copy the counters to where another thread may read them. Under the lock."""
         cdef int i
         self.told_turns = self.turns
         self.told_timer_uses = self.timer_uses
-        for i in range(self.count):
+        for i in range(SOCKET_SLOTS):
             self.told[i] = self.sockets[i].counters
+        self.told[SOCKET_SLOTS] = self.departed
 
     cdef void arm(self, uint64_t now_ns) noexcept nogil:
         """Set the timer to the next deadline. One that fires early costs less than moving it with every packet.
@@ -361,15 +455,13 @@ cdef class Pump:
     def run(self, int64_t wake_fd, int64_t notify_fd):
         """Turn until `stop`, on the calling thread. `wake_fd` becomes readable when a verb wants a turn; a byte is written
         to `notify_fd` when there are events for Python."""
-        cdef int64_t fds[4]
-        cdef int i, n = self.count, result = 0
+        cdef int64_t fds[SOCKET_SLOTS + 1]
+        cdef int i, result = 0
         cdef uint32_t ready
         cdef int64_t timeout_ns
         cdef uint64_t now
         begin_alone(&self.users)
         fds[0] = wake_fd
-        for i in range(n):
-            fds[i + 1] = self.sockets[i].fd
         with nogil:
             while not atomic_load_long(&self.stopping) and not self.engine.is_forked():
                 now = udp_clock_ns()
@@ -378,10 +470,13 @@ cdef class Pump:
                     timeout_ns = 0
                 elif self.deadline_ns:
                     timeout_ns = <int64_t>(self.deadline_ns - now) if self.deadline_ns > now else 0
-                ready = pump_wait(fds, n + 1, 1 | self.reading << 1, 2 << self.blocked if self.is_blocked else 0, timeout_ns)
+                for i in range(SOCKET_SLOTS):
+                    fds[i + 1] = self.sockets[i].fd
+                ready = pump_wait(fds, SOCKET_SLOTS + 1, 1 | self.reading << 1, 2 << self.blocked if self.is_blocked else 0,
+                                  timeout_ns)
                 if ready & 1:
                     pump_drain(wake_fd)
-                result = self.turn_nogil((ready >> 1) & ((1 << n) - 1))
+                result = self.turn_nogil((ready >> 1) & ((1 << SOCKET_SLOTS) - 1))
                 if result & TURN_EVENTS:
                     pump_signal(notify_fd)
                 while atomic_load_long(&self.engine.waiters):

@@ -248,6 +248,13 @@ cdef int udp_wait(const Udp *udp, bint for_sending, int timeout_ms) noexcept nog
     return sys_wait(udp.fd, for_sending, timeout_ms)
 
 
+cdef void udp_counters_add(UdpCounters *total, const UdpCounters *more) noexcept nogil:
+    """Add what one socket has counted to what others have."""
+    cdef size_t i
+    for i in range(sizeof(UdpCounters) // sizeof(uint64_t)):
+        (<uint64_t *>total)[i] += (<const uint64_t *>more)[i]
+
+
 cdef uint64_t udp_clock_ns() noexcept nogil:
     """Tell the time of the system's monotonic clock."""
     return sys_clock_ns()
@@ -388,7 +395,7 @@ cdef int udp_send(Udp *udp, SendBatch *batch) noexcept nogil:
             udp.last_error = -result
             if is_fatal(result):
                 return result
-            if is_sourced(entry) and is_source_gone(result):
+            if udp.can & UDP_CAN_PKTINFO and is_sourced(entry) and is_source_gone(result):
                 memset(entry.local, 0, sizeof(entry.local))     # the machine has moved: leave from where it is now
                 entry.interface = 0
                 udp.counters.source_gone += 1

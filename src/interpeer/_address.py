@@ -85,6 +85,19 @@ class Endpoint:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
+_VIRTUAL = b"\1" + bytes(6)
+
+
+def is_virtual(packed: bytes) -> bool:
+    """Tell whether 16 bytes stand for a relay's leg, a tunnel or an extra socket instead of an address: 0100::/56 (RFC 6666)."""
+    return packed.startswith(_VIRTUAL)
+
+
+def virtual_address(kind: int, number: int) -> bytes:
+    """Return the 16 bytes that stand for something of a kind (the core's ENDPOINT_*)."""
+    return _VIRTUAL + bytes([kind]) + number.to_bytes(8, "big")
+
+
 def host_from_core(packed: bytes, scope: int = 0) -> str:
     """Write an address of 16 bytes (IPv4 mapped) as an endpoint's host."""
     address = ipaddress.IPv6Address(packed)

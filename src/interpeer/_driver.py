@@ -16,13 +16,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, final
 
-from interpeer import _host
+from interpeer import _host, errors
 from interpeer._address import CoreEndpoint, Endpoint, split_host_port
 from interpeer._config import Config
 from interpeer._core import control, engine, pump, udp
+from interpeer._sockets import ExtraSocket, ExtraSockets, LoopSocket, OnDatagram, number_of
 
 EventsCallback = Callable[[list[tuple[Any, ...]]], None]
 CoreEventsCallback = Callable[[engine.Engine, list[tuple[Any, ...]]], None]
+_NO_SOCKETS = "this driver has no extra sockets"
 PORT_TRIES = 16
 """How often another port is tried when the one that the first family got is taken in the second."""
 
@@ -61,6 +63,21 @@ class Driver(ABC):
     @abstractmethod
     def counters(self) -> dict[str, int]:
         """Return what the sockets count."""
+
+    def open_sockets(self, count: int, is_ipv6: bool, on_datagram: OnDatagram) -> list[ExtraSocket]:
+        """Open sockets of a family at ports of their own; what comes goes to `on_datagram`, with the socket and the source.
+
+        Raises OSError, ValueError where the node has no socket of that family, LocalError for more than there may be."""
+        raise errors.LocalError(_NO_SOCKETS)
+
+    @property
+    def can_adopt(self) -> bool:
+        """Whether an extra socket may be adopted now."""
+        return False
+
+    def release_socket(self, local: bytes) -> None:
+        """Close an adopted socket, by its virtual local address. Harmless when closed."""
+        raise errors.LocalError(_NO_SOCKETS)
 
 
 def make_driver(
@@ -213,6 +230,9 @@ class PumpDriver(Driver):
         self._pump = pump.Pump(core, spin_ns=int(config.spin_s * 1e9), with_timer=with_timer)
         self._thread_id = threading.get_ident()
         self._is_open = False
+        self.hosts: list[str] = []  # of the listening sockets
+        self._extra = ExtraSockets(loop, is_watched=True)
+        self._adopted: dict[int, int] = {}  # descriptors of adopted sockets, by number
         self.endpoints = ()
 
     async def open(self, listen: Iterable[str]) -> None:
@@ -232,6 +252,7 @@ class PumpDriver(Driver):
         bound = bind_all(tuple(listen), bind, self._pump.close_sockets)
         self.endpoints = reachable_endpoints(bound)
         self._families = {":" in host for host, _ in bound}
+        self.hosts = [host for host, _ in bound]
 
     def start(self) -> None:
         """Begin to take turns."""
@@ -256,6 +277,48 @@ class PumpDriver(Driver):
 
     def _tell(self) -> None:
         self._on_events(control.events(self._core))
+
+    # --- extra sockets ---
+
+    def open_sockets(self, count: int, is_ipv6: bool, on_datagram: OnDatagram) -> list[ExtraSocket]:
+        return self._extra.open(count, self.hosts, is_ipv6, on_datagram, self._adopt)
+
+    @property
+    def can_adopt(self) -> bool:
+        return self._is_open and len(self._adopted) < pump.MOST_ADOPTED
+
+    def _adopt(self, extra: LoopSocket) -> bytes:
+        if not self.can_adopt:
+            raise errors.LocalError(f"{pump.MOST_ADOPTED} sockets are adopted already, or the node is closed")
+        local = self._extra.next_local()
+        with extra.detach() as sock:
+            self.take_in(sock, number_of(local))
+        return local
+
+    def take_in(self, sock: socket.socket, number: int, is_read: bool = True) -> None:
+        """Let the pump have a socket, which it closes. Raises OSError, and leaves the socket to the caller."""
+        bit = self._pump.adopt(sock.fileno(), number, is_read, socket_words())
+        self._adopted[number] = descriptor = sock.detach()
+        if is_read:
+            self._watch(descriptor, bit)
+        self.kick()
+
+    def release_socket(self, local: bytes) -> None:
+        self.let_out(number_of(local))
+
+    def let_out(self, number: int) -> None:
+        """Let the pump close a socket. Harmless when it has."""
+        descriptor = self._adopted.pop(number, None)
+        if descriptor is not None:
+            self._unwatch(descriptor)
+            self._pump.release(number)
+            self.kick()
+
+    def _watch(self, descriptor: int, bit: int) -> None:
+        """Take a turn when something has come to an adopted socket."""
+
+    def _unwatch(self, descriptor: int) -> None:
+        """Take no more."""
 
 
 @final
@@ -321,6 +384,14 @@ class LoopDriver(PumpDriver):
             self._loop.remove_writer(self._full)
             self._full = None
 
+    def _watch(self, descriptor: int, bit: int) -> None:
+        self._loop.add_reader(descriptor, self._turn, bit)
+
+    def _unwatch(self, descriptor: int) -> None:
+        self._loop.remove_reader(descriptor)
+        if self._full == descriptor:
+            self._forget_full()
+
     def _set_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
@@ -339,6 +410,7 @@ class LoopDriver(PumpDriver):
         return {**super().counters(), "without_timer": self.timer_fallbacks}
 
     def close(self) -> None:
+        self._extra.close()
         if not self._is_open:
             self._pump.close()
             return
@@ -348,6 +420,8 @@ class LoopDriver(PumpDriver):
             if handle is not None:
                 handle.cancel()
         if not self._loop.is_closed():
+            for descriptor in self._adopted.values():
+                self._unwatch(descriptor)
             self._forget_full()
             for descriptor in self._pump.descriptors():
                 self._loop.remove_reader(descriptor)
@@ -396,6 +470,7 @@ class ThreadDriver(PumpDriver):
         self.kick()
 
     def close(self) -> None:
+        self._extra.close()
         self.stop()
         self._pump.close()
         for end in (self._wake, self._waken, self._notify, self._notified):

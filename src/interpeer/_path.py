@@ -6,12 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self, final
 
-from interpeer._address import CoreEndpoint, Endpoint, host_from_core
+from interpeer._address import CoreEndpoint, Endpoint, host_from_core, is_virtual
 from interpeer._core import path_handle
 from interpeer._identity import PeerId
 
 ANY_ADDRESS = bytes(16)
-_VIRTUAL = b"\1" + bytes(6)  # begins what stands for legs, tunnels and extra sockets in the core
 _CoreWay = tuple[int, int, bool, bool, CoreEndpoint, bytes]  # what path_handle.ways gives
 KINDS = ("opened", "proven", "moved", "returned", "suspect", "recovered", "abandoned", "preferred")  # the core's PATH_EVENT_*
 REASONS = (
@@ -56,7 +55,7 @@ class Path:
     @classmethod
     def _of_core(cls, way: _CoreWay, explain: Explain) -> Self:
         number, state, is_preferred, is_standby, remote, local = way
-        host = None if local[:7] == _VIRTUAL or local == ANY_ADDRESS else host_from_core(local)
+        host = None if local == ANY_ADDRESS or is_virtual(local) else host_from_core(local)
         said = explain(remote)
         return cls(
             said.kind, said.remote, number, path_handle.STATES[state], host, bool(is_preferred), bool(is_standby),

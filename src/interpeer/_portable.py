@@ -12,18 +12,20 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Generator, Iterable
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import final
 
-from interpeer._address import CoreEndpoint, Endpoint
-from interpeer._core import control, engine
+from interpeer import errors
+from interpeer._address import CoreEndpoint, Endpoint, is_virtual
+from interpeer._core import control, engine, pump
 from interpeer._driver import Driver, EventsCallback, bind_all, disabled_words, reachable_endpoints
+from interpeer._sockets import ExtraSocket, ExtraSockets, LoopSocket, OnDatagram, packed, plain, time_to_live
 
 BUFFER_BYTES = 4 << 20
 BATCH = 64
 """Datagrams taken before the engine gets its turn."""
 MAX_DATAGRAM = 65_535
+_MAPPED = b"\0" * 10 + b"\xff\xff"
 
 
 @final
@@ -41,21 +43,24 @@ class PortableDriver(Driver):
         self._soon: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._is_open = False
+        self._hosts: list[str] = []
+        self._extra = ExtraSockets(loop, is_watched=False)
+        self._adopted: dict[bytes, tuple[socket.socket, asyncio.Task[None]]] = {}  # by their virtual addresses
         self._received = self._sent = self._failed = 0
         self.endpoints = ()
 
     async def open(self, listen: Iterable[str]) -> None:
         bound = bind_all(tuple(listen), self._bind, self._close_sockets)
         self.endpoints = reachable_endpoints(bound)
+        self._hosts = [host for host, _ in bound]
         held = min(sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) for sock in self._sockets)
         control.set_receive_buffer(self._core, held // 4)  # the kernel counts its own overhead, and each packet is alone
         self._is_open = True
         self._core.on_kick = self.kick
-        self._tasks = [self._loop.create_task(self._receive(sock)) for sock in self._sockets]
+        self._tasks = [self._loop.create_task(self._receive(sock, bytes(16))) for sock in self._sockets]
 
     def _bind(self, endpoint: CoreEndpoint) -> int:
-        packed, port, scope = endpoint
-        is_ipv4 = packed.startswith(b"\0" * 10 + b"\xff\xff")
+        is_ipv4 = endpoint[0].startswith(_MAPPED)
         if not is_ipv4 and "ipv6" in disabled_words().split(","):
             raise OSError(errno.EAFNOSUPPORT, "IPv6 is disabled")
         sock = socket.socket(socket.AF_INET if is_ipv4 else socket.AF_INET6, socket.SOCK_DGRAM)
@@ -63,15 +68,13 @@ class PortableDriver(Driver):
         sock.setblocking(False)
         for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
             sock.setsockopt(socket.SOL_SOCKET, option, BUFFER_BYTES)
-        if is_ipv4:
-            sock.bind((socket.inet_ntop(socket.AF_INET, packed[12:]), port))
-        else:
+        if not is_ipv4:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            sock.bind((socket.inet_ntop(socket.AF_INET6, packed), port, 0, scope))
+        sock.bind(plain(endpoint))
         bound_port: int = sock.getsockname()[1]
         return bound_port
 
-    async def _receive(self, sock: socket.socket) -> None:
+    async def _receive(self, sock: socket.socket, local: bytes) -> None:
         while self._is_open:
             try:
                 data, source = await self._loop.sock_recvfrom(sock, MAX_DATAGRAM)
@@ -79,13 +82,13 @@ class PortableDriver(Driver):
                 # what ICMP says about an earlier datagram comes out here; recovery sees to that datagram
                 await asyncio.sleep(0)
                 continue
-            batch = [(data, _packed(source), 0)]
+            batch = [(data, packed(source), 0, local)]
             while len(batch) < BATCH:
                 try:
                     data, source = sock.recvfrom(MAX_DATAGRAM)
                 except OSError:
                     break
-                batch.append((data, _packed(source), 0))
+                batch.append((data, packed(source), 0, local))
             self._received += len(batch)
             self._exchange.receive(batch, time.monotonic_ns())
             self.flush()
@@ -108,27 +111,50 @@ class PortableDriver(Driver):
         if missing > control.ENTROPY // 2:
             control.add_entropy(self._core, os.urandom(missing))
         self._exchange.handle_timeout(now_ns)
-        for data, target, _, _, ttl in self._exchange.transmit_from(now_ns):
-            self._send(data, target, ttl)
+        for data, target, _, local, ttl in self._exchange.transmit_from(now_ns):
+            self._send(data, target, local, ttl)
         if self._exchange.has_events:
             self._on_events(control.events(self._core))
         self._set_timer()
 
-    def _send(self, data: bytes, target: CoreEndpoint, ttl: int) -> None:
-        """Send one packet; what the socket does not take now is lost, as in a full queue."""
-        packed, port, scope = target
-        is_ipv4 = packed.startswith(b"\0" * 10 + b"\xff\xff")
-        family = socket.AF_INET if is_ipv4 else socket.AF_INET6
-        for sock in self._sockets:
+    def _send(self, data: bytes, target: CoreEndpoint, local: bytes, ttl: int) -> None:
+        """Send one packet; what the socket does not take now is lost, as in a full queue, and so is what has none."""
+        family = socket.AF_INET if target[0].startswith(_MAPPED) else socket.AF_INET6
+        if is_virtual(local):
+            sockets = [self._adopted[local][0]] if local in self._adopted else []
+        else:
+            sockets = self._sockets
+        for sock in sockets:
             if sock.family == family:
-                host = socket.inet_ntop(family, packed[12:] if is_ipv4 else packed)
                 try:
-                    with _time_to_live(sock, ttl):
-                        sock.sendto(data, (host, port) if is_ipv4 else (host, port, 0, scope))
+                    with time_to_live(sock, ttl):
+                        sock.sendto(data, plain(target))
                     self._sent += 1
                 except OSError:
                     self._failed += 1
                 return
+
+    # --- extra sockets ---
+
+    def open_sockets(self, count: int, is_ipv6: bool, on_datagram: OnDatagram) -> list[ExtraSocket]:
+        return self._extra.open(count, self._hosts, is_ipv6, on_datagram, self._adopt)
+
+    @property
+    def can_adopt(self) -> bool:
+        return self._is_open and len(self._adopted) < pump.MOST_ADOPTED
+
+    def _adopt(self, extra: LoopSocket) -> bytes:
+        if not self.can_adopt:
+            raise errors.LocalError(f"{pump.MOST_ADOPTED} sockets are adopted already, or the node is closed")
+        local, sock = self._extra.next_local(), extra.detach()
+        self._adopted[local] = sock, self._loop.create_task(self._receive(sock, local))
+        return local
+
+    def release_socket(self, local: bytes) -> None:
+        if local in self._adopted:
+            sock, task = self._adopted.pop(local)
+            task.cancel()
+            sock.close()
 
     def _set_timer(self) -> None:
         if self._timer is not None:
@@ -161,6 +187,9 @@ class PortableDriver(Driver):
         self._sockets = []
 
     def close(self) -> None:
+        self._extra.close()
+        for local in list(self._adopted):
+            self.release_socket(local)
         self._is_open = False
         self._core.on_kick = None
         for handle in (self._soon, self._timer):
@@ -169,26 +198,3 @@ class PortableDriver(Driver):
         for task in self._tasks:
             task.cancel()
         self._close_sockets()
-
-
-@contextmanager
-def _time_to_live(sock: socket.socket, ttl: int) -> Generator[None]:
-    """Set a socket's time to live around one datagram; 0: leave it as it is."""
-    if not ttl:
-        yield
-        return
-    is_ipv4 = sock.family == socket.AF_INET
-    option = (socket.IPPROTO_IP, socket.IP_TTL) if is_ipv4 else (socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS)
-    before = sock.getsockopt(*option)
-    sock.setsockopt(*option, ttl)
-    try:
-        yield
-    finally:
-        sock.setsockopt(*option, before)
-
-
-def _packed(source: tuple[str, int] | tuple[str, int, int, int]) -> CoreEndpoint:
-    """Return the core's form of an address that a socket gives."""
-    if len(source) == 2:
-        return b"\0" * 10 + b"\xff\xff" + socket.inet_pton(socket.AF_INET, source[0]), source[1], 0
-    return socket.inet_pton(socket.AF_INET6, source[0].partition("%")[0]), source[1], source[3]

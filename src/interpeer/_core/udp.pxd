@@ -75,5 +75,6 @@ cdef void udp_close(Udp *udp) noexcept nogil
 cdef int udp_local(const Udp *udp, Endpoint *at) noexcept nogil
 cdef int udp_recv(Udp *udp, RecvBatch *batch) noexcept nogil
 cdef int udp_send(Udp *udp, SendBatch *batch) noexcept nogil
+cdef void udp_counters_add(UdpCounters *total, const UdpCounters *more) noexcept nogil
 cdef int udp_wait(const Udp *udp, bint for_sending, int timeout_ms) noexcept nogil
 cdef uint64_t udp_clock_ns() noexcept nogil
