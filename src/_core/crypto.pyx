@@ -22,6 +22,8 @@ ctypedef int (*shorthash_t)(uint8_t *, const uint8_t *, ulonglong, const uint8_t
 ctypedef int (*hash_init_t)(void *, const uint8_t *, size_t, size_t) noexcept nogil
 ctypedef int (*hash_update_t)(void *, const uint8_t *, ulonglong) noexcept nogil
 ctypedef int (*hash_final_t)(void *, uint8_t *, size_t) noexcept nogil
+ctypedef int (*auth_init_t)(void *, const uint8_t *, size_t) noexcept nogil
+ctypedef int (*auth_final_t)(void *, uint8_t *) noexcept nogil
 ctypedef int (*compare_t)(const void *, const void *, size_t) noexcept nogil
 ctypedef void (*wipe_t)(void *, size_t) noexcept nogil
 ctypedef int (*available_t)() noexcept nogil
@@ -50,6 +52,9 @@ cdef shorthash_t siphash
 cdef hash_init_t hash_init
 cdef hash_update_t hash_update
 cdef hash_final_t hash_final
+cdef auth_init_t auth_init
+cdef hash_update_t auth_update
+cdef auth_final_t auth_final
 cdef compare_t sodium_equal
 cdef wipe_t sodium_wipe, sodium_random
 
@@ -96,12 +101,14 @@ def install(address_of, *, hardware_aes=None):
     Raises ImportError when the library is older than 1.0.18 or its structures have sizes we do not know."""
     global chacha_seal, chacha_open, xchacha_seal, xchacha_open, scalarmult, scalarmult_base, seed_keypair, gcm_schedule
     global public_to_x25519, secret_to_x25519, siphash, hash_init, hash_update, hash_final, sodium_equal, sodium_wipe
-    global sodium_random
+    global sodium_random, auth_init, auth_update, auth_final
     cdef _Binder lib = _Binder(address_of)
     if (<available_t>lib.need("sodium_init"))() < 0:
         raise ImportError("libsodium cannot be initialised: sodium_init failed")
     if (<size_t_t>lib.need("crypto_generichash_statebytes"))() > HASH_STATE_BYTES - 64:
         raise ImportError("libsodium's hash state is larger than this build knows")
+    if (<size_t_t>lib.need("crypto_auth_hmacsha256_statebytes"))() > HASH_STATE_BYTES - 64:
+        raise ImportError("libsodium's HMAC state is larger than this build knows")
     chacha_seal = <seal_t>lib.need("crypto_aead_chacha20poly1305_ietf_encrypt")
     chacha_open = <open_t>lib.need("crypto_aead_chacha20poly1305_ietf_decrypt")
     xchacha_seal = <seal_t>lib.need("crypto_aead_xchacha20poly1305_ietf_encrypt")
@@ -115,6 +122,9 @@ def install(address_of, *, hardware_aes=None):
     hash_init = <hash_init_t>lib.need("crypto_generichash_blake2b_init")
     hash_update = <hash_update_t>lib.need("crypto_generichash_blake2b_update")
     hash_final = <hash_final_t>lib.need("crypto_generichash_blake2b_final")
+    auth_init = <auth_init_t>lib.need("crypto_auth_hmacsha256_init")
+    auth_update = <hash_update_t>lib.need("crypto_auth_hmacsha256_update")
+    auth_final = <auth_final_t>lib.need("crypto_auth_hmacsha256_final")
     sodium_equal = <compare_t>lib.need("sodium_memcmp")
     sodium_wipe = <wipe_t>lib.need("sodium_memzero")
     sodium_random = <wipe_t>lib.need("randombytes_buf")
@@ -314,6 +324,17 @@ cdef int hkdf(const uint8_t *chaining_key, const uint8_t *material, size_t mater
     result |= hmac(first, temporary, &one, 1, NULL, 0)
     result |= hmac(second, temporary, first, HASH_BYTES, &two, 1)
     sodium_wipe(temporary, HASH_BYTES)
+    return 0 if result == 0 else -1
+
+
+cdef int hmac_sha256(uint8_t *out, const uint8_t *key, size_t key_bytes, const uint8_t *text, size_t n) noexcept nogil:
+    """HMAC-SHA-256 (RFC 2104), which STUN wants: write HMAC_SHA256_BYTES. Return 0 or -1."""
+    cdef uint8_t memory[512]
+    cdef void *state = aligned(memory)
+    cdef int result = auth_init(state, key, key_bytes)
+    result |= auth_update(state, text, n)
+    result |= auth_final(state, out)
+    sodium_wipe(memory, sizeof(memory))
     return 0 if result == 0 else -1
 
 

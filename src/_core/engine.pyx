@@ -17,6 +17,7 @@ from libc.string cimport memcmp, memcpy, memset
 cimport cython
 
 from interpeer._core.answer cimport HalfOpen, answering_deadline_ns, answering_expire, half_open_find_cid
+from interpeer._core.binding cimport binding_handle
 from interpeer._core.calling cimport calling_handle_timeout, calling_transmit
 from interpeer._core.carrier cimport carrier_direct, carrier_has_heard, lead_bytes
 from interpeer._core.cids cimport LocalCid
@@ -45,6 +46,7 @@ from interpeer._core.slab cimport (
     ENDPOINT_LEG, SEND_BATCH_BYTES, SEND_ENTRIES, Datagrams, Endpoint, RecvBatch, SendBatch, endpoint_is_virtual,
     endpoint_kind, endpoint_set_virtual)
 from interpeer._core.stream cimport Stream
+from interpeer._core.stun cimport STUN_HEADER_BYTES, STUN_MAGIC
 from interpeer._core.table cimport table_find
 from interpeer._core.timers cimport Timer, timer_set, timers_due, timers_next_ns
 from interpeer._core.trace cimport trace_is_ripe
@@ -63,8 +65,6 @@ cdef extern from "fork.h" nogil:
     int watch_forks()
 
 cdef enum:
-    STUN_MAGIC = 0x2112A442         # RFC 8489, 5
-    STUN_HEADER_BYTES = 20
     STUN_CLASS_HIGH = 0x01          # in the first byte: a response
     STUN_CLASS_LOW = 0x10           # in the second: an indication, or with the other an error response
 
@@ -302,18 +302,18 @@ cdef class Engine:
             reception_handle_message(r, p, n, from_, now_ns)
             self.last_cid = 0
         elif n >= STUN_HEADER_BYTES and p[0] < 0x40 and <uint32_t>read_u64(p) == <uint32_t>STUN_MAGIC:
-            self.handle_stun(p, n, from_)
+            self.handle_stun(p, n, from_, now_ns)
         elif n == PROBE_BYTES and MESSAGE_PROBE <= p[0] <= MESSAGE_PROBE_ANSWER:
             self.handle_probe(p, n, from_)
         else:
             r.context.counters.dropped_short += 1
 
-    cdef void handle_stun(self, const uint8_t *p, uint32_t n, const Datagrams *from_) noexcept nogil:
-        """Take an answer to a transaction of ours (RFC 8489, 5: the class is in two bits of the type)."""
+    cdef void handle_stun(self, const uint8_t *p, uint32_t n, const Datagrams *from_, uint64_t now_ns) noexcept nogil:
+        """Take an answer to a transaction of ours, or a request (RFC 8489, 5: the class is in two bits of the type)."""
         if p[0] & STUN_CLASS_HIGH or p[1] & STUN_CLASS_LOW:
             self.offer(p + STUN_HEADER_BYTES - TXID_BYTES, TXID_BYTES, p, n, from_, &self.registry.context.counters.dropped_stun)
         else:
-            self.registry.context.counters.dropped_stun += 1
+            binding_handle(&self.registry, p, n, from_, now_ns)
 
     cdef void handle_probe(self, const uint8_t *p, uint32_t n, const Datagrams *from_) noexcept nogil:
         """Take a probe whose token we have given out, or an answer to one of ours."""

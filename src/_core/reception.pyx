@@ -34,7 +34,7 @@ from interpeer._core.registry cimport (
     ALLOW_ASK, ALLOW_LISTED, MAX_ASKS, NO_PROTOCOL, Registry, Reply, rate_allows, rate_has, registry_add,
     registry_allows, registry_count_connection, registry_has_room, registry_is_reset_of, registry_new_cid,
     registry_parameters, registry_pass, registry_protocol, registry_remove, registry_reply, registry_start_path,
-    registry_take_place)
+    registry_take_place, share_of)
 from interpeer._core.shards cimport shards_note_answer
 from interpeer._core.slab cimport Datagrams, Endpoint
 from interpeer._core.table cimport table_find
@@ -129,11 +129,6 @@ cdef void handle_init(Registry *r, const uint8_t *p, uint32_t n, const Datagrams
     wipe(&init, sizeof(InitMessage))
     if half_open_find_init(&r.answering, mac1) == NULL:
         rate_allows(&r.wasted, share_of(r, WASTED_PER_SECOND), now_ns)
-
-
-cdef inline double share_of(const Registry *r, double per_second) noexcept nogil:
-    """Return this shard's share of what the node may do in a second."""
-    return per_second if r.shards == NULL else per_second / r.shards.count
 
 
 cdef bint is_expected_elsewhere(Registry *r, const InitMessage *init, int result, const uint8_t *p,

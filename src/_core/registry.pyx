@@ -374,6 +374,11 @@ cdef Reply *registry_reply(Registry *r, const Datagrams *to) noexcept nogil:
     return reply
 
 
+cdef double share_of(const Registry *r, double per_second) noexcept nogil:
+    """Return this shard's share of what the node may do in a second."""
+    return per_second if r.shards == NULL else per_second / r.shards.count
+
+
 cdef bint rate_has(Rate *rate, double per_second, uint64_t now_ns) noexcept nogil:
     """Tell whether there is a token in a bucket that holds what one second gives; the first second's are there at once."""
     if rate.updated_ns == 0:

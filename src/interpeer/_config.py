@@ -118,6 +118,9 @@ class Config:
     scheduler: str = "lowest-rtt"
     """Which path a packet takes where there are several: "lowest-rtt", "aggregate" or "redundant"; see
     `Connection.scheduler`."""
+    stun_server: bool = True
+    """Whether anybody may ask the node, by STUN (RFC 8489), which address a packet came from: it is how peers learn theirs. An
+    answer is never larger than what was asked."""
     shards: int = 1
     """On how many cores the protocol runs: so many engines, each on a thread and, on Linux, with a socket of its own at the
     same address; connections are spread over them. More than one implies `pump="thread"`. One is enough for one connection, which
@@ -187,6 +190,7 @@ class Config:
             "max_paths": self.max_paths,
             "controller": congestion_number(self.congestion),
             "scheduler": _SCHEDULERS.index(self.scheduler),
+            "answers_stun": int(self.stun_server),
             "bundle": int(self.bundle),
             "observe": 0,  # the node says, if it belongs to a network
         }

@@ -28,7 +28,7 @@ def dropped(node, what, *datagrams, source=PEER_AT):
 @pytest.mark.spec("PK-2")
 def test_datagrams_of_no_known_kind_are_dropped_without_an_answer():
     node = Node()
-    stun = bytes([0, 1, 0, 0]) + struct.pack(">I", 0x2112A442) + bytes(12)
+    stun = bytes([0x3F, 1, 0, 0]) + struct.pack(">I", 0x2112A442) + bytes(12)
     assert dropped(node, "dropped_stun", stun)
     assert dropped(node, "dropped_short", b"", b"\0", stun[:19], b"\x80" + bytes(14))
     for first in (*range(0x41), *range(0x45, 0x80)):

@@ -43,6 +43,7 @@ cdef struct Limits:                 # settings of a node; times in ns. Defaults 
     uint32_t max_paths              # of a connection, at once
     int controller                  # of congestion, for connections that name none
     int scheduler                   # of a new connection: SCHEDULE_*
+    bint answers_stun               # Binding requests of anybody
     bint bundle                     # several messages may share a packet
     bint observe                    # peers are told what their addresses look like from here
 
@@ -62,7 +63,8 @@ cdef struct Counters:               # since the node was made
     uint64_t dropped_handshake      # a handshake message that cannot be opened or understood
     uint64_t dropped_identity       # a handshake whose identity does not match its key
     uint64_t dropped_limited        # over a rate or a table's size
-    uint64_t dropped_stun           # STUN that nobody waits for
+    uint64_t dropped_stun           # STUN that nobody waits for, that is malformed, or that pays for no answer
+    uint64_t stun_answered
     uint64_t dropped_probes         # probes that nobody waits for, or that are none
     uint64_t dropped_raw            # answers that somebody waits for, and did not take in time
     uint64_t dropped_virtual        # from addresses that only we may use, for what is no address

@@ -8,6 +8,7 @@ cdef enum:
     NOISE_TAG_BYTES = 16            # ChaCha20-Poly1305
     XNONCE_BYTES = 24               # XChaCha20-Poly1305
     MAX_IV_BYTES = 32
+    HMAC_SHA256_BYTES = 32
 
 cdef enum:                          # suites; the numbers are on the wire (docs/spec, handshake)
     SUITE_NONE = 0
@@ -45,6 +46,7 @@ cdef int xopen(uint8_t *out, const uint8_t *sealed, size_t n, const uint8_t *ad,
 
 cdef int blake2b(uint8_t *out, size_t out_bytes, const uint8_t *a, size_t a_bytes, const uint8_t *b, size_t b_bytes,
                  const uint8_t *key, size_t key_bytes) noexcept nogil
+cdef int hmac_sha256(uint8_t *out, const uint8_t *key, size_t key_bytes, const uint8_t *text, size_t n) noexcept nogil
 cdef int hkdf(const uint8_t *chaining_key, const uint8_t *material, size_t material_bytes,
               uint8_t *first, uint8_t *second) noexcept nogil
 

@@ -70,7 +70,7 @@ cdef class Engine:
     cdef void unwrap(self, const Leg *leg, const Datagrams *d, uint32_t at, uint32_t end, uint32_t segment,
                      uint64_t now_ns) noexcept nogil
     cdef void handle_datagram(self, uint8_t *p, uint32_t n, const Datagrams *from_, uint64_t now_ns) noexcept nogil
-    cdef void handle_stun(self, const uint8_t *p, uint32_t n, const Datagrams *from_) noexcept nogil
+    cdef void handle_stun(self, const uint8_t *p, uint32_t n, const Datagrams *from_, uint64_t now_ns) noexcept nogil
     cdef void handle_probe(self, const uint8_t *p, uint32_t n, const Datagrams *from_) noexcept nogil
     cdef void offer(self, const uint8_t *token, uint32_t token_bytes, const uint8_t *p, uint32_t n, const Datagrams *from_,
                     uint64_t *dropped) noexcept nogil

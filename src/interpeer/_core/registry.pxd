@@ -24,6 +24,9 @@ cdef enum:                          # whom we let in
     ALLOW_LISTED = 1
     ALLOW_ASK = 2                   # the application decides
 
+cdef enum:
+    STUN_CREDITS = 256              # addresses that are remembered for what they have paid for STUN; by hash
+
 cdef struct Reply:                  # a handshake message on its way out
     Endpoint remote
     uint8_t local[16]
@@ -42,6 +45,10 @@ cdef struct Protocol:
 cdef struct Rate:                   # a token bucket
     double tokens
     uint64_t updated_ns
+
+cdef struct StunCredit:             # of an address that has asked by STUN
+    uint8_t address[16]
+    uint8_t bytes                   # received from there, and neither answered nor too many
 
 cdef struct Registry:               # everything an engine holds
     Context context
@@ -71,6 +78,8 @@ cdef struct Registry:               # everything an engine holds
     Rate versions
     Rate cookies
     Rate wasted                     # inits that were read and came to nothing
+    Rate stun_answers
+    StunCredit stun_credits[256]
     Rate strays                     # packets of unknown connections that another shard may know
     Shards *shards                  # shared with the other engines of the node; NULL: there are none
     uint32_t shard                  # the number of this one
@@ -99,6 +108,7 @@ cdef void registry_parameters(Registry *r, Parameters *out, uint64_t cid) noexce
 cdef uint16_t registry_protocol(const Registry *r, const uint8_t *name, uint32_t n) noexcept nogil
 cdef bint registry_allows(const Registry *r, const uint8_t *identity) noexcept nogil
 cdef int registry_allow(Registry *r, const uint8_t *identity) noexcept nogil
+cdef double share_of(const Registry *r, double per_second) noexcept nogil
 cdef Reply *registry_reply(Registry *r, const Datagrams *to) noexcept nogil
 cdef bint rate_has(Rate *rate, double per_second, uint64_t now_ns) noexcept nogil
 cdef bint rate_allows(Rate *rate, double per_second, uint64_t now_ns) noexcept nogil
