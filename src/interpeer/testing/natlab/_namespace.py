@@ -10,7 +10,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, ParamSpec, TypeVar, final
 
@@ -50,11 +50,6 @@ def names(prefix: str) -> list[str]:
     with contextlib.suppress(FileNotFoundError):
         return sorted(name for name in os.listdir(_MOUNTED) if name.startswith(prefix))
     return []
-
-
-def make(names: Iterable[str]) -> None:
-    """Make namespaces."""
-    tell(["ip", "-batch", "-"], "".join(f"netns add {name}\n" for name in names))
 
 
 def remove(names: Sequence[str]) -> None:
@@ -149,6 +144,12 @@ class Namespace:
             return value  # type: ignore[no-any-return]
         finally:
             del error  # the traceback holds this frame
+
+
+def make(name: str) -> Namespace:
+    """Make a namespace, with loopback."""
+    tell(["ip", "-batch", "-"], f"netns add {name}\nnetns exec {name} ip link set lo up\n")
+    return Namespace(name)
 
 
 def enter(path: str) -> None:

@@ -60,10 +60,8 @@ class Shared:
         """Make a namespace. Raises ValueError for a name that is none."""
         if not _NAME.fullmatch(name):
             raise ValueError(f"a name is of small letters, digits and hyphens, begins with a letter and is short: not {name!r}")
-        make([self.prefix + name])
-        space = Namespace(self.prefix + name)
+        space = make(self.prefix + name)
         space.sysctl(**(_BASICS | parameters))
-        space.ip("link set lo up")
         return space
 
 
@@ -116,7 +114,7 @@ class Internet(Network):
         return True
 
     def admit(self, node: Node) -> Lease:
-        lines = [f"route flush dev {node.port}"]
+        lines = [f"link set {node.port} up{node.mtu}", f"route flush dev {node.port}"]
         lease = Lease()
         if node.has_ipv4:
             lease = Lease(f"20.{node.site}.{node.renumbered}.2", 32, GATEWAY_4)
@@ -150,7 +148,8 @@ class Lan(Network):
         self._numbers = itertools.count(_FIRST_HOST)
         self.members: list[Node] = []
         space.sysctl(**_BRIDGES)
-        space.ip(f"link add {IN} type bridge forward_delay 0 mcast_snooping 0", f"link set {IN} up")
+        gateway = [f"address add {self.inside[1]}/{self.inside.prefixlen} dev {IN}"] if router else []
+        space.ip(f"link add {IN} type bridge forward_delay 0 mcast_snooping 0", f"link set {IN} up", *gateway)
 
     @property
     def has_ipv6(self) -> bool:
@@ -159,7 +158,7 @@ class Lan(Network):
     def admit(self, node: Node) -> Lease:
         if node not in self.members:
             self.members.append(node)
-        self.space.ip(f"link set {node.port} master {IN}")
+        self.space.ip(f"link set {node.port} up master {IN}{node.mtu}")
         if node.lan_number is None:
             node.lan_number = next(self._numbers)
         lease = Lease()

@@ -44,6 +44,7 @@ class Node:
         self._shared = shared
         self._options = options
         self._wire: int | None = None
+        self._has_rules = False
         self.name = name
         self.outside = outside
         """The network that it is in."""
@@ -79,6 +80,11 @@ class Node:
         """What it does to packets between the network outside and itself, or what is behind it."""
         return self._options.nat
 
+    @property
+    def mtu(self) -> str:
+        """The MTU of its link, in the words of `ip link set`."""
+        return f" mtu {self._options.mtu_bytes}" if self._options.mtu_bytes else ""
+
     # --- its link ---
 
     def plug(self) -> None:
@@ -90,9 +96,6 @@ class Node:
             self._wire = self._shared.wires.add(near, far, link, self._options.link_down or link)
         else:
             self.space.ip(f"link add {OUT} type veth peer name {self.port} netns {self.outside.space.name}")
-        mtu = f" mtu {self._options.mtu_bytes}" if self._options.mtu_bytes else ""
-        self.outside.space.ip(f"link set {self.port} up{mtu}")
-        self.space.ip(f"link set {OUT} up{mtu}")
         self.configure()
 
     def unplug(self) -> None:
@@ -107,7 +110,7 @@ class Node:
     def configure(self) -> None:
         """Take addresses, routes and rules anew."""
         lease = self.outside.admit(self)
-        lines = [f"address flush dev {OUT} scope global"]
+        lines = [f"link set {OUT} up{self.mtu}", f"address flush dev {OUT} scope global"]
         if lease.address is not None:
             lines.append(f"address add {lease.address}/{lease.length} dev {OUT}")
         if lease.gateway is not None:
@@ -132,7 +135,6 @@ class Node:
 
     def up(self) -> None:
         """Take its interface up again, with the same addresses."""
-        self.space.ip(f"link set {OUT} up")
         self.configure()
 
     def change_link(self, link: Link | None, link_down: Link | None = None) -> None:
@@ -178,9 +180,11 @@ class Node:
             netfilter__nf_conntrack_udp_timeout=math.ceil(nat.lifetime_s),
             netfilter__nf_conntrack_udp_timeout_stream=math.ceil(nat.reply_lifetime_s or nat.lifetime_s),
         )
-        clean = "".join(f"table {table}\ndelete table {table}\n" for table in _TABLES)
         rules = ruleset(nat, self.address, self._filter6(), self._shared.chance)
-        self.space.tell("nft", "-f", "-", text=clean + rules)
+        if rules or self._has_rules:
+            clean = "".join(f"table {table}\ndelete table {table}\n" for table in _TABLES)
+            self.space.tell("nft", "-f", "-", text=clean + rules)
+            self._has_rules = bool(rules)
 
     def _filter6(self) -> Ipv6:
         return self.ipv6
@@ -198,7 +202,6 @@ class Router(Node):
         """The network behind it."""
         self._offers = offers
         self._upnp: Miniupnpd | None = None
-        self.space.ip(f"address add {self.lan.inside[1]}/{self.lan.inside.prefixlen} dev {IN}")
         self.plug()
         self._restart_upnp()
 
