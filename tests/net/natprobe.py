@@ -4,6 +4,7 @@ That nothing arrives cannot be seen by waiting for it. So after whatever may be 
 of one process do not overtake each other on links without delay, so what has not arrived before the fence never will."""
 
 import contextlib
+import itertools
 import select
 import socket
 import time
@@ -25,7 +26,7 @@ class Servers:
         hosts = lab.host("s1"), lab.host("s2")
         for i, host in enumerate(hosts):
             for j, port in enumerate(PORTS):
-                self.sockets[i, j] = _bound(host, port)
+                self.sockets[i, j] = bound(host, port)
 
     def close(self):
         for each in self.sockets.values():
@@ -39,6 +40,13 @@ class Servers:
         sender.sendto(tag, self.address(at))
         self.sockets[0, 1].sendto(_FENCE, self.address(at))
         return dict(_until_fence(self.sockets[at])).get(tag)
+
+    def seen_late(self, sender, at=(0, 0)):
+        """The same, over a link with a delay: wait for the packet."""
+        sender.sendto(b"?", self.address(at))
+        if not select.select([self.sockets[at]], [], [], PATIENCE_S)[0]:
+            raise TimeoutError("a packet that must arrive has not")
+        return self.sockets[at].recvfrom(64)[1]
 
     def arriving(self, receiver, outside):
         """Return what has come to a socket whose outside endpoint towards the first server is this one."""
@@ -59,7 +67,7 @@ class Measured:
     hairpin: bool
 
 
-def _bound(host, port=0):
+def bound(host, port=0):
     opened = host.socket()
     opened.setblocking(False)
     opened.bind((host.address, port))
@@ -78,32 +86,39 @@ def _until_fence(receiver):
 
 
 def passes_udp(host, servers):
-    with _bound(host) as sender:
+    with bound(host) as sender:
         return servers.seen(sender) is not None
 
 
-def passes_tcp(host, server, port):
-    """Tell whether a connection to the port comes about: what is dropped is taken for such when a connection is made that must."""
-    with server.socket(kind=socket.SOCK_STREAM) as listener, host.socket(kind=socket.SOCK_STREAM) as caller:
-        listener.bind((server.address, port))
-        listener.listen()
-        caller.setblocking(False)
-        with contextlib.suppress(BlockingIOError):
-            caller.connect((server.address, port))
-        with server.socket() as fence, server.socket() as far:
-            fence.bind((server.address, 0))
-            far.sendto(_FENCE, fence.getsockname())
-            list(_until_fence(fence))
-        return bool(select.select([], [caller], [], 0)[1]) and not caller.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+def open_tcp_ports(host, server, ports):
+    """Return those of the ports to which a connection comes about; that to the last one must: then the others had their time."""
+    with contextlib.ExitStack() as stack:
+        callers = {}
+        for port in ports:
+            listener, caller = (stack.enter_context(each.socket(kind=socket.SOCK_STREAM)) for each in (server, host))
+            listener.bind((server.address, port))
+            listener.listen()
+            caller.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                caller.connect((server.address, port))
+            callers[port] = caller
+        if not select.select([], [caller], [], PATIENCE_S)[1]:
+            raise TimeoutError("a connection that must come about has not")
+        connected = select.select([], list(callers.values()), [], 0)[1]
+        return {port for port, caller in callers.items() if caller in connected and not _error(caller)}
+
+
+def _error(caller):
+    return caller.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
 
 
 def measure(host, servers):
     with contextlib.ExitStack() as stack:
-        first, second, *others = (stack.enter_context(_bound(host)) for _ in range(2 + SAMPLES))
+        first, second, *others = (stack.enter_context(bound(host)) for _ in range(2 + SAMPLES))
         mapping = _mapping(first, host, servers)
         filtering = _filtering(second, servers)
         ports = [servers.seen(each)[1] for each in others]
-        steps = {after - before for before, after in zip(ports, ports[1:], strict=False)}
+        steps = {after - before for before, after in itertools.pairwise(ports)}
         return Measured(
             mapping=mapping,
             filtering=filtering,
@@ -139,7 +154,7 @@ def _filtering(receiver, servers):
 
 
 def _hairpin(host, servers):
-    with _bound(host) as one, _bound(host) as other:
+    with bound(host) as one, bound(host) as other:
         one_outside, other_outside = servers.seen(one), servers.seen(other)
         if one_outside[0] == host.address:
             return False
@@ -152,7 +167,7 @@ def _hairpin(host, servers):
 
 def lifetime_s(host, servers):
     """Return how long what came from outside still arrived after one packet had left, though it came all the time."""
-    with _bound(host) as receiver:
+    with bound(host) as receiver:
         began = time.monotonic()
         outside = servers.seen(receiver)
         while select.select([receiver], [], [], 0.1)[0] or time.monotonic() - began < 0.5:
@@ -166,13 +181,20 @@ def lifetime_s(host, servers):
 class Puncher:
     """One end of a punch: sends to where the other is said to be, and answers wherever that one's packets come from."""
 
-    def __init__(self, host, servers, ttl):
-        self.socket = _bound(host)
+    def __init__(self, host, servers, low_ttl=None):
+        self.socket = bound(host)
         self.servers = servers
-        self.ttl = ttl
+        self.low_ttl = low_ttl
+        """That of its first packets: they open its own NAT and die before the other's. None: it sends none such."""
         self.outside = servers.seen(self.socket)
         self.heard = False
         self.peers = []
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.socket.close()
 
     def send(self, ttl=64):
         self.socket.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, ttl)
@@ -197,8 +219,8 @@ def punch(a, b, *, rounds=4):
         return False
     a.peers, b.peers = [b.outside], [a.outside]
     for end in (a, b):
-        if end.ttl is not None:
-            end.send(end.ttl)
+        if end.low_ttl is not None:
+            end.send(end.low_ttl)
     heard = set()
     for _ in range(rounds):
         for end in (a, b):

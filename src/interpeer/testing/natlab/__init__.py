@@ -11,8 +11,8 @@
         print(a.run(["python3", "client.py", server.address]).stdout)
         a.flush()                       # the router reboots
 
-Real kernels, real sockets, any program; nothing leaves the machine. It needs Linux, root, iproute2, nftables and conntrack, and is
-measured against `NatKind` by the tests. docs/natlab.md tells how to use it.
+Real kernels, real sockets, any program; nothing leaves the machine. It needs Linux, root, iproute2, nftables and conntrack.
+The tests measure each kind from outside and hold it against `NatKind`. docs/natlab.md tells how to use it.
 """
 
 from interpeer.testing.natlab._lab import Lab

@@ -18,7 +18,7 @@ from interpeer.testing.natlab._namespace import LabError, names, remove, require
 from interpeer.testing.natlab._network import Internet, Lan, Network, Shared
 from interpeer.testing.natlab._node import Host, Options, Router, behaviour_of
 from interpeer.testing.natlab._rules import Ipv6
-from interpeer.testing.natlab._upnp import PortMapping
+from interpeer.testing.natlab._upnp import PortMapping, remove_leftovers
 from interpeer.testing.natlab._wire import Wires
 
 HOME: Final = "192.168.1.0/24"  # of every home: that two have the same is what happens outside, too
@@ -36,7 +36,7 @@ class Lab:
     name: tells laboratories apart that run at the same time. What a crash has left of one of this name is removed first.
     seed: of the ports that NATs draw and of losses on links; None: another one each time.
 
-    Needs Linux, root, iproute2, nftables and conntrack. Raises LabError if one is missing, or a laboratory of this name runs already.
+    Needs Linux, root, iproute2, nftables and conntrack. Raises LabError if one is missing, or one of this name runs already.
 
     >>> from interpeer.testing import NatKind
     >>> with Lab("doc") as lab:                                         # doctest: +SKIP
@@ -58,11 +58,12 @@ class Lab:
         """Its hosts by their names."""
         self.routers: dict[str, Router] = {}
         """Its routers by their names; a home's is called like the first host in it, with "-gw"."""
-        self._carriers: dict[NatKind, Router] = {}
+        self._carriers: dict[NatKind | None, Router] = {}
         self._lock = _lock(name)
         self._shared = Shared(f"nat-{name}-", random.Random(self.seed), Wires(self.seed))
         try:
             remove(names(self._shared.prefix))
+            remove_leftovers(self._shared.prefix)
             self.internet = Internet(self._shared)
             """The public network."""
         except BaseException:
@@ -101,11 +102,11 @@ class Lab:
     ) -> Host:
         """Make a host behind a NAT of a kind or behaviour: with a router and a home network of its own, if it translates.
 
-        behind: the router or switch that it, or its own router, is connected to; None: the public network. With NatKind.PUBLIC and
-            `behind` it is one more host of that network. Of the kinds CGN and CGN_HAIRPIN all hosts share one carrier each.
-        link: what the link to the outside does to packets, each way; None: an ideal one. link_down: the way to the host, if not the same.
-        ipv6: by default a public host has it, a FIREWALL has it filtered, and a home has none. ipv4: False for a host with IPv6 alone.
-        mtu_bytes: of the link; routers say so, while those of a Link(mtu_bytes=...) drop what is larger and say nothing.
+        behind: the router or switch that it, or its own router, is connected to; None: the public network. With NatKind.PUBLIC
+            it is one more host of that network. Of the kinds CGN and CGN_HAIRPIN all hosts share one carrier each.
+        link: what the link to the outside does to packets, each way; None: an ideal one. link_down: the way to the host.
+        ipv4: False for a host with IPv6 alone. ipv6: by default a public host has it, behind FIREWALL filtered, and a home none.
+        mtu_bytes: of the link, and told by routers (the `mtu_bytes` of a Link drops what is larger and says nothing).
         port_mapping: what the router's miniupnpd offers.
 
         Raises ValueError for what does not fit together, LabError if the system refuses.
@@ -181,15 +182,15 @@ class Lab:
 
     def _carrier(self, name: str, nat: NatKind | NatBehaviour, behaviour: NatBehaviour, behind: Router | Lan | None) -> Router:
         """Return the outer one of two routers: that of all hosts of a carrier's kind, or else one for this host alone."""
-        is_shared = nat in (NatKind.CGN, NatKind.CGN_HAIRPIN) and behind is None
-        if is_shared and nat in self._carriers:
-            return self._carriers[NatKind(nat)]
         assert behaviour.carrier is not None
+        shared = nat if isinstance(nat, NatKind) and nat is not NatKind.DOUBLE and behind is None else None
+        if shared in self._carriers:
+            return self._carriers[shared]
         outer = behaviour.carrier.behaviour.replace(hairpin=behaviour.hairpin)
         options = Options(nat=outer, ipv6=Ipv6.OPEN)
-        if not is_shared:
+        if shared is None:
             return self._route(f"{name}-gw2", _network(behind) or self.internet, options, _BEHIND, None)
-        router = self._carriers[NatKind(nat)] = self._route(f"{nat}", self.internet, options, _CARRIER, None)
+        router = self._carriers[shared] = self._route(shared.value, self.internet, options, _CARRIER, None)
         return router
 
 

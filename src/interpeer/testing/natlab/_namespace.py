@@ -78,7 +78,7 @@ def end_processes(names: Sequence[str]) -> None:
 def _processes(names: Sequence[str]) -> list[int]:
     """Return the processes, but not this one: a thread of it may be inside."""
     inside = {_identity(_MOUNTED / name) for name in names}
-    found = []
+    found: list[int] = []
     for entry in os.listdir("/proc"):
         if entry.isdecimal() and int(entry) != os.getpid():
             with contextlib.suppress(OSError):

@@ -25,7 +25,7 @@ GATEWAY_6: Final = "fe80::1"
 MAX_SITES: Final = 250  # each has a /16 of its own: programs that want distinct prefixes shall find them
 _FIRST_HOST: Final = 10
 _NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,30}")
-_BASICS: Final = {
+_BASICS: Final[dict[str, int | str]] = {
     "ipv4__conf__all__rp_filter": 0,
     "ipv4__conf__default__rp_filter": 0,
     "ipv4__icmp_ratelimit": 0,
@@ -96,8 +96,9 @@ class Network(ABC):
     def route6(self, prefix: str, via: Node) -> None:
         """Let packets to an IPv6 prefix go to a node, from everywhere."""
 
+    @abstractmethod
     def forget(self, node: Node) -> None:
-        """Note that a node has left."""
+        """Note that a node has left: its link is about to go."""
 
 
 @final
@@ -133,6 +134,9 @@ class Internet(Network):
     def route6(self, prefix: str, via: Node) -> None:
         self.space.ip(f"route replace {prefix} via {via.address6} dev {via.port}")
 
+    def forget(self, node: Node) -> None:
+        pass  # its routes go with the link
+
 
 @final
 class Lan(Network):
@@ -145,7 +149,7 @@ class Lan(Network):
         """What leads out of it, if anything does."""
         self.inside = IPv4Network(inside)
         """Its IPv4 addresses: the first is the router's."""
-        self._numbers = itertools.count(_FIRST_HOST)
+        self._numbers: dict[tuple[str, int], int] = {}  # who comes back gets the same address, unless it has been renumbered
         self.members: list[Node] = []
         space.sysctl(**_BRIDGES)
         gateway = [f"address add {self.inside[1]}/{self.inside.prefixlen} dev {IN}"] if router else []
@@ -159,15 +163,14 @@ class Lan(Network):
         if node not in self.members:
             self.members.append(node)
         self.space.ip(f"link set {node.port} up master {IN}{node.mtu}")
-        if node.lan_number is None:
-            node.lan_number = next(self._numbers)
+        number = self._numbers.setdefault((node.name, node.renumbered), _FIRST_HOST + len(self._numbers))
         lease = Lease()
         if node.has_ipv4:
             gateway = str(self.inside[1]) if self.router else None
-            lease = Lease(str(self.inside[node.lan_number]), self.inside.prefixlen, gateway)
+            lease = Lease(str(self.inside[number]), self.inside.prefixlen, gateway)
         if self.router and self.router.prefix6 and node.ipv6 is not Ipv6.OFF:
             prefix6 = self.router.prefix6
-            lease = Lease(lease.address, lease.length, lease.gateway, f"{prefix6}{node.lan_number:x}", 64, f"{prefix6}1")
+            lease = Lease(lease.address, lease.length, lease.gateway, f"{prefix6}{number:x}", 64, f"{prefix6}1")
         return lease
 
     def forget(self, node: Node) -> None:

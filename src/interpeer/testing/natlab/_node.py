@@ -52,7 +52,6 @@ class Node:
         if self.site > MAX_SITES:
             raise ValueError(f"a laboratory has at most {MAX_SITES} routers and hosts")
         self.renumbered = 0
-        self.lan_number: int | None = None
         self.port = ""
         self.address: str | None = None
         """Its IPv4 address in the network that it is in; None without IPv4."""
@@ -87,7 +86,7 @@ class Node:
 
     # --- its link ---
 
-    def plug(self) -> None:
+    def _plug(self) -> None:
         """Make the link, and take the addresses that the network gives."""
         self.port = f"p{next(self._shared.ports)}"
         link = self._options.link
@@ -96,9 +95,9 @@ class Node:
             self._wire = self._shared.wires.add(near, far, link, self._options.link_down or link)
         else:
             self.space.ip(f"link add {OUT} type veth peer name {self.port} netns {self.outside.space.name}")
-        self.configure()
+        self._configure()
 
-    def unplug(self) -> None:
+    def _unplug(self) -> None:
         """Remove the link."""
         self.outside.forget(self)
         if self._wire is None:
@@ -107,7 +106,7 @@ class Node:
             self._shared.wires.remove(self._wire)
             self._wire = None
 
-    def configure(self) -> None:
+    def _configure(self) -> None:
         """Take addresses, routes and rules anew."""
         lease = self.outside.admit(self)
         lines = [f"link set {OUT} up{self.mtu}", f"address flush dev {OUT} scope global"]
@@ -122,12 +121,11 @@ class Node:
         self.address, self.address6 = lease.address, lease.address6
         self._load_rules()
 
-    def move(self, outside: Network) -> None:
+    def _move(self, outside: Network) -> None:
         """Leave the network for another."""
-        self.unplug()
+        self._unplug()
         self.outside = outside
-        self.lan_number = None
-        self.plug()
+        self._plug()
 
     def down(self) -> None:
         """Take its interface down, as when a cable is pulled: the system notices. (With Link(is_up=False) nobody does.)"""
@@ -135,26 +133,28 @@ class Node:
 
     def up(self) -> None:
         """Take its interface up again, with the same addresses."""
-        self.configure()
+        self._configure()
 
-    def change_link(self, link: Link | None, link_down: Link | None = None) -> None:
+    def _change_link(self, link: Link | None, link_down: Link | None = None) -> None:
         """Change what its link does to packets; see `Host.set_link`."""
         self._options = dataclasses.replace(self._options, link=link, link_down=link_down)
         if link is not None and self._wire is not None:
             self._shared.wires.set(self._wire, link, link_down or link)
         else:  # it is another kind of interface
-            self.unplug()
-            self.plug()
+            self._unplug()
+            self._plug()
 
     def link_stats(self) -> Mapping[str, Mapping[str, int]]:
-        """Return what its link has counted, "up" and "down": packets, lost, queue_full and so on. Raises ValueError without one."""
+        """Return what its link has counted, "up" and "down": packets, lost, queue_full and so on.
+
+        Raises ValueError for an ideal link, which does not count."""
         if self._wire is None:
             raise ValueError(f"{self.name} has no link that counts: give it one, be it Link()")
         return self._shared.wires.stats(self._wire)
 
     # --- its rules ---
 
-    def change_nat(self, nat: NatBehaviour) -> None:
+    def _change_nat(self, nat: NatBehaviour) -> None:
         """Behave otherwise, and forget what was before."""
         self._options = dataclasses.replace(self._options, nat=nat)
         self.flush()
@@ -169,8 +169,7 @@ class Node:
         if self.renumbered == MAX_RENUMBERED:
             raise ValueError(f"{self.name} has been renumbered {MAX_RENUMBERED} times: there are no more addresses")
         self.renumbered += 1
-        self.lan_number = None
-        self.configure()
+        self._configure()
         self.flush()
 
     def _load_rules(self) -> None:
@@ -202,7 +201,7 @@ class Router(Node):
         """The network behind it."""
         self._offers = offers
         self._upnp: Miniupnpd | None = None
-        self.plug()
+        self._plug()
         self._restart_upnp()
 
     @property
@@ -210,21 +209,21 @@ class Router(Node):
         """The IPv6 prefix of the network behind it, without its length of 64."""
         return None if self.ipv6 is Ipv6.OFF else f"2a00:{self.site:x}:{self.renumbered:x}:1::"
 
-    def configure(self) -> None:
-        super().configure()
+    def _configure(self) -> None:
+        super()._configure()
         if self.prefix6 is not None:
             self.space.ip(f"address flush dev {IN} to 2a00::/16", f"address add {self.prefix6}1/64 dev {IN} nodad")
             self.outside.route6(f"{self.prefix6}/64", self)
             for member in self.lan.members:
-                member.configure()
+                member._configure()
 
     def set_nat(self, nat: NatKind | NatBehaviour) -> None:
         """Behave otherwise from now on; what was before is forgotten. See `Host.set_nat`."""
-        self.change_nat(behaviour_of(nat))
+        self._change_nat(behaviour_of(nat))
 
     def set_link(self, link: Link | None, link_down: Link | None = None) -> None:
         """Change what its link to the outside does to packets. See `Host.set_link`."""
-        self.change_link(link, link_down)
+        self._change_link(link, link_down)
 
     def flush(self) -> None:
         super().flush()
@@ -248,12 +247,25 @@ class Host(Node):
 
     def __init__(self, shared: Shared, name: str, outside: Network, options: Options) -> None:
         super().__init__(shared, name, outside, options)
-        self.plug()
+        self._plug()
 
     @property
     def router(self) -> Router | None:
         """The router that it is behind now; None on the public network and on a switch without one."""
         return self.outside.router if isinstance(self.outside, Lan) else None
+
+    @property
+    def routers(self) -> tuple[Router, ...]:
+        """The routers between it and the public network, from the inside: a TTL of one more is used up on that network."""
+        found: list[Router] = []
+        while isinstance(outside := (found[-1] if found else self).outside, Lan) and outside.router:
+            found.append(outside.router)
+        return tuple(found)
+
+    @property
+    def public_address(self) -> str | None:
+        """The IPv4 address that it is seen with on the public network; on a switch its own, which nobody there sees."""
+        return (self.routers or (self,))[-1].address
 
     @property
     def namespace(self) -> str:
@@ -303,11 +315,11 @@ class Host(Node):
     # --- what happens to it ---
 
     def roam(self, to: Router | Host | Network) -> None:
-        """Move to the network behind a router, to where another host is, to a switch, or with `Lab.internet` to the public network.
+        """Move to the network behind a router, to where another host is, to a switch, or to the public network (`Lab.internet`).
 
         Sockets stay open, as when a laptop changes from one Wi-Fi to another; addresses change. `router` is the new one then.
         """
-        self.move(to.outside if isinstance(to, Host) else to.lan if isinstance(to, Router) else to)
+        self._move(to.outside if isinstance(to, Host) else to.lan if isinstance(to, Router) else to)
 
     def set_nat(self, nat: NatKind | NatBehaviour) -> None:
         """Let what is between this host and the outside behave otherwise from now on; what was before is forgotten.
@@ -318,7 +330,7 @@ class Host(Node):
         edge, nat = self._edge(), behaviour_of(nat)
         if nat.translates and edge is self:
             raise ValueError(f"{self.name} is not behind a router, which {nat.mapping} mapping needs")
-        edge.change_nat(nat)
+        edge._change_nat(nat)
 
     def set_link(self, link: Link | None, link_down: Link | None = None) -> None:
         """Change what the link to the outside does to packets, that of its router if it is behind one.
@@ -326,7 +338,7 @@ class Host(Node):
         link_down: the direction towards the host, None for the same. From a link to None (an ideal one) or back the interface is
         replaced, and is gone for a moment; from one Link to another it is not.
         """
-        self._edge().change_link(link, link_down)
+        self._edge()._change_link(link, link_down)
 
     def flush(self) -> None:
         """Forget all mappings and flows between this host and the outside, as when the router reboots."""

@@ -1,9 +1,9 @@
 """What a NatBehaviour is in nftables: a pure function from the one to the text of the other.
 
-Conntrack translates each flow; which outside port a new flow gets, and who may come in, is decided by sets with time-outs that the
-packets themselves fill. Only packets on their way out refresh them (RFC 4787, REQ-6), and they outlive a single flow, so that a mapping
-is the same towards every remote endpoint, and an outside port belongs to one inside endpoint (REQ-3), neither of which masquerading
-promises. What the filter refuses is dropped before conntrack has confirmed it, so that it leaves no trace.
+Conntrack translates each flow. Which outside port a new flow gets, and who may come in, is decided by sets with time-outs that
+the packets themselves fill. Only packets on their way out refresh them (RFC 4787, REQ-6). They outlive a single flow, so that a
+mapping is the same towards every remote endpoint, and an outside port belongs to one inside endpoint (REQ-3): masquerading promises
+neither. What the filter refuses is dropped before conntrack has confirmed it, so that it leaves no trace.
 
     outside     inside endpoint [. remote address] -> outside port
     inside      outside port -> inside endpoint
@@ -196,7 +196,7 @@ def _allocate(nat: NatBehaviour, address: str, chance: random.Random) -> list[st
     """Choose the outside port of a new flow."""
     known = {Dependence.ENDPOINT_INDEPENDENT: "", Dependence.ADDRESS_DEPENDENT: " . ct original ip daddr"}
     udp = f"meta l4proto udp snat to {address}"
-    rules = []
+    rules: list[str] = []
     if nat.mapping in known:
         rules.append(f"{udp}:ip saddr . udp sport{known[nat.mapping]} map @outside")
     if nat.preserves_port:
@@ -239,7 +239,7 @@ def _remember(nat: NatBehaviour, address: str) -> list[str]:
     """Note what has left, with its source as it is now: translated."""
     out = f'oifname "{OUT}" meta l4proto udp'
     by_us, by_them = "ct original ip saddr . ct original proto-src", "ct reply ip saddr . ct reply proto-src"
-    rules = []
+    rules: list[str] = []
     for way, inside in (("original", by_us), ("reply", by_them)):
         rules += [f"{out} ct direction {way} {note}" for note in _notes(nat, inside, "udp sport", "ip daddr", "udp dport")]
     if nat.hairpin:

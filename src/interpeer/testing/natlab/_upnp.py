@@ -17,6 +17,8 @@ from interpeer.testing.natlab._rules import IN, OUT
 _PACKAGE: Final = "miniupnpd-nftables"
 _START_S: Final = 5.0
 _FOLDER: Final = "/run"
+_SSDP: Final = 1900
+_NAT_PMP: Final = 5351
 
 
 @final
@@ -59,14 +61,15 @@ class Miniupnpd:
         with open(self._folder / "log", "wb") as log:
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         try:
-            self._wait()
+            self._wait(_SSDP if offers is PortMapping.IGD else _NAT_PMP)
         except LabError:
             self.close()
             raise
 
-    def _wait(self) -> None:
+    def _wait(self, port: int) -> None:
+        """Wait until it listens."""
         deadline = time.monotonic() + _START_S
-        while not (self._folder / "pid").exists():
+        while port not in self._space.call(_udp_ports):
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise LabError(f"miniupnpd did not start: {(self._folder / 'log').read_text()[-500:].strip()}")
             time.sleep(0.01)
@@ -77,6 +80,12 @@ class Miniupnpd:
         self._process.wait()
         shutil.rmtree(self._folder)
         self._space.tell("nft", "delete table inet miniupnpd")
+
+
+def remove_leftovers(prefix: str) -> None:
+    """Remove what a crash has left of routers whose namespaces are called so."""
+    for folder in Path(_FOLDER).glob(f"{prefix}*"):
+        shutil.rmtree(folder)
 
 
 def _configuration(offers: PortMapping) -> str:
@@ -98,6 +107,12 @@ def _configuration(offers: PortMapping) -> str:
         "max_lifetime": "86400",
     }
     return "".join(f"{key}={value}\n" for key, value in lines.items()) + "allow 1024-65535 0.0.0.0/0 1024-65535\n"
+
+
+def _udp_ports() -> set[int]:
+    """Return the ports of UDP sockets in the calling thread's namespace."""
+    lines = Path("/proc/thread-self/net/udp").read_text().splitlines()[1:]
+    return {int(line.split()[1].partition(":")[2], 16) for line in lines}
 
 
 def _yes(value: bool) -> str:

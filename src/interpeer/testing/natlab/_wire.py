@@ -89,7 +89,7 @@ class Wires:
 
     def stats(self, number: int) -> dict[str, dict[str, int]]:
         """Return what a link has counted, "up" and "down"."""
-        return self._ask(f"stats {number}")
+        return cast(dict[str, dict[str, int]], self._ask(f"stats {number}"))
 
     def remove(self, number: int) -> None:
         """Remove a link and its interfaces."""
