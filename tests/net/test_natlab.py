@@ -3,6 +3,7 @@
 import contextlib
 import ipaddress
 import itertools
+import json
 import select
 import socket
 import struct
@@ -285,6 +286,49 @@ def test_a_router_maps_ports_when_asked_and_forgets_them_when_it_reboots(lab, se
             host.flush()
             servers.sockets[1, 1].sendto(b"unasked", (host.router.address, mapped))
             assert servers.arriving(opened, servers.seen(opened)) == []
+
+
+INDEPENDENT = Path(__file__).resolve().parents[3] / "shared" / "natlab" / "natlab.py"
+THEIR_WORDS = {
+    NatKind.PUBLIC: "none",
+    NatKind.SYMMETRIC_BLOCK: "symmetric,ports=20480-20991",
+    NatKind.DOUBLE: "port@outer",
+    NatKind.CGN: "port@carrier",
+    NatKind.CGN_HAIRPIN: "port@hairpin",
+}
+THEIR_ROUTERS = "outer:=port", "carrier:=port", "hairpin:=port,hairpin=on"
+
+
+@pytest.fixture
+def independent():
+    """Another laboratory, which knows nothing of this one: what its own prober says of the same kinds."""
+    if not INDEPENDENT.exists():
+        pytest.skip("there is no other laboratory beside this checkout")
+    command = [sys.executable, str(INDEPENDENT), "-L", "independent"]
+    sites = [f"{kind}={THEIR_WORDS.get(kind, kind)}" for kind in KINDS if kind.behaviour.udp]
+    subprocess.run([*command, "up", *sites, *THEIR_ROUTERS], check=True, capture_output=True)
+    with contextlib.ExitStack() as stack:
+        stack.callback(subprocess.run, [*command, "down"], check=True, capture_output=True)
+        probing = {}
+        for kind in KINDS:
+            if kind.behaviour.udp:
+                probing[kind] = subprocess.Popen([*command, "probe", kind], stdout=subprocess.PIPE, text=True)
+                stack.enter_context(probing[kind])
+        yield {kind: json.loads(process.communicate()[0])[kind] for kind, process in probing.items()}
+
+
+def test_an_independent_laboratory_means_the_same_by_the_names_of_kinds(hosts, servers, independent):
+    differing = []
+    for kind, theirs in independent.items():
+        ours = natprobe.measure(hosts[kind][0], servers)
+        pairs = {
+            "mapping": (ours.mapping, theirs["mapping"] if theirs["nat"] else "none"),
+            "filtering": (ours.filtering, "none" if kind is NatKind.PUBLIC else theirs["filtering"]),
+            "preserves port": (ours.preserves_port, theirs["port_preserved"]),
+            "hairpin": (ours.hairpin, theirs["nat"] and theirs["hairpin"]),
+        }
+        differing += [(kind, name, *pair) for name, pair in pairs.items() if pair[0] != pair[1]]
+    assert differing == []
 
 
 def test_commands_run_on_a_host_and_end_with_the_laboratory():

@@ -2,7 +2,7 @@
 
 Conntrack translates each flow. Which outside port a new flow gets, and who may come in, is decided by sets with time-outs that
 the packets themselves fill. Only packets on their way out refresh them (RFC 4787, REQ-6). They outlive a single flow, so that a
-mapping is the same towards every remote endpoint, and an outside port belongs to one inside endpoint (REQ-3): masquerading promises
+mapping is the same towards every remote endpoint, and an outside port belongs to one inside endpoint (REQ-3): masquerade promises
 neither. What the filter refuses is dropped before conntrack has confirmed it, so that it leaves no trace.
 
     outside     inside endpoint [. remote address] -> outside port
