@@ -10,7 +10,7 @@ if not sys.platform.startswith("linux"):
     pytest.skip("the link is made of Linux's timers and batches", allow_module_level=True)
 
 from benchmarks.interop.processes import run_between_processes
-from tests.net.udplink import compiler
+from interpeer.testing.natlab._wire import compiler
 
 if compiler() is None:
     pytest.skip("the link is written in C, and there is no compiler", allow_module_level=True)

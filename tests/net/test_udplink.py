@@ -15,7 +15,8 @@ from interpeer.testing import Link
 if not sys.platform.startswith("linux"):
     pytest.skip("the link is made of Linux's timers and batches", allow_module_level=True)
 
-from tests.net.udplink import UdpLink, compiler
+from interpeer.testing.natlab._wire import compiler
+from tests.net.udplink import UdpLink
 
 if compiler() is None:
     pytest.skip("the link is written in C, and there is no compiler", allow_module_level=True)

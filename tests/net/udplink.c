@@ -6,7 +6,7 @@
  * from a socket for each source, and what comes back there goes "down"; all targets share the two directions. A line on standard
  * input is a command, answered by one line of JSON:
  *
- *   set up|down NAME=NUMBER ...     change settings (udplink.h)
+ *   set up|down NAME=NUMBER ...     change settings (link.h)
  *   rebind port|address             as a NAT that forgets: from now on each source comes from another port (on 127.0.0.0/8: address)
  *   after NS EVERY_NS COMMAND       one of these later, and again every so often; 0: once
  *   clear                           forget what is still to come of these
@@ -27,7 +27,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "udplink.h"
+#include "link.h"
 
 #ifndef UDP_GRO
 #define UDP_GRO 104

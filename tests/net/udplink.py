@@ -12,61 +12,25 @@ way. "up" is the direction to the target. The settings are interpeer.testing's a
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
-import hashlib
 import json
-import os
-import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self, cast
 
 from interpeer.testing import Link
+from interpeer.testing.natlab._wire import compiled, settings
 
 HERE = Path(__file__).parent
 CACHE = HERE.parents[1] / ".cache" / "udplink"
-FLAGS = ("-O2", "-std=gnu11", "-Wall", "-Wextra", "-Werror")
 IPV4_OVERHEAD_BYTES, IPV6_OVERHEAD_BYTES = 28, 48
-_SECONDS = {"delay_s": "delay_ns", "jitter_s": "jitter_ns", "reorder_s": "reorder_ns"}
-_NOT_HERE = ("codel_target_s", "codel_interval_s")
-
-
-def compiler() -> str | None:
-    """Return a C compiler, if there is one."""
-    return shutil.which(os.environ.get("CC", "cc").split()[-1]) or shutil.which("gcc")
 
 
 @functools.cache
 def program() -> Path:
-    """Return the compiled relay; it is kept for as long as its source does not change."""
-    source = b"".join((HERE / name).read_bytes() for name in ("udplink.c", "udplink.h"))
-    built = CACHE / f"udplink-{hashlib.blake2b(source, digest_size=8).hexdigest()}"
-    if not built.exists():
-        cc = compiler()
-        assert cc is not None, "the link is written in C, and there is no compiler"
-        CACHE.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=CACHE, delete=False) as fresh:
-            pass
-        subprocess.run([cc, *FLAGS, "-o", fresh.name, str(HERE / "udplink.c")], check=True)
-        os.replace(fresh.name, built)  # another process may have been quicker: then it is the same
-    return built
-
-
-def settings(link: Link, overhead_bytes: int) -> str:
-    """Return a link's settings as the relay reads them."""
-    if link.codel_target_s is not None:
-        raise ValueError("the relay between processes has no CoDel: use ecn_mark_bytes, or a simulated link")
-    words = [f"overhead_bytes={overhead_bytes}"]
-    for field in dataclasses.fields(link):
-        value = getattr(link, field.name)
-        if field.name in _SECONDS:
-            words.append(f"{_SECONDS[field.name]}={round(value * 1e9)}")
-        elif field.name not in _NOT_HERE:
-            words.append(f"{field.name}={-1 if value is None else float(value):.12g}")
-    return " ".join(words)
+    """Return the compiled relay."""
+    return compiled(HERE / "udplink.c", CACHE)
 
 
 class UdpLink:
