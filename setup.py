@@ -46,6 +46,7 @@ MODULES = (
     "path_handle",
     "paths",
     "pmtud",
+    "portmap",
     "protection",
     "repairs",
     "rekey",

@@ -16,6 +16,7 @@ L0 = {"wire", "crypto", "replay", "timers", "slab", "rangeset", "table", "links"
 L1 = {"noise", "loss", "stream", "datagram", "path", "pmtud", "buffer", "protection", "cids", "fec", "trace"}
 L1 |= {"cc", "pacing", "cubic", "bbr", "bbr_model", "ledbat"}  # congestion control
 L1 |= {"channel", "inbox", "repairs"}
+L1 |= {"portmap"}
 L2 = {
     "handshake",
     "dial",
@@ -101,7 +102,7 @@ ALLOWED: dict[str, set[str]] = {
 }
 # Python: what the files of the top layer, and of interpeer.testing, may take from the core
 TOP = {"engine", "pump", "crypto"} | DOORS
-TOP_MORE = {"_limit.py": {"limit"}, "_driver.py": {"udp"}, "doctor.py": {"udpsocket"}}
+TOP_MORE = {"_limit.py": {"limit"}, "_driver.py": {"udp"}, "doctor.py": {"udpsocket"}, "dialects.py": {"portmap"}}
 TESTING = {"engine"} | DOORS
 
 LOOPS = {"asyncio", "uvloop"}
