@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-from collections.abc import Callable
+import socket
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any, final
 from urllib.parse import urlsplit
 
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 
 MULTICAST = "239.255.255.250"
 SEARCH_RETRIES_S = (0.25, 1.0, 2.0)
-"""Between searches; devices answer within one second (MX)."""
+"""Between searches, unless one is answered; devices answer within one second (MX)."""
 MAX_REPLY_BYTES = 4096
 MAX_LOCATIONS = 4
 """Of one gateway: those of its devices."""
@@ -68,22 +70,27 @@ class Igd:
         self._search = search = Search(self._gateway)
         reasons = []
         try:
-            async for location in search.locations():
-                try:
-                    async with asyncio.timeout(CALL_S):
-                        device = await factory.UpnpFactory(self._requester, non_strict=True).async_create_device(location)
-                    self._service = _service_of(device)
-                except Exception as error:
-                    # what a library makes of bytes that anybody may have written
-                    reasons.append(f"{location}: {plain(str(error) or type(error).__name__)}")
-                else:
-                    if self._service is not None:
+            async with aclosing(search.locations()) as locations:
+                async for location in locations:
+                    reason = await self._describe(factory.UpnpFactory, location)
+                    if not reason:
                         return
-                    reasons.append(f"{location}: it has no service that maps ports")
+                    reasons.append(f"{location}: {reason}")
         finally:
             self.ignored += search.ignored
             search.close()
         raise Absent("; ".join(reasons) or "no answer")
+
+    async def _describe(self, factory: Any, location: str) -> str:
+        """Fetch a description, and take the service from it that maps ports; return why that is not possible."""
+        try:
+            async with asyncio.timeout(CALL_S):
+                device = await factory(self._requester, non_strict=True).async_create_device(location)
+        except Exception as error:
+            # whatever a library makes of bytes that anybody may have written
+            return plain(str(error) or type(error).__name__)
+        self._service = _service_of(device)
+        return "" if self._service is not None else "it has no service that maps ports"
 
     def send(self, wish: Wish) -> None:
         """Ask; the answer comes by `on_answer`. A wish that is being asked for is not asked for twice."""
@@ -179,28 +186,28 @@ class Search(asyncio.DatagramProtocol):
         self.ignored = 0
         self._gateway = gateway
         self._transport: asyncio.DatagramTransport | None = None
-        self._found: asyncio.Queue[str] = asyncio.Queue(MAX_LOCATIONS)
-        self._seen: set[str] = set()
+        self.found: list[str] = []
+        self._more = asyncio.Event()
 
-    async def locations(self) -> Any:
+    async def locations(self) -> AsyncGenerator[str]:
         """Yield the locations of the gateway's devices as they answer, until nobody does. Raises Absent."""
         loop = asyncio.get_running_loop()
         try:
             self._transport, _ = await loop.create_datagram_endpoint(lambda: self, local_addr=(self._gateway.own_host, 0))
         except OSError as error:
             raise Absent(f"no way to the gateway: {error.strerror or error}") from None
+        own = socket.inet_aton(self._gateway.own_host)
+        self._transport.get_extra_info("socket").setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, own)
+        taken = 0
         for wait_s in SEARCH_RETRIES_S:
             self._ask()
-            end_s = loop.time() + wait_s
-            while (left_s := end_s - loop.time()) > 0:
-                try:
-                    async with asyncio.timeout(left_s):
-                        location = await self._found.get()
-                except TimeoutError:
-                    break
-                yield location
-            if self._seen:
-                return
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await self._more.wait()
+            while taken < len(self.found):  # more may come meanwhile
+                yield self.found[taken]
+                taken += 1
+            self._more.clear()
 
     def close(self) -> None:
         if self._transport is not None:
@@ -222,9 +229,9 @@ class Search(asyncio.DatagramProtocol):
         location = parse_reply(data) if addr[0] == self._gateway.host else None
         if location is None or not _is_at(location, self._gateway.host):
             self.ignored += 1
-        elif location not in self._seen and len(self._seen) < MAX_LOCATIONS:
-            self._seen.add(location)
-            self._found.put_nowait(location)
+        elif location not in self.found and len(self.found) < MAX_LOCATIONS:
+            self.found.append(location)
+            self._more.set()
 
     def error_received(self, exc: Exception) -> None:
         """Ignore that nobody listens at the gateway's own address: the multicast may still be answered."""

@@ -199,8 +199,9 @@ class _Family:
             await asyncio.wait([self._task])
         machine = self._machine
         if machine is not None:
-            machine.close(self._now_s())
-            self._turn()
+            now_s = self._now_s()
+            machine.close(now_s)
+            self._turn(now_s)
             with suppress(TimeoutError):
                 async with asyncio.timeout(CLOSE_S):
                     while machine.state is not State.CLOSED:
@@ -213,8 +214,9 @@ class _Family:
 
     def doubt(self) -> None:
         if self._machine is not None:
-            self._machine.handle_doubt(self._now_s())
-            self._turn()
+            now_s = self._now_s()
+            self._machine.handle_doubt(now_s)
+            self._turn(now_s)
 
     def mapping(self) -> Mapping | None:
         machine, method, gateway = self._machine, self._method, self.gateway
@@ -375,16 +377,17 @@ class _Family:
 
     async def _run(self, method: Method, *, is_last: bool) -> None:
         """Run a machine on a protocol, for as long as it is of use: the last one waits and tries again by itself."""
+        now_s = self._now_s()
         machine = Machine(
             self._mapper.port,
-            self._now_s(),
+            now_s,
             random_bytes=self._mapper.random_bytes,
             epoch=method.epoch,
             retries_s=method.retries_s,
         )
         self._machine, self._method = machine, method
         method.on_answer = self._handle_answer
-        self._turn()
+        self._turn(now_s)
         while is_last or machine.state is not State.WAITING:
             self._moved.clear()
             await self._moved.wait()
@@ -395,18 +398,21 @@ class _Family:
 
     def _handle_answer(self, answer: Answer) -> None:
         if self._machine is not None:
-            self._machine.handle_answer(answer, self._now_s())
-            self._turn()
+            now_s = self._now_s()
+            self._machine.handle_answer(answer, now_s)
+            self._turn(now_s)
 
-    def _handle_timer(self) -> None:
+    def _handle_timer(self, when_s: float) -> None:
+        """Do what is due. Loops call a little too early, by what their clocks can tell: it is at least that time."""
         self._timer = None
         if self._machine is not None:
-            self._machine.handle_timeout(self._now_s())
-            self._turn()
+            now_s = max(self._now_s(), when_s)
+            self._machine.handle_timeout(now_s)
+            self._turn(now_s)
 
-    def _turn(self) -> None:
+    def _turn(self, now_s: float) -> None:
         """Do what the machine wants done, and set the timer."""
-        machine, method, now_s = self._machine, self._method, self._now_s()
+        machine, method = self._machine, self._method
         if machine is None or method is None:
             return
         while (wish := machine.poll_request(now_s)) is not None:
@@ -418,7 +424,7 @@ class _Family:
             self._timer = None
         when_s = machine.poll_timeout()
         if when_s < math.inf:
-            self._timer = asyncio.get_running_loop().call_at(when_s, self._handle_timer)
+            self._timer = asyncio.get_running_loop().call_at(when_s, self._handle_timer, when_s)
         self._moved.set()
         self._mapper.tell()
 
@@ -434,15 +440,17 @@ class _Family:
         with suppress(TimeoutError):
             async with asyncio.timeout(VERIFY_S):
                 verdict = await verify(Endpoint(grant.host, grant.port))
-        machine.handle_verdict(grant, verdict, self._now_s())
+        now_s = self._now_s()
+        machine.handle_verdict(grant, verdict, now_s)
         if machine is self._machine:
-            self._turn()
+            self._turn(now_s)
 
     def _leave(self) -> None:
         """Let go of a gateway that is not ours any more: it is told, and its answer is not waited for."""
         if self._machine is not None:
-            self._machine.close(self._now_s())
-            self._turn()
+            now_s = self._now_s()
+            self._machine.close(now_s)
+            self._turn(now_s)
         self._drop()
         self.gateway = None
         self.found.clear()

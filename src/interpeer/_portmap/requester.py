@@ -57,7 +57,10 @@ class GatewayRequester(UpnpRequester):
                     body += chunk
                     if len(body) > MAX_BODY_BYTES:
                         raise UpnpCommunicationError(f"it sends more than {MAX_BODY_BYTES} bytes")
-                return HttpResponse(response.status, dict(response.headers), body.decode("utf-8", "replace"))
+                text = body.decode("utf-8", "replace")
+                if "<!DOCTYPE" in text:  # nobody's device has one; the library would refuse the entities in it, too
+                    raise UpnpCommunicationError("it sends a DOCTYPE, which may declare entities")
+                return HttpResponse(response.status, dict(response.headers), text)
         except TimeoutError as error:
             raise UpnpConnectionTimeoutError(f"no reply within {REQUEST_S:g} s") from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
