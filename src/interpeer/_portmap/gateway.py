@@ -13,7 +13,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 from interpeer._portmap.answers import is_usable
 
@@ -90,7 +90,7 @@ def _next_hop(version: int) -> str | None:
 
 def parse_routes(text: str) -> str | None:
     """Read /proc/net/route: numbers of 32 bits as the machine stores them, in hexadecimal."""
-    found = []
+    found: list[tuple[int, str]] = []
     for line in text.splitlines()[1:]:
         fields = line.split()
         if len(fields) < 8:
@@ -104,7 +104,7 @@ def parse_routes(text: str) -> str | None:
 
 def parse_routes_ipv6(text: str) -> str | None:
     """Read /proc/net/ipv6_route. A next hop of the link only is given with its interface."""
-    found = []
+    found: list[tuple[int, str]] = []
     for line in text.splitlines():
         fields = line.split()
         if len(fields) < 10:
@@ -138,7 +138,7 @@ def _best_route(version: int) -> str | None:
     gap = 2 if version == 4 else 6  # the port; for IPv6 also the flow
     target = ctypes.create_string_buffer(family.to_bytes(2, "little") + bytes(gap) + packed, 28)
     row, source = ctypes.create_string_buffer(104), ctypes.create_string_buffer(28)
-    library = ctypes.WinDLL("iphlpapi")  # type: ignore[attr-defined,unused-ignore]
+    library: Any = getattr(ctypes, "WinDLL")("iphlpapi")  # noqa: B009 - type checkers know it on Windows alone
     if library.GetBestRoute2(None, 0, None, target, 0, row, source) != 0:
         return None
     return parse_best_route(row.raw)

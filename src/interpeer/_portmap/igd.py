@@ -68,7 +68,7 @@ class Igd:
             raise Absent(f"it needs async-upnp-client: pip install 'interpeer[upnp]' ({error})") from None
         self._requester = library.GatewayRequester(self._gateway.host, self._gateway.own_host)
         self._search = search = Search(self._gateway)
-        reasons = []
+        reasons: list[str] = []
         try:
             async with aclosing(search.locations()) as locations:
                 async for location in locations:

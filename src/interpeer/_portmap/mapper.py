@@ -34,8 +34,6 @@ LOOK_S = 15.0
 """Between looks at the routing table, for hosts that nobody tells of changes."""
 VERIFY_S = 20.0
 """After so long, nobody could be asked."""
-CLOSE_S = 1.5
-"""All that giving mappings back may take."""
 
 METHODS = {4: ("pcp", "nat-pmp", "upnp"), 6: ("pcp",)}
 """Protocols, the best first."""
@@ -118,7 +116,7 @@ class PortMapper:
             family.start()
 
     async def close(self) -> None:
-        """Give all mappings back, within `CLOSE_S`."""
+        """Give all mappings back; that is over after a second (RELEASE_RETRIES_S), whoever answers."""
         await asyncio.gather(*(family.close() for family in self._families))
 
     @property
@@ -202,11 +200,9 @@ class _Family:
             now_s = self._now_s()
             machine.close(now_s)
             self._turn(now_s)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(CLOSE_S):
-                    while machine.state is not State.CLOSED:
-                        self._moved.clear()
-                        await self._moved.wait()
+            while machine.state is not State.CLOSED:
+                self._moved.clear()
+                await self._moved.wait()
         self._drop()
 
     def look(self) -> None:
