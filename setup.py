@@ -51,6 +51,7 @@ MODULES = (
     "signal_handle",
     "paths",
     "pmtud",
+    "portmap",
     "protection",
     "raw",
     "repairs",

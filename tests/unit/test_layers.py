@@ -18,6 +18,7 @@ L1 |= {"cc", "pacing", "cubic", "bbr", "bbr_model", "ledbat"}  # congestion cont
 L1 |= {"channel", "inbox", "repairs"}
 L1 |= {"relay", "early", "raw", "signals"}  # reaching peers
 L1 |= {"stun"}
+L1 |= {"portmap"}
 L2 = {
     "handshake",
     "dial",
@@ -111,7 +112,12 @@ ALLOWED: dict[str, set[str]] = {
 }
 # Python: what the files of the top layer, and of interpeer.testing, may take from the core
 TOP = {"engine", "pump", "crypto", "stun"} | DOORS
-TOP_MORE = {"_limit.py": {"limit"}, "_driver.py": {"udp"}, "doctor.py": {"udpsocket"}}
+TOP_MORE = {
+    "_limit.py": {"limit"},
+    "_driver.py": {"udp"},
+    "doctor.py": {"udpsocket"},
+    "dialects.py": {"portmap"},
+}
 TESTING = {"engine"} | DOORS
 
 LOOPS = {"asyncio", "uvloop"}

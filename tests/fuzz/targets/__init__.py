@@ -25,6 +25,7 @@ TARGETS = {
     "keyfiles": "key files",
     "arrays": "numpy arrays from a stream",
     "transfers": "the messages of files/1, both ways, and the names in them",
+    "mappings": "what gateways answer: PCP and NAT-PMP beside the twin, replies to SSDP, routing tables",
     "settings": "config.toml, and the environment",
 }
 """Each target, and what it feeds."""
