@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Protocol
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from interpeer._config import Config
     from interpeer._core import engine
     from interpeer._driver import Driver, EventsCallback
+    from interpeer._interfaces._model import Interface
 
 
 class Host(Protocol):
@@ -29,6 +30,14 @@ class Host(Protocol):
         self, core: engine.Engine, config: Config, on_events: EventsCallback, loop: asyncio.AbstractEventLoop
     ) -> Driver:
         """Return what drives an engine on this host."""
+        ...
+
+    def interfaces(self) -> tuple[Interface, ...]:
+        """Return the host's network interfaces."""
+        ...
+
+    def watch_interfaces(self, on_sign: Callable[[], None]) -> Callable[[], None]:
+        """Call back whenever they may have changed; return what ends this."""
         ...
 
 

@@ -30,6 +30,7 @@ class ShardsDriver(Driver):
     ) -> None:
         self._shards = [ThreadDriver(core, config, functools.partial(on_core_events, core), loop) for core in cores]
         self.endpoints: tuple[Endpoint, ...] = ()
+        self.bound = ()
 
     async def open(self, listen: Iterable[str]) -> None:
         disabled = socket_words()
@@ -41,7 +42,7 @@ class ShardsDriver(Driver):
             shard.know_shards(self._shards, disabled)
         for shard in self._shards:
             shard.start()
-        self.endpoints = first.endpoints
+        self.endpoints, self.bound = first.endpoints, first.bound
 
     def kick(self) -> None:
         for shard in self._shards:

@@ -26,6 +26,7 @@ from interpeer import _host
 from interpeer._config import Config
 from interpeer._core import engine
 from interpeer._driver import Driver, EventsCallback
+from interpeer._interfaces import Interface
 from interpeer.testing._clock import SimClock
 from interpeer.testing._errors import Deadlock, OutOfTime, SimulationError
 
@@ -128,6 +129,16 @@ class Nowhere:
             "in a simulation a node is on a host: make it with host.node(...), or start the program that makes it with "
             "host.start(program())"
         )
+
+    def interfaces(self) -> tuple[Interface, ...]:
+        return ()
+
+    def watch_interfaces(self, on_sign: Callable[[], None]) -> Callable[[], None]:
+        return _do_nothing
+
+
+def _do_nothing() -> None:
+    """End a watch of nothing."""
 
 
 @final
