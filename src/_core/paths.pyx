@@ -26,8 +26,8 @@ from interpeer._core.loss cimport (
 from interpeer._core.path cimport (
     CHALLENGE_TRIES, SUSPECT_PTOS, PATH_ABANDONED, PATH_ACTIVE, PATH_IN_ABANDON, PATH_IN_HEARD, PATH_IN_PROVEN, PATH_IN_SILENT,
     PATH_PENDING_ABANDON, PATH_PENDING_PING, PATH_PENDING_STATUS, PATH_SUSPECT, PATH_VALIDATING, RESPONSE_PROVES,
-    RESPONSE_RETURNS, Path, Validation, path_free, path_handle_challenge, path_handle_response, path_init, path_input, path_is_from,
-    path_is_live, path_is_proven, path_start_mtu, path_start_validation)
+    RESPONSE_RETURNS, Path, Validation, path_free, path_handle_challenge, path_handle_response, path_init, path_input,
+    path_is_from, path_is_live, path_is_proven, path_start_mtu, path_start_validation)
 from interpeer._core.relay cimport relay_find
 from interpeer._core.slab cimport (
     ENDPOINT_LEG, ENDPOINT_TUNNEL, Datagrams, Endpoint, endpoint_id, endpoint_kind)

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from interpeer._config import Config
     from interpeer._core import engine
     from interpeer._driver import Driver, EventsCallback
-    from interpeer._interfaces._model import Interface
 
 
 class Host(Protocol):
@@ -32,11 +31,11 @@ class Host(Protocol):
         """Return what drives an engine on this host."""
         ...
 
-    def interfaces(self) -> tuple[Interface, ...]:
-        """Return the host's network interfaces."""
+    def interfaces(self) -> list[tuple[str, str, int, bool, bool]]:
+        """Return, for each address, its interface's name, itself, its prefix, whether it is up and has multicast."""
         ...
 
-    def watch_interfaces(self, on_sign: Callable[[], None]) -> Callable[[], None]:
+    def watch_interfaces(self, callback: Callable[[], object]) -> Callable[[], None]:
         """Call back whenever they may have changed; return what ends this."""
         ...
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 
 from interpeer import _host
 from interpeer._address import Endpoint
-from interpeer._interfaces import _candidates, _getifaddrs, _names, _netlink, _watcher
+from interpeer._interfaces import _candidates, _getifaddrs, _names, _netlink, _simulated, _watcher
 from interpeer._interfaces._getifaddrs import ways_out
 from interpeer._interfaces._model import Change, Interface, InterfaceAddress, IPAddress, change
 from interpeer._interfaces._watcher import Watcher
@@ -40,7 +40,7 @@ def interfaces() -> tuple[Interface, ...]:
     """Return this host's network interfaces; never raises for what a system does not offer."""
     host = _host.current.get()
     if host is not None:
-        return host.interfaces()
+        return _simulated.simulated_interfaces(host.interfaces())
     if sys.platform.startswith("linux") and not _is_disabled("netlink"):
         try:
             return _netlink.netlink_interfaces()

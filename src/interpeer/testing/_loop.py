@@ -26,7 +26,6 @@ from interpeer import _host
 from interpeer._config import Config
 from interpeer._core import engine
 from interpeer._driver import Driver, EventsCallback
-from interpeer._interfaces import Interface
 from interpeer.testing._clock import SimClock
 from interpeer.testing._errors import Deadlock, OutOfTime, SimulationError
 
@@ -130,10 +129,10 @@ class Nowhere:
             "host.start(program())"
         )
 
-    def interfaces(self) -> tuple[Interface, ...]:
-        return ()
+    def interfaces(self) -> list[tuple[str, str, int, bool, bool]]:
+        return []
 
-    def watch_interfaces(self, on_sign: Callable[[], None]) -> Callable[[], None]:
+    def watch_interfaces(self, callback: Callable[[], object]) -> Callable[[], None]:
         return _do_nothing
 
 
