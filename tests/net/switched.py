@@ -178,6 +178,58 @@ def candidates() -> dict[str, Any]:
     return {"first": first, "second": second, "third": third}
 
 
+def _find(rules: str = "", *, families: str = "46", ways: str = "beacons") -> dict[str, Any]:
+    """Let two hosts of one network, and one of another, look for each other while a filter drops what `rules` say."""
+    make_switch()
+    hosts = []
+    for i, (name, network) in enumerate([("here", "ours"), ("there", "ours"), ("other", "theirs")], 1):
+        ipv4 = [f"10.7.0.{i}/24"] if "4" in families else []
+        hosts.append(host := Host(name, "finder", *ipv4, network=network, ways=ways, calls="first" if i == 1 else ""))
+        if "6" not in families:
+            host.sysctl("net.ipv6.conf.eth0.disable_ipv6=1")
+        if rules:
+            host.nft("add table inet filter")
+            host.nft("add chain inet filter out { type filter hook output priority 0; }")
+            host.nft(f"add rule inet filter out {rules} counter drop")
+        host.say(go=True)
+    here, there, _ = hosts
+    there_id = there.hear("ready")["id"]
+    found = here.hear("found", lambda told: told["id"] == there_id)
+    reached = here.hear("reached")
+    there.hear("found")
+    ended = [host.end() for host in hosts]
+    return {"found": found, "reached": reached, "counters": [told["counters"] for told in ended], "other": ended[2]["found"]}
+
+
+def find_by_multicast() -> dict[str, Any]:
+    return _find("fib daddr type broadcast udp dport 28457", families="4")
+
+
+def find_by_broadcast() -> dict[str, Any]:
+    return _find("ip daddr 224.0.0.0/4", families="4")
+
+
+def find_by_ipv6() -> dict[str, Any]:
+    return _find(families="6")
+
+
+def find_by_mdns() -> dict[str, Any]:
+    return _find("udp dport 28457", families="4", ways="beacons mdns")
+
+
+def find_after_plugging() -> dict[str, Any]:
+    """One gets its address later: what is said then is heard at once, not a minute later."""
+    make_switch()
+    here = Host("here", "finder", network="ours", ways="beacons")
+    there = Host("there", "finder", "10.7.0.2/24", network="ours", ways="beacons")
+    for host in (here, there):
+        host.sysctl("net.ipv6.conf.eth0.disable_ipv6=1")
+        host.say(go=True)
+        host.hear("ready")
+    here.ip("address add 10.7.0.1/24 dev eth0")
+    return {"found": here.hear("found"), "ended": [here.end(), there.end()]}
+
+
 # --- parts ---
 
 
@@ -308,6 +360,47 @@ async def node() -> None:
             await asyncio.wait([ordered], timeout=0.02)
             tell("endpoints", hosts=_hosts(node))
     tell("end")
+
+
+async def finder() -> None:
+    import interpeer
+    from interpeer import _interfaces
+    from interpeer._lan import LanDiscovery
+
+    orders = Orders()
+    settings = await orders.open()
+    await orders.next()
+    found: dict[Any, Any] = {}
+    has_found = asyncio.Event()
+
+    def on_peer(peer_id: Any, endpoints: Any) -> None:
+        found[peer_id] = endpoints
+        tell("found", id=str(peer_id), endpoints=[str(endpoint) for endpoint in endpoints])
+        has_found.set()
+
+    async def reach() -> None:
+        await has_found.wait()
+        peer_id, endpoints = next(iter(found.items()))
+        async with node.connect(interpeer.Address.of(peer_id, endpoints)) as connection:
+            tell("reached", path=connection.path.kind, remote=str(connection.path.remote))
+
+    async with interpeer.Node(listen="[::]:0", network=settings["network"]) as node:
+        bound, ways = node._driver.bound, settings["ways"].split()
+        finding = LanDiscovery(
+            node.id, settings["network"], bound, on_peer, with_beacons="beacons" in ways, with_mdns="mdns" in ways
+        )
+        await finding.start()
+        watcher = _interfaces.watch(asyncio.get_running_loop(), finding.on_change)
+        watcher.start()
+        tell("ready", id=str(node.id), notes=finding.notes)
+        reaching = asyncio.create_task(reach()) if settings.get("calls") else None  # who also calls might be called meanwhile
+        await orders.next()
+        if reaching is not None:
+            await reaching
+        watcher.close()
+        counters = finding.counters()
+        await finding.close()
+    tell("end", counters=counters, found=[str(peer_id) for peer_id in found])
 
 
 def _hosts(node: Any) -> list[str]:

@@ -1,6 +1,7 @@
 """Hosts on a switch that leads nowhere: what a machine notices of its own interfaces, and moving while data flow."""
 
 import importlib.util
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -59,3 +60,26 @@ def test_interface_that_goes_down_while_sending_loses_nothing():
     assert told["sent"]["digest"] == told["received"]["digest"]
     assert told["sent"]["counters"]["unreachable"] > 0
     assert told["sent"]["counters"]["other_errors"] == 0
+
+
+@pytest.mark.system
+@pytest.mark.skipif(not shutil.which("nft"), reason="needs nft, to drop what the other ways of discovery say")
+@pytest.mark.parametrize("case", ["find_by_multicast", "find_by_broadcast", "find_by_mdns"])
+def test_hosts_with_no_way_out_find_and_reach_each_other_by_any_one_way(case):
+    told = switched.run_case(case)
+    assert all(endpoint.startswith("10.7.0.2:") for endpoint in told["found"]["endpoints"])
+    assert told["reached"]["path"] == "lan"
+    assert told["other"] == []  # who is of another network finds nobody
+    assert all(counters["failed"] for counters in told["counters"] if counters.get("said"))  # the filter was at work
+
+
+def test_hosts_without_any_ipv4_find_and_reach_each_other_by_link_local_addresses():
+    told = switched.run_case("find_by_ipv6")
+    assert all(endpoint.startswith("[fe80::") and "%" in endpoint for endpoint in told["found"]["endpoints"])
+    assert told["reached"]["path"] == "lan" and told["other"] == []
+
+
+def test_host_that_is_plugged_in_later_is_found_at_once():
+    told = switched.run_case("find_after_plugging")
+    assert told["found"]["endpoints"][0].startswith("10.7.0.2:")
+    assert all(ended["found"] for ended in told["ended"])

@@ -97,7 +97,7 @@ def interface(name: str, flags: int, addresses: tuple[InterfaceAddress, ...], wa
     return Interface(
         name,
         index,
-        addresses,
+        tuple(address.with_broadcast() if flags & _BROADCAST else address for address in addresses),
         is_up=flags & (_UP | _RUNNING) == _UP | _RUNNING,
         is_loopback=bool(flags & _LOOPBACK),
         is_multicast=bool(flags & _MULTICAST),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -26,6 +26,13 @@ class InterfaceAddress:
     """Still ours, but not to be told to anybody (RFC 4862, 5.5.4)."""
     is_tentative: bool = False
     """Not known yet to be ours alone, or known to be somebody else's: nothing can be sent from it."""
+
+    def with_broadcast(self) -> InterfaceAddress:
+        """Return it with the broadcast address that its prefix has, where the system names none but the link can do it."""
+        if self.broadcast is not None or isinstance(self.ip, ipaddress.IPv6Address) or self.prefix_bits > 30:
+            return self
+        network = ipaddress.IPv4Network((self.ip, self.prefix_bits), strict=False)
+        return replace(self, broadcast=network.broadcast_address)
 
     @property
     def is_usable(self) -> bool:

@@ -43,7 +43,7 @@ _LINK_NAME, _LINK_INFO, _INFO_KIND = 3, 18, 1
 _ADDRESS_PEER, _ADDRESS_LOCAL, _ADDRESS_BROADCAST, _ADDRESS_FLAGS = 1, 2, 4, 8
 _ROUTE_DESTINATION, _ROUTE_INTERFACE, _ROUTE_GATEWAY = 1, 4, 5
 _TEMPORARY, _OPTIMISTIC, _FAILED, _DEPRECATED, _TENTATIVE = 0x01, 0x04, 0x08, 0x20, 0x40
-_UP, _LOOPBACK, _RUNNING, _MULTICAST = 0x1, 0x8, 0x40, 0x1000
+_UP, _BROADCAST, _LOOPBACK, _RUNNING, _MULTICAST = 0x1, 0x2, 0x8, 0x40, 0x1000
 _TYPE_UNICAST = 1
 
 _VIRTUAL_KINDS = frozenset({"bridge", "tun", "dummy", "ifb", "macvtap", "openvswitch"})
@@ -248,7 +248,7 @@ def _interface(link: _Link, ways: list[tuple[int, IPAddress | None] | None]) -> 
     return Interface(
         link.name,
         link.index,
-        tuple(link.addresses),
+        tuple(address.with_broadcast() if link.flags & _BROADCAST else address for address in link.addresses),
         is_up=link.flags & (_UP | _RUNNING) == _UP | _RUNNING,
         is_loopback=bool(link.flags & _LOOPBACK),
         is_multicast=bool(link.flags & _MULTICAST),
