@@ -29,7 +29,7 @@ from interpeer._core.engine cimport Engine
 from interpeer._core.entry cimport kick_from_destructor, leave, take_lock, wire_code
 from interpeer._core.pacing cimport pacing_rate
 from interpeer._core.path cimport Path
-from interpeer._core.paths cimport OPEN_NOT_NOW, OPEN_NO_ID, paths_may_open
+from interpeer._core.paths cimport OPEN_NOT_NOW, OPEN_NO_ID, paths_may_open, paths_nudge
 from interpeer._core.pmtud cimport pmtud_want
 from interpeer._core.registry cimport registry_leave_backlog
 from interpeer._core.slab cimport Endpoint
@@ -357,6 +357,18 @@ cdef class ConnectionHandle:
                         <uint32_t>PyBytes_GET_SIZE(reason))
         conn_input(c, CONN_IN_CLOSE)
         leave(self.engine, True)
+
+    def nudge(self, bytes gone not None=b""):
+        """Send something on every path at once, and leave no more from addresses that are gone, 16 bytes each.
+
+        For when this machine's addresses or routes have changed. Harmless on a connection that is not open."""
+        cdef Conn *c
+        if PyBytes_GET_SIZE(gone) % 16:
+            raise ValueError(f"addresses have 16 bytes each, and these are {len(gone)} together")
+        c = self.enter()
+        if c.state == CONN_OPEN:
+            paths_nudge(c, <const uint8_t *>PyBytes_AS_STRING(gone), <uint32_t>(PyBytes_GET_SIZE(gone) // 16))
+        leave(self.engine)
 
     def open_stream(self):
         """Open a stream and announce it; None while the peer allows no more, or when the connection is not open."""

@@ -8,7 +8,7 @@ again on another.
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcmp, memcpy
+from libc.string cimport memcmp, memcpy, memset
 
 from interpeer._core.cc cimport cc_forgive, cc_init
 from interpeer._core.cids cimport (
@@ -25,9 +25,9 @@ from interpeer._core.loss cimport (
     recovery_free, recovery_give_up_all, recovery_pto_ns, recovery_restart_rtt, recovery_seed_rtt)
 from interpeer._core.path cimport (
     CHALLENGE_TRIES, SUSPECT_PTOS, PATH_ABANDONED, PATH_ACTIVE, PATH_IN_ABANDON, PATH_IN_HEARD, PATH_IN_PROVEN, PATH_IN_SILENT,
-    PATH_PENDING_ABANDON, PATH_PENDING_STATUS, PATH_SUSPECT, PATH_VALIDATING, RESPONSE_PROVES, RESPONSE_RETURNS, Path,
-    Validation, path_free, path_handle_challenge, path_handle_response, path_init, path_input, path_is_from,
-    path_is_live, path_is_proven, path_start_mtu, path_start_validation)
+    PATH_PENDING_ABANDON, PATH_PENDING_PING, PATH_PENDING_STATUS, PATH_SUSPECT, PATH_VALIDATING, RESPONSE_PROVES,
+    RESPONSE_RETURNS, Path, Validation, path_free, path_handle_challenge, path_handle_response, path_init, path_input,
+    path_is_from, path_is_live, path_is_proven, path_start_mtu, path_start_validation)
 from interpeer._core.relay cimport relay_find
 from interpeer._core.slab cimport (
     ENDPOINT_LEG, ENDPOINT_TUNNEL, Datagrams, Endpoint, endpoint_id, endpoint_kind)
@@ -298,6 +298,28 @@ cdef void paths_lose_relay(Conn *c, Path *p) noexcept nogil:
     """The leg that a path needs is gone. If it is the last, the connection waits for another one, until it is idle too long."""
     if paths_abandon(c, p, PATH_REASON_RELAY) != 0 and path_input(p, PATH_IN_SILENT):
         paths_notify(c, p, PATH_EVENT_SUSPECT, PATH_REASON_RELAY)
+
+
+cdef void paths_nudge(Conn *c, const uint8_t *gone, uint32_t count) noexcept nogil:
+    """This machine's addresses, or its way out, have changed: say something on every path at once, so that the peer sees where
+    we are now. No path leaves any more from one of `count` addresses of 16 bytes that are gone, and none waits for a time-out
+    that has grown while nothing came through."""
+    cdef Path *p
+    cdef uint32_t i, j
+    for i in range(c.path_count):
+        p = c.paths[i]
+        if not path_is_live(p):
+            continue
+        for j in range(count):
+            if memcmp(p.local, gone + 16 * j, sizeof(p.local)) == 0:
+                memset(p.local, 0, sizeof(p.local))
+        p.recovery.pto_count = 0
+        if path_is_proven(p):
+            p.pending |= PATH_PENDING_PING
+            c.pending |= CONN_PENDING_PATHS
+        elif p.validation.tries < CHALLENGE_TRIES:
+            p.validation.next_ns = 0
+    conn_wake(c)
 
 
 # --- where the peer is ---

@@ -535,7 +535,7 @@ cdef bint is_sourced(const Datagrams *entry) noexcept nogil:
 cdef inline bint is_source_gone(int result) noexcept nogil:
     """Tell whether a message may have failed because of the address that it was to leave from."""
     return (result == -EADDRNOTAVAIL or result == -EINVAL or result == -ENETUNREACH or result == -EHOSTUNREACH
-            or result == -EHOSTDOWN)
+            or result == -EHOSTDOWN or result == -ENETDOWN)
 
 
 cdef void count_failure(Udp *udp, const Datagrams *entry, int error) noexcept nogil:

@@ -20,11 +20,14 @@ from interpeer import _host, errors
 from interpeer._address import CoreEndpoint, Endpoint, split_host_port
 from interpeer._config import Config
 from interpeer._core import control, engine, pump, udp
+from interpeer._interfaces import host_candidates
 from interpeer._sockets import ExtraSocket, ExtraSockets, LoopSocket, OnDatagram, number_of
 
 EventsCallback = Callable[[list[tuple[Any, ...]]], None]
 CoreEventsCallback = Callable[[engine.Engine, list[tuple[Any, ...]]], None]
 _NO_SOCKETS = "this driver has no extra sockets"
+OTHER_WORDS = ("reader", "timer", "ipv6", "netlink", "getifaddrs", "recvttl")
+"""What INTERPEER_DISABLE may name besides what sockets can do."""
 PORT_TRIES = 16
 """How often another port is tried when the one that the first family got is taken in the second."""
 
@@ -39,10 +42,16 @@ class Driver(ABC):
 
     endpoints: tuple[Endpoint, ...]
     """Addresses at which the sockets can be reached, as far as this machine knows."""
+    bound: tuple[tuple[str, int], ...]
+    """Host and port of each socket, wildcards as such."""
 
     @abstractmethod
     async def open(self, listen: Iterable[str]) -> None:
         """Bind the sockets. Raises OSError or ValueError."""
+
+    def learn_addresses(self) -> None:
+        """Tell from now on where the sockets can be reached as things are now: the machine's addresses have changed."""
+        self.endpoints = tuple(host_candidates(self.bound))
 
     @abstractmethod
     def kick(self) -> None:
@@ -186,33 +195,13 @@ def _bind_group(group: list[tuple[str, int]], bind: Callable[[CoreEndpoint], int
     return bound
 
 
-def reachable_endpoints(bound: list[tuple[str, int]]) -> tuple[Endpoint, ...]:
-    """Return the addresses under which bound sockets can be called: for a wildcard, those this machine sends from."""
-    found: list[Endpoint] = []
-    for host, port in bound:
-        hosts = _own_hosts(host) if host in ("::", "0.0.0.0") else [host]
-        found += [Endpoint(own, port) for own in hosts]
-    return tuple(dict.fromkeys(found))
-
-
-def _own_hosts(wildcard: str) -> list[str]:
-    """Return this machine's address towards the world, by asking the routing table; loopback where there is no way out."""
-    is_ipv6 = wildcard == "::"
-    with socket.socket(socket.AF_INET6 if is_ipv6 else socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("2001:db8::1" if is_ipv6 else "192.0.2.1", 9))  # sends nothing
-            return [probe.getsockname()[0]]
-        except OSError:
-            return ["::1" if is_ipv6 else "127.0.0.1"]
-
-
 # --- drivers over the pump ---
 
 
 def socket_words() -> int:
     """Return what the environment switches off, of what sockets can do. Raises ValueError for a word that names nothing."""
     words = (word.strip() for word in disabled_words().split(","))
-    return udp.parse_disabled(",".join(word for word in words if word not in ("reader", "timer", "ipv6")))
+    return udp.parse_disabled(",".join(word for word in words if word not in OTHER_WORDS))
 
 
 class PumpDriver(Driver):
@@ -234,6 +223,7 @@ class PumpDriver(Driver):
         self._extra = ExtraSockets(loop, is_watched=True)
         self._adopted: dict[int, int] = {}  # descriptors of adopted sockets, by number
         self.endpoints = ()
+        self.bound = ()
 
     async def open(self, listen: Iterable[str]) -> None:
         self.bind(listen)
@@ -249,10 +239,10 @@ class PumpDriver(Driver):
                 raise OSError(errno.EAFNOSUPPORT, "IPv6 is disabled")
             return self._pump.open(endpoint, disabled)
 
-        bound = bind_all(tuple(listen), bind, self._pump.close_sockets)
-        self.endpoints = reachable_endpoints(bound)
-        self._families = {":" in host for host, _ in bound}
-        self.hosts = [host for host, _ in bound]
+        self.bound = tuple(bind_all(tuple(listen), bind, self._pump.close_sockets))
+        self.learn_addresses()
+        self._families = {":" in host for host, _ in self.bound}
+        self.hosts = [host for host, _ in self.bound]
 
     def start(self) -> None:
         """Begin to take turns."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Protocol
@@ -29,6 +29,14 @@ class Host(Protocol):
         self, core: engine.Engine, config: Config, on_events: EventsCallback, loop: asyncio.AbstractEventLoop
     ) -> Driver:
         """Return what drives an engine on this host."""
+        ...
+
+    def interfaces(self) -> list[tuple[str, str, int, bool, bool]]:
+        """Return, for each address, its interface's name, itself, its prefix, whether it is up and has multicast."""
+        ...
+
+    def watch_interfaces(self, callback: Callable[[], object]) -> Callable[[], None]:
+        """Call back whenever they may have changed; return what ends this."""
         ...
 
 

@@ -24,6 +24,7 @@ from interpeer._events import ConnectFailed, Event, EventsDropped, PathChanged, 
 from interpeer._identity import Identity, PeerId
 from interpeer._path import KINDS, REASONS, Explanation, explain_address
 from interpeer._reach import PROTOCOL, Reach
+from interpeer._roaming import Roaming
 from interpeer._state import StateDirectory
 from interpeer._tracer import Tracer, make_tracers
 from interpeer._waiting import Opening, Waiters
@@ -222,6 +223,10 @@ class Node:
             self._tracers = make_tracers(self._engines, self._config, self._loop, stack, is_simulated=self._host is not None)
             stack.callback(self._driver.close)
             await self._driver.open(self._listen)
+            roaming = Roaming(self._driver, lambda: self._connections, self._loop)
+            stack.callback(roaming.close)
+            with _host.on(self._host):
+                roaming.start()
             self._resources = stack.pop_all()
         self._is_open = self._was_opened = True
         if self._network is not None:

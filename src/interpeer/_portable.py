@@ -18,7 +18,7 @@ from typing import final
 from interpeer import errors
 from interpeer._address import CoreEndpoint, Endpoint, is_virtual
 from interpeer._core import control, engine, pump
-from interpeer._driver import Driver, EventsCallback, bind_all, disabled_words, reachable_endpoints
+from interpeer._driver import Driver, EventsCallback, bind_all, disabled_words
 from interpeer._sockets import ExtraSocket, ExtraSockets, LoopSocket, OnDatagram, packed, plain, time_to_live
 
 BUFFER_BYTES = 4 << 20
@@ -48,11 +48,12 @@ class PortableDriver(Driver):
         self._adopted: dict[bytes, tuple[socket.socket, asyncio.Task[None]]] = {}  # by their virtual addresses
         self._received = self._sent = self._failed = 0
         self.endpoints = ()
+        self.bound = ()
 
     async def open(self, listen: Iterable[str]) -> None:
-        bound = bind_all(tuple(listen), self._bind, self._close_sockets)
-        self.endpoints = reachable_endpoints(bound)
-        self._hosts = [host for host, _ in bound]
+        self.bound = tuple(bind_all(tuple(listen), self._bind, self._close_sockets))
+        self.learn_addresses()
+        self._hosts = [host for host, _ in self.bound]
         held = min(sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) for sock in self._sockets)
         control.set_receive_buffer(self._core, held // 4)  # the kernel counts its own overhead, and each packet is alone
         self._is_open = True

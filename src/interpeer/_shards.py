@@ -33,6 +33,7 @@ class ShardsDriver(Driver):
         self._shards = [ThreadDriver(core, config, functools.partial(on_core_events, core), loop) for core in cores]
         self._extra = ExtraSockets(loop, is_watched=True)
         self.endpoints: tuple[Endpoint, ...] = ()
+        self.bound = ()
 
     async def open(self, listen: Iterable[str]) -> None:
         disabled = socket_words()
@@ -44,7 +45,7 @@ class ShardsDriver(Driver):
             shard.know_shards(self._shards, disabled)
         for shard in self._shards:
             shard.start()
-        self.endpoints = first.endpoints
+        self.endpoints, self.bound = first.endpoints, first.bound
 
     def kick(self) -> None:
         for shard in self._shards:

@@ -22,11 +22,11 @@ def are_available() -> bool:
     return subprocess.run([*UNSHARE, "true"], check=False, capture_output=True).returncode == 0
 
 
-def run_case(name: str) -> dict:
-    """Run a function of this file in a fresh namespace and return what it returned."""
+def run_case(name: str, script: str = __file__) -> dict:
+    """Run a function of this file, or of another script, in a fresh namespace and return what it returned."""
     source = str(Path(__file__).resolve().parents[2] / "src")
     path = os.pathsep.join(filter(None, (source, os.environ.get("PYTHONPATH"))))
-    command = [*UNSHARE, sys.executable, __file__, name]
+    command = [*UNSHARE, sys.executable, script, name]
     environment = os.environ | {"PYTHONPATH": path}
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60, env=environment)
     assert done.returncode == 0, done.stderr

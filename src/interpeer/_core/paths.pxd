@@ -38,6 +38,7 @@ cdef void paths_give_credit(Path *p, const Endpoint *source, uint32_t bytes) noe
 cdef void paths_heard(Conn *c, Path *p) noexcept nogil
 cdef void paths_silent(Conn *c, Path *p) noexcept nogil
 cdef void paths_lose_relay(Conn *c, Path *p) noexcept nogil
+cdef void paths_nudge(Conn *c, const uint8_t *gone, uint32_t count) noexcept nogil
 cdef void paths_rotate_cid(Conn *c, Path *p) noexcept nogil
 cdef void paths_notify(Conn *c, const Path *p, int kind, int reason) noexcept nogil
 

@@ -37,7 +37,7 @@ class SimDriver(Driver):
         self._on_events = on_events
         self._random = random.Random(f"{host.net.seed} entropy {host.name} {number}")
         self._sockets: list[CoreEndpoint] = []
-        self._bound: list[tuple[str, int]] = []
+        self.bound = ()
         self._inbox: list[tuple[bytes, CoreEndpoint, int, bytes]] = []
         self._turn_is_due = False
         self._turn_ns = 0  # when the last turn was
@@ -55,7 +55,7 @@ class SimDriver(Driver):
 
     def bind(self, listen: Iterable[str]) -> None:
         """Bind to addresses of the host. Raises OSError as a system would, and ValueError."""
-        self._bound = bind_all(tuple(listen), self._bind, self._unbind)
+        self.bound = tuple(bind_all(tuple(listen), self._bind, self._unbind))
         self.learn_addresses()
         self._is_open = True
         self._core.on_kick = self.kick
@@ -76,7 +76,7 @@ class SimDriver(Driver):
     def learn_addresses(self) -> None:
         """Tell where the node can be reached, now that the host's addresses are known, or have changed."""
         found: list[Endpoint] = []
-        for host, port in self._bound:
+        for host, port in self.bound:
             wanted = Endpoint(host, port).to_core()
             own = self._host.packed_like(wanted) if wanted[0] in _WILDCARDS else wanted[0]
             if own is not None:

@@ -129,6 +129,16 @@ class Nowhere:
             "host.start(program())"
         )
 
+    def interfaces(self) -> list[tuple[str, str, int, bool, bool]]:
+        return []
+
+    def watch_interfaces(self, callback: Callable[[], object]) -> Callable[[], None]:
+        return _do_nothing
+
+
+def _do_nothing() -> None:
+    """End a watch of nothing."""
+
 
 @final
 class SimLoop(asyncio.BaseEventLoop):

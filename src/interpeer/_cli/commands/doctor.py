@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import Any, final
 
 from interpeer import _sodium
-from interpeer._address import Endpoint
 from interpeer._cli import machine, settings
 from interpeer._cli.errors import DONE, FAILED, CommandError, explain
 from interpeer._cli.output import JsonObject, Output, printable, size
 from interpeer._core import control
 from interpeer._core.udpsocket import UdpSocket
-from interpeer._driver import disabled_words, reachable_endpoints
+from interpeer._driver import disabled_words
 from interpeer._identity import Identity
+from interpeer._interfaces import ways_out
 from interpeer._state import StateDirectory, StateLockedError
 from interpeer._version import __version__
 from interpeer.errors import IdentityFileError
@@ -191,8 +191,8 @@ def _socket(host: str) -> UdpSocket:
 
 def _own_address(anywhere: str) -> str | None:
     """Return the address that this machine sends from, None if it leads nowhere."""
-    (endpoint,) = reachable_endpoints([(anywhere, 1)])
-    return None if Endpoint(endpoint.host, 1).is_loopback else endpoint.host
+    version = 6 if ":" in anywhere else 4
+    return next((str(ip) for ip in ways_out() if ip.version == version and not ip.is_loopback), None)
 
 
 def _buffers() -> Finding:

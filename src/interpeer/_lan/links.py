@@ -1,0 +1,254 @@
+"""The sockets of own discovery: one for each family at the shared port, where hellos come, and one of our own, which says hello
+and gets the answers. (Of several sockets at a shared port only one would get an answer.)
+
+Multicast is often blocked on Wi-Fi and broadcast sometimes, so hellos go out as both, on every interface.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import socket
+import struct
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, final
+
+from interpeer._interfaces import Interface
+
+PORT = 28_457
+GROUP_IPV4 = "239.255.73.80"
+"""Of the range that a site may use as it likes (RFC 2365)."""
+GROUP_IPV6 = "ff12::4950"
+"""Link-local scope, not assigned for ever (RFC 4291, 2.7)."""
+HOPS = 255
+"""What is sent with so many and arrives with as many has passed no router (RFC 5082)."""
+MAX_DATAGRAM = 256
+"""What is read of one; a beacon is shorter, and anything longer is none."""
+MAX_AT_ONCE = 64
+"""Datagrams of one socket before others have their turn."""
+
+_IP_RECVTTL = {"linux": 12, "darwin": 24}.get(sys.platform, 0)
+_IP_TTL_TYPES = (socket.IP_TTL, _IP_RECVTTL)  # under which the number comes: the one on Linux, the other on BSDs
+_CONTROL_BYTES = socket.CMSG_SPACE(4) * 2 if hasattr(socket, "CMSG_SPACE") else 0
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a datagram came from, and how far."""
+
+    host: str
+    """With its scope, if it is link-local IPv6."""
+    port: int
+    hops: int | None
+    """How many hops it had left; None where the system does not tell."""
+
+
+OnDatagram = Callable[[bytes, Source], None]
+
+
+@final
+class Links:
+    """Send to, and hear, everybody on the links of some interfaces."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, on_datagram: OnDatagram, *, port: int = PORT, tell_hops: bool = True
+    ) -> None:
+        self._loop = loop
+        self._on_datagram = on_datagram
+        self._port = port
+        self._tell_hops = tell_hops and bool(_CONTROL_BYTES) and bool(_IP_RECVTTL)
+        self._interfaces: tuple[Interface, ...] = ()
+        self._own: dict[int, socket.socket] = {}
+        self._shared: dict[int, socket.socket] = {}
+        self._endpoints: list[asyncio.DatagramTransport] = []
+        self._joined: set[tuple[str, int]] = set()
+        self.failed = 0
+        """Datagrams that the system did not take."""
+
+    async def open(self, interfaces: Iterable[Interface]) -> None:
+        """Open the sockets, those that can be; raises OSError when none can."""
+        error: OSError | None = None
+        for version in (4, 6):
+            try:
+                self._open_family(version)
+            except OSError as refused:
+                error = refused
+        if not self._own and error is not None:
+            raise error
+        self.use(interfaces)
+        for sock in (*self._own.values(), *self._shared.values()):
+            await self._listen(sock)
+
+    def _open_family(self, version: int) -> None:
+        shared: socket.socket | None = None
+        own: socket.socket | None = None
+        try:
+            shared = _make_socket(version, self._port, is_shared=True)
+            own = _make_socket(version, 0, is_shared=False)
+            if self._tell_hops:
+                for sock in (shared, own):
+                    _ask_for_hops(sock, version)
+        except OSError:
+            for sock in (shared, own):
+                if sock is not None:
+                    sock.close()
+            raise
+        self._shared[version], self._own[version] = shared, own
+
+    async def _listen(self, sock: socket.socket) -> None:
+        if self._tell_hops:
+            try:
+                self._loop.add_reader(sock.fileno(), self._read, sock)
+            except NotImplementedError:
+                self._tell_hops = False
+        if not self._tell_hops:
+            transport, _ = await self._loop.create_datagram_endpoint(lambda: _Protocol(self._on_datagram), sock=sock)
+            self._endpoints.append(transport)
+
+    def use(self, interfaces: Iterable[Interface]) -> None:
+        """Say hello on these from now on, and hear what is said there."""
+        self._interfaces = tuple(interfaces)
+        wanted = {
+            (str(address.ip), interface.index)
+            for interface in self._interfaces
+            for address in interface.addresses
+            if address.is_usable and interface.is_multicast
+        }
+        self._joined &= wanted  # the kernel has left the groups of what is gone
+        for host, index in sorted(wanted - self._joined):
+            if self._join(host, index):
+                self._joined.add((host, index))
+
+    def _join(self, host: str, index: int) -> bool:
+        version = 6 if ":" in host else 4
+        if version not in self._shared:
+            return False
+        if version == 4:
+            level, option = socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP
+            request = socket.inet_aton(GROUP_IPV4) + socket.inet_aton(host)
+        else:
+            level, option = socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP
+            request = socket.inet_pton(socket.AF_INET6, GROUP_IPV6) + struct.pack("@I", index)
+        try:
+            self._shared[version].setsockopt(level, option, request)
+        except OSError as error:
+            return error.errno == errno.EADDRINUSE  # another address of that interface has joined
+        return True
+
+    # --- sending ---
+
+    def say(self, data: bytes) -> None:
+        """Send to everybody on every link, in every way that there is."""
+        own_ipv4, own_ipv6 = self._own.get(4), self._own.get(6)
+        for interface in self._interfaces:
+            if own_ipv6 is not None and interface.is_multicast and any(a.ip.version == 6 for a in interface.addresses):
+                self._send(own_ipv6, data, (GROUP_IPV6, self._port, 0, interface.index))
+            for address in interface.addresses:
+                if own_ipv4 is None or address.ip.version == 6 or not address.is_usable:
+                    continue
+                if interface.is_multicast:
+                    own_ipv4.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, address.ip.packed)
+                    self._send(own_ipv4, data, (GROUP_IPV4, self._port))
+                if address.broadcast is not None:
+                    self._send(own_ipv4, data, (str(address.broadcast), self._port))
+
+    def answer(self, data: bytes, to: Source) -> None:
+        """Send to one."""
+        if ":" in to.host:
+            host, _, scope = to.host.partition("%")
+            if 6 in self._own:
+                self._send(self._own[6], data, (host, to.port, 0, int(scope or 0)))
+        elif 4 in self._own:
+            self._send(self._own[4], data, (to.host, to.port))
+
+    def _send(self, sock: socket.socket, data: bytes, to: tuple[Any, ...]) -> None:
+        try:
+            sock.sendto(data, to)
+        except OSError:
+            self.failed += 1  # the interface is going, or a filter is there; others may work
+
+    # --- receiving ---
+
+    def _read(self, sock: socket.socket) -> None:
+        for _ in range(MAX_AT_ONCE):
+            try:
+                data, control, _, source = sock.recvmsg(MAX_DATAGRAM, _CONTROL_BYTES)
+            except BlockingIOError:
+                return
+            except OSError:
+                continue  # what ICMP says of an earlier answer
+            self._on_datagram(data, _source(source, _hops(control)))
+
+    def close(self) -> None:
+        """Close the sockets. Harmless when closed."""
+        for transport in self._endpoints:
+            transport.close()  # and with it its socket
+        for sock in (*self._own.values(), *self._shared.values()) if not self._endpoints else ():
+            if not self._loop.is_closed():
+                self._loop.remove_reader(sock.fileno())
+            sock.close()
+        self._endpoints.clear()
+        self._own.clear()
+        self._shared.clear()
+        self._joined.clear()
+
+
+@final
+class _Protocol(asyncio.DatagramProtocol):
+    """Pass on what a loop receives that cannot watch sockets."""
+
+    def __init__(self, on_datagram: OnDatagram) -> None:
+        self._on_datagram = on_datagram
+
+    def datagram_received(self, data: bytes, addr: tuple[Any, ...]) -> None:
+        self._on_datagram(data, _source(addr, None))
+
+
+def _make_socket(version: int, port: int, *, is_shared: bool) -> socket.socket:
+    sock = socket.socket(socket.AF_INET if version == 4 else socket.AF_INET6, socket.SOCK_DGRAM)
+    try:
+        sock.setblocking(False)
+        if is_shared:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if not sys.platform.startswith("linux"):  # there all sockets hear what is sent to a group, whatever this says
+                with contextlib.suppress(OSError, AttributeError):
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if version == 4:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+            sock.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, HOPS)
+            sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, HOPS)
+        else:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, HOPS)
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, HOPS)
+        sock.bind(("0.0.0.0" if version == 4 else "::", port))
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _ask_for_hops(sock: socket.socket, version: int) -> None:
+    if version == 4:
+        sock.setsockopt(socket.IPPROTO_IP, _IP_RECVTTL, 1)
+    else:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVHOPLIMIT, 1)
+
+
+def _hops(control: list[tuple[int, int, bytes]]) -> int | None:
+    for level, kind, value in control:
+        is_ipv4 = level == socket.IPPROTO_IP and kind in _IP_TTL_TYPES
+        is_ipv6 = level == socket.IPPROTO_IPV6 and kind == socket.IPV6_HOPLIMIT
+        if (is_ipv4 or is_ipv6) and value:
+            return int.from_bytes(value, sys.byteorder)
+    return None
+
+
+def _source(address: tuple[Any, ...], hops: int | None) -> Source:
+    host = str(address[0]).partition("%")[0]
+    scope = address[3] if len(address) == 4 else 0
+    return Source(f"{host}%{scope}" if scope else host, int(address[1]), hops)
