@@ -127,6 +127,8 @@ class Config:
     never uses more, and costs least; 0: one for each core that this process may use, up to 32."""
     spin_s: float = 0.0
     """How long to poll for the next packet before sleeping: lower latency for a busy core."""
+    port_mapping: bool = True
+    """Whether gateways are asked to let the node's port through (PCP, NAT-PMP, UPnP), once it belongs to a network."""
     qlog_dir: Path | str | None = None
     """A folder for what happens on each connection, as qlog: numbers, no payload. None: that of the environment's
     INTERPEER_QLOG or QLOGDIR, or none."""

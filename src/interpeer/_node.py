@@ -273,9 +273,9 @@ class Node:
         self._is_open = False
         for core in self._engines:
             control.refuse_all(core)
-        if self._reach is not None:
-            self._reach.close()
         try:
+            if self._reach is not None and has_loop:
+                await self._reach.close()
             closing = [connection.close() for connection in self._connections.values()]
             await asyncio.gather(*closing, return_exceptions=True)
         finally:

@@ -12,10 +12,12 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, final
 
-from interpeer._address import MAX_VIA, Address, CoreEndpoint, Endpoint
+from interpeer._address import MAX_ENDPOINTS, MAX_VIA, Address, CoreEndpoint, Endpoint
 from interpeer._connection import Connection
 from interpeer._core import signal_handle
 from interpeer._core.spray_budget import SprayBudget
+from interpeer._identity import PeerId
+from interpeer._interfaces import Change
 from interpeer._path import Explanation, explain_address
 from interpeer._reach import signals
 from interpeer._reach.addresses import OwnAddresses
@@ -24,6 +26,8 @@ from interpeer._reach.legbook import LegBook
 from interpeer._reach.moving import Mover
 from interpeer._reach.peers import PROTOCOL, Peer, Peers
 from interpeer._reach.relaying import Relaying
+from interpeer._reach.surroundings import Surroundings
+from interpeer._reach.surveying import Helper, Surveyor
 
 if TYPE_CHECKING:
     from interpeer._config import Give
@@ -32,6 +36,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("interpeer")
 
 _NOWHERE = Endpoint("::", 1)  # of a relay whose connection is over
+ENOUGH_PEERS = 8
+"""With so many peers there is no need to call neighbours before somebody wants to reach them."""
 TEND_S = 10.0
 """How often what nobody uses is looked for."""
 
@@ -45,8 +51,11 @@ class Reach:
     def __init__(self, node: Node, give: Give) -> None:
         self.node = node
         self.peers = Peers(node, self._on_peer, self._on_peer_gone)
-        self.addresses = OwnAddresses(node, self.peers)
+        self.addresses = OwnAddresses(node, self.peers, lambda: self.surroundings.mapped())
+        self.surveyor = Surveyor(node, self.peers, self._on_nat)
+        self._helper = Helper(node, self.peers)
         self.relaying = Relaying(node, self.peers, give)
+        self.surroundings = Surroundings(node, self._on_change, self._on_neighbour)
         self.legs = LegBook(self)
         self.spray_budget = SprayBudget()
         self._movers: dict[Connection, Mover] = {}
@@ -56,11 +65,20 @@ class Reach:
         """Begin to keep in touch with peers."""
         for target in bootstrap:
             self.peers.keep(target)
+        self.surroundings.start()
         self._tend()
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """End whatever runs; connections are the node's to close."""
+        try:
+            await self.surroundings.close()
+        finally:
+            self._end()
+
+    def _end(self) -> None:
         self.peers.close()
+        self.surveyor.close()
+        self._helper.close()
         if self._tending is not None:
             self._tending.cancel()
         for mover in self._movers.values():
@@ -153,13 +171,46 @@ class Reach:
         self.relaying.handle_gone(leg)
         self.legs.handle_gone(leg)
 
+    # --- what is around ---
+
+    def _on_change(self, change: Change) -> None:
+        """Our addresses have changed, or the machine has slept: show every peer at once where we are now."""
+        logger.info("the network has changed: %s come, %s gone", ", ".join(change.come) or "nothing", ", ".join(change.gone) or "nothing")
+        gone = b"".join(Endpoint(host, 1).to_core()[0] for host in change.gone if "%" not in host)
+        for connection in tuple(self.node._connections.values()):
+            if connection.is_open:
+                connection._handle.nudge(gone)
+        self.surveyor.handle_network_change()
+        for mover in self._movers.values():
+            mover.on_network_change()
+
+    def _on_neighbour(self, peer_id: PeerId) -> None:
+        """Somebody is on the local network: keep in touch, if there are few others."""
+        if len(self.peers) < ENOUGH_PEERS and peer_id > self.node.id:
+            self.peers.keep(Address.of(peer_id, self.surroundings.neighbour(peer_id)[:MAX_ENDPOINTS]))
+        self.peers.tell_change()
+
     # --- signals of peers ---
 
     def _on_peer(self, peer: Peer) -> None:
-        peer.tell(signals.Register(self.shard_of(peer), self.addresses.facts))
+        peer.tell(signals.Register(self.shard_of(peer), self.facts))
+        self.surveyor.handle_peer()
 
     def _on_peer_gone(self, peer: Peer) -> None:
         self.addresses.forget(peer)
+        self._helper.forget(peer)
+
+    def _on_nat(self) -> None:
+        """More is known of the NAT in front of us: others should know it, too, and what was tried may work now."""
+        for peer in self.peers:
+            peer.tell(signals.Register(self.shard_of(peer), self.facts))
+        for mover in self._movers.values():
+            mover.on_facts()
+
+    @property
+    def facts(self) -> bytes:
+        """What is known of the NAT in front of us, as chapter 24 writes it."""
+        return self.surveyor.facts.to_bytes()
 
     def shard_of(self, peer: Peer) -> int:
         """Return the number of the engine that has the connection to a peer."""
@@ -181,6 +232,10 @@ class Reach:
                 self.legs.handle_opened(peer, signal)
             case signals.Offer():
                 self.legs.handle_offer(peer, signal)
+            case signals.ProbeRequest():
+                self._helper.handle_request(peer, signal)
+            case signals.ProbeOrder():
+                self._helper.handle_order(peer, signal)
             case _:
                 pass
 
@@ -191,5 +246,7 @@ class Reach:
             "peers": [str(peer.peer_id) for peer in self.peers],
             "failures": {str(peer_id): why for peer_id, why in self.peers.failures.items()},
             "relayed": self.relaying.report(),
+            "nat": None if self.surveyor.report is None else self.surveyor.report.to_dict(),
+            **self.surroundings.report(),
         }
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import TYPE_CHECKING, final
 
 from interpeer._address import CoreEndpoint, Endpoint
-from interpeer._core.natfacts import NatFacts
 from interpeer._identity import PeerId
 from interpeer._reach.peers import Peer, Peers
-from interpeer._reach.signals import HOST, MAX_CANDIDATES, REFLEXIVE
+from interpeer._reach.signals import HOST, MAPPED, MAX_CANDIDATES, REFLEXIVE
 
 if TYPE_CHECKING:
     from interpeer._node import Node
 
+MAX_OWN = 8
+"""Addresses of interfaces that are told: with many bridges and tunnels they would leave no room for those that others see."""
 _MAPPED = b"\0" * 10 + b"\xff\xff"
 
 
@@ -27,8 +29,9 @@ def prefix_of(endpoint: CoreEndpoint) -> bytes:
 class OwnAddresses:
     """Know the node's addresses, and what its NAT does with them."""
 
-    def __init__(self, node: Node, peers: Peers) -> None:
+    def __init__(self, node: Node, peers: Peers, mapped: Callable[[], tuple[Endpoint, ...]]) -> None:
         self._node = node
+        self._mapped = mapped
         self._peers = peers
         self._seen: dict[PeerId, tuple[CoreEndpoint, CoreEndpoint]] = {}
         """What each peer says of us, and from where it says so."""
@@ -64,20 +67,11 @@ class OwnAddresses:
 
     def endpoints(self) -> tuple[Endpoint, ...]:
         """Return every address of ours, those of the interfaces first."""
-        return tuple(dict.fromkeys((*self._node._driver.endpoints, *self.reflexive())))
+        return tuple(dict.fromkeys((*self._node._driver.endpoints, *self.reflexive(), *self._mapped())))
 
     def candidates(self) -> tuple[tuple[int, CoreEndpoint], ...]:
         """Return what a peer may try, with its kind."""
         own = [(HOST, endpoint) for endpoint in self._node._driver.endpoints if not endpoint.is_loopback]
         told = [(REFLEXIVE, endpoint) for endpoint in self.reflexive() if endpoint not in self._node._driver.endpoints]
-        return tuple((kind, endpoint.to_core()) for kind, endpoint in (own + told)[:MAX_CANDIDATES])
-
-    @property
-    def nat(self) -> NatFacts:
-        """What is known of the NAT in front of us."""
-        return NatFacts()
-
-    @property
-    def facts(self) -> bytes:
-        """The same as chapter 24 writes it."""
-        return self.nat.to_bytes()
+        mapped = [(MAPPED, endpoint) for endpoint in self._mapped()]
+        return tuple((kind, endpoint.to_core()) for kind, endpoint in (own[:MAX_OWN] + told + mapped)[:MAX_CANDIDATES])

@@ -63,11 +63,13 @@ class Call:
         """Start the call as soon as there is an address, or a peer to ask; in vain if neither comes in time."""
         for via in self._target.via:
             self._reach.peers.keep(via)
+        self._look_around()
         self._ask_peers()
         with suppress(TimeoutError):
             async with asyncio.timeout(self._node.config.connect_timeout_s):
                 while not self._ways() and not self._start_is_hopeless():
                     await self._wait_change()
+                    self._look_around()
                     self._ask_peers()
         ways = self._ways()
         if ways:
@@ -94,6 +96,15 @@ class Call:
         core = next((leg.relay.connection._handle.engine for leg in self._asked.values() if leg is not None), None)
         self._connection = self._node._call(self._target.peer_id, ways, self._protocol, self._controller, core)
 
+    def _look_around(self) -> None:
+        """Call the peer where it says that it is on the local network, too."""
+        for endpoint in self._reach.surroundings.neighbour(self._target.peer_id):
+            at = endpoint.to_core()
+            if at not in self._direct and self._node._driver.can_reach(endpoint):
+                self._direct.insert(0, at)
+                if self._connection is not None:
+                    control.add_candidate(self._connection._handle, at)
+
     # --- legs ---
 
     def _ask_peers(self) -> None:
@@ -119,6 +130,7 @@ class Call:
         """While the call goes on, ask peers that come meanwhile."""
         while True:
             await self._reach.peers.change()
+            self._look_around()
             self._ask_peers()
 
     # --- why not ---

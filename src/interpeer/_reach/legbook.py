@@ -81,7 +81,7 @@ class LegBook:
             return None
         leg = self._by_id[own] = Leg(own, relay, peer_id, endpoint, self._now())
         relay.legs.add(own)
-        asked = Open(own, self._reach.shard_of(relay), bytes(peer_id), self._reach.addresses.facts)
+        asked = Open(own, self._reach.shard_of(relay), bytes(peer_id), self._reach.facts)
         if not relay.tell(asked):
             self._drop(leg)
             return None

@@ -44,6 +44,7 @@ class Mover:
         self._is_trying = False
         self._attempts = 0
         self._peer_key = self._peer_token = b""
+        self._peer_facts = b""
         self._opening: int | None = None
         self._legs: list[Leg] = []
         self._asked: set[int] = set()
@@ -86,6 +87,22 @@ class Mover:
         if self._is_controlling and self._is_relayed:
             self._schedule()
 
+    def on_facts(self) -> None:
+        """More is known of our own NAT: who leads tries again at once, and who follows says so."""
+        if not self._connection.is_open or not self._is_relayed:
+            return
+        if self._is_controlling:
+            self._lead_again()
+        elif self._attempts:
+            signal_handle.send(self._handle, self._answer().pack())
+
+    def _lead_again(self) -> None:
+        if self._opening is None:
+            self._peer_facts = b""
+            self._is_trying = False
+            self._retry.handle_network_change(self._now_ns())
+            self._schedule()
+
     def on_candidates(self, told: Candidates) -> None:
         """The peer says where it may be reached."""
         if told.is_controlling == self._is_controlling:
@@ -93,6 +110,10 @@ class Mover:
         if told.is_controlling:
             self._follow(told)
         elif self._attempt is not None and told.attempt == self._attempts:
+            if self._peer_facts not in (b"", told.facts) and self._is_relayed and self._is_trying:
+                self._lead_again()
+                return
+            self._peer_facts = told.facts
             self._attempt.set_peer(self._peer_token, self._peer_key, told.facts)
             self._add(self._attempt, told)
             self._attempt.step()
@@ -136,7 +157,7 @@ class Mover:
         self._peer_token, self._peer_key = random_bytes(TOKEN_BYTES), random_bytes(KEY_BYTES)
         told = Candidates(
             self._attempts, True, token, self._peer_token, key, self._peer_key,
-            self._reach.addresses.facts, self._reach.addresses.candidates(),
+            self._reach.facts, self._reach.addresses.candidates(),
         )  # fmt: skip
         if not signal_handle.send(self._handle, told.pack()):
             self._failed(("too much is being said to the peer's node already",))
@@ -150,15 +171,17 @@ class Mover:
     def _follow(self, told: Candidates) -> None:
         """Answer the peer's candidates with ours, and open at once."""
         self._attempts = told.attempt
-        answer = Candidates(
-            told.attempt, False, b"", b"", b"", b"", self._reach.addresses.facts, self._reach.addresses.candidates()
-        )
-        signal_handle.send(self._handle, answer.pack())
+        signal_handle.send(self._handle, self._answer().pack())
         attempt = self._begin(told.peer_token, told.peer_key)
         attempt.set_peer(told.own_token, told.own_key, told.facts)
         self._add_attested(attempt)
         self._add(attempt, told)
         attempt.start(self._rtt_s(), 0.0)
+
+    def _answer(self) -> Candidates:
+        return Candidates(
+            self._attempts, False, b"", b"", b"", b"", self._reach.facts, self._reach.addresses.candidates()
+        )
 
     def _begin(self, token: bytes, key: bytes) -> Attempt:
         if self._attempt is not None:

@@ -111,7 +111,8 @@ class Peers:
         """Wait until a peer has come, gone or failed."""
         await self._changed.wait()
 
-    def _tell_change(self) -> None:
+    def tell_change(self) -> None:
+        """Wake whoever waits for a change."""
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -132,7 +133,7 @@ class Peers:
             self._on_gone(before)
             before.connection._handle.close(0, b"")
         self._on_peer(peer)
-        self._tell_change()
+        self.tell_change()
 
     def _replaces(self, newer: Connection, older: Connection) -> bool:
         """Tell whether a connection takes the place of one to the same peer: who has called again has lost the one before; if
@@ -147,7 +148,7 @@ class Peers:
         if peer is not None:
             del self._by_id[connection.peer_id]
             self._on_gone(peer)
-            self._tell_change()
+            self.tell_change()
 
     def keep(self, target: Address) -> None:
         """Stay connected to a peer, as long as the node is open."""
@@ -179,7 +180,7 @@ class Peers:
     def _fail(self, peer_id: PeerId, why: str) -> None:
         logger.info("%s is not reached: %s", peer_id, why)
         self.failures[peer_id] = why
-        self._tell_change()
+        self.tell_change()
 
     def close(self) -> None:
         """End what keeps peers."""

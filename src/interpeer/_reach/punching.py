@@ -63,7 +63,7 @@ class Attempt:
         self._is_over = False
         self._step_is_due = False
         self.machine = Punch(
-            token, key, is_controlling, reach.addresses.nat, random_bytes(SEED_BYTES), budget=reach.spray_budget
+            token, key, is_controlling, reach.surveyor.facts, random_bytes(SEED_BYTES), budget=reach.spray_budget
         )
         self._node._expect(token, self._on_datagram)
 

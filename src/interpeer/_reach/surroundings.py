@@ -1,0 +1,117 @@
+"""What is around the node: interfaces that change, neighbours on the local network, a gateway that maps ports."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, final
+
+from interpeer._address import Endpoint
+from interpeer._identity import PeerId
+from interpeer._interfaces import Change, Watcher, watch
+from interpeer._lan import LanDiscovery
+from interpeer._portmap import PortMapper
+
+if TYPE_CHECKING:
+    from interpeer._node import Node
+
+logger = logging.getLogger("interpeer")
+
+MAX_NEIGHBOURS = 1024
+"""Neighbours whose addresses are kept: a large network's worth."""
+
+
+@final
+class Surroundings:
+    """Watch interfaces, find neighbours and have a port mapped, from `start` to `close`; what fails is noted."""
+
+    def __init__(self, node: Node, on_change: Callable[[Change], None], on_neighbour: Callable[[PeerId], None]) -> None:
+        self._node = node
+        self._on_change = on_change
+        self._on_neighbour = on_neighbour
+        self._watcher: Watcher | None = None
+        self._lan: LanDiscovery | None = None
+        self._mapper: PortMapper | None = None
+        self._starting: asyncio.Task[None] | None = None
+        self._neighbours: dict[PeerId, tuple[Endpoint, ...]] = {}
+        self.verify: Callable[[Endpoint], Any] | None = None
+
+    def start(self) -> None:
+        """Begin; nobody waits for it."""
+        loop = asyncio.get_running_loop()
+        self._watcher = watch(loop, self._handle_change)
+        self._watcher.start()
+        self._starting = loop.create_task(self._start())
+
+    async def _start(self) -> None:
+        node, driver = self._node, self._node._driver
+        if node._lan and node._network is not None:
+            self._lan = LanDiscovery(node.id, node._network, driver.bound, self._handle_neighbour)
+            await self._lan.start()
+            for note in self._lan.notes:
+                logger.info("local network: %s", note)
+        if node.config.port_mapping and self._is_reachable and driver.bound:
+            self._mapper = PortMapper(driver.bound[0][1], verify=self.verify)
+            await self._mapper.start()
+
+    @property
+    def _is_reachable(self) -> bool:
+        """Whether anything but this machine can send to the sockets."""
+        return any(not endpoint.is_loopback for endpoint in self._node._driver.endpoints)
+
+    # --- what happens ---
+
+    def _handle_change(self, change: Change) -> None:
+        self._node._driver.learn_addresses()
+        if self._lan is not None:
+            self._lan.on_change(change)
+        if self._mapper is not None:
+            self._mapper.handle_network_change()
+        self._on_change(change)
+
+    def _handle_neighbour(self, peer_id: PeerId, endpoints: tuple[Endpoint, ...]) -> None:
+        if peer_id in self._neighbours or len(self._neighbours) < MAX_NEIGHBOURS:
+            self._neighbours[peer_id] = endpoints
+            self._on_neighbour(peer_id)
+
+    # --- what is known ---
+
+    def neighbour(self, peer_id: PeerId) -> tuple[Endpoint, ...]:
+        """Return where a neighbour says that it is; the handshake proves it."""
+        return self._neighbours.get(peer_id, ())
+
+    @property
+    def neighbours(self) -> dict[PeerId, tuple[Endpoint, ...]]:
+        """The neighbours that were heard of."""
+        return self._neighbours
+
+    def mapped(self) -> tuple[Endpoint, ...]:
+        """Return addresses that a gateway has opened for us, but for those that others cannot reach or that were found to lie."""
+        if self._mapper is None:
+            return ()
+        return tuple(one.external for one in self._mapper.mappings if one.is_public and one.is_verified is not False)
+
+    def set_reflexive(self, endpoints: tuple[Endpoint, ...]) -> None:
+        """Tell the gateway's client where peers see us: a gateway with another address is not the last NAT."""
+        if self._mapper is not None and endpoints:
+            self._mapper.set_reflexive(endpoint.host for endpoint in endpoints)
+
+    def report(self) -> dict[str, Any]:
+        """Say what was found, for people."""
+        return {
+            "neighbours": {str(peer_id): [str(at) for at in where] for peer_id, where in self._neighbours.items()},
+            "port_mapping": None if self._mapper is None else self._mapper.report(),
+        }
+
+    async def close(self) -> None:
+        """End it: mappings are given back, which takes a second at the most."""
+        if self._watcher is not None:
+            self._watcher.close()
+        if self._starting is not None:
+            self._starting.cancel()
+            await asyncio.gather(self._starting, return_exceptions=True)
+        if self._lan is not None:
+            await self._lan.close()
+        if self._mapper is not None:
+            await self._mapper.close()

@@ -1,0 +1,290 @@
+"""Finding out what NAT is in front of us, with peers as helpers, and helping them to find out (docs/spec, chapter 23)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, final
+
+from interpeer import errors
+from interpeer._address import CoreEndpoint, Endpoint
+from interpeer._core import control
+from interpeer._core.natfacts import NatFacts
+from interpeer._host import random_bytes
+from interpeer._identity import PeerId
+from interpeer._nat import How, NatReport, Server, discover
+from interpeer._nat import Socket as NatSocket
+from interpeer._path import ANY_ADDRESS
+from interpeer._reach.peers import Peer, Peers
+from interpeer._reach.signals import OTHER_PEER, OTHER_PORT, SAME_PORT, ProbeOrder, ProbeRequest
+
+if TYPE_CHECKING:
+    from interpeer._node import Node
+    from interpeer._sockets import ExtraSocket
+
+logger = logging.getLogger("interpeer")
+
+SETTLE_S = 0.05
+"""After a peer has come others often follow: a survey with two or three tells more than one with one."""
+AGAIN_S = 600.0
+"""How long a survey holds, unless the network changes."""
+ENOUGH_SERVERS = 3
+PROBE = 0x45
+PROBE_VERSION = 1
+PROBE_BYTES = 64
+MAX_DELAY_MS = 300_000
+"""Until a probe that was asked for is sent; longer than most mappings live."""
+PROBES_PER_S, PROBES_BURST = 2.0, 40.0
+"""Probes sent for a peer: each is smaller than the packet that asks for it."""
+MAX_PENDING = 256
+"""Probes that are to be sent later, for all peers together."""
+_ORIGINS: dict[How, int] = {"same port": SAME_PORT, "other port": OTHER_PORT, "other peer": OTHER_PEER}
+
+
+def facts_of(report: NatReport, last_port: int = 0) -> NatFacts:
+    """Return what a peer has to know of a report in order to punch."""
+    if report.udp is False:
+        return NatFacts(is_udp_blocked=True)
+    if report.preserves_port:
+        return NatFacts(report.mapping, report.filtering, "preserved")
+    if report.port_step and last_port:
+        return NatFacts(report.mapping, report.filtering, "sequential", step=report.port_step, last_port=last_port)
+    if report.port_block:
+        return NatFacts(report.mapping, report.filtering, "block", block=report.port_block)
+    return NatFacts(report.mapping, report.filtering, "unknown" if report.preserves_port is None else "random")
+
+
+@final
+class _MainSocket:
+    """Lend the node's own socket to discovery."""
+
+    def __init__(self, node: Node, on_datagram: Callable[[NatSocket, bytes, CoreEndpoint], None]) -> None:
+        self._node = node
+        self._on_datagram = on_datagram
+        self._tokens: set[bytes] = set()
+
+    @property
+    def port(self) -> int:
+        endpoints = self._node._driver.endpoints
+        return endpoints[0].port if endpoints else 0
+
+    def send(self, data: bytes, remote: CoreEndpoint, ttl: int = 0) -> None:
+        control.send_raw(self._node._engines[0], data, remote, None, ttl)
+
+    def expect(self, token: bytes) -> None:
+        self._tokens.add(token)
+        self._node._expect(token, self._on_answer)
+
+    def unexpect(self, token: bytes) -> None:
+        self._tokens.discard(token)
+        self._node._unexpect(token)
+
+    def _on_answer(self, data: bytes, source: CoreEndpoint, _local: bytes) -> None:
+        self._on_datagram(self, data, source)
+
+    def close(self) -> None:
+        for token in tuple(self._tokens):
+            self.unexpect(token)
+
+
+@final
+class _Hooks:
+    """Lend a node to discovery."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._main: _MainSocket | None = None
+
+    def now_ns(self) -> int:
+        return round(asyncio.get_running_loop().time() * 1e9)
+
+    def random_bytes(self, n: int) -> bytes:
+        return random_bytes(n)
+
+    def open_main(self, on_datagram: Callable[[NatSocket, bytes, CoreEndpoint], None], is_ipv6: bool) -> _MainSocket:
+        del is_ipv6
+        self._main = _MainSocket(self._node, on_datagram)
+        return self._main
+
+    def open_socket(self, on_datagram: Callable[[NatSocket, bytes, CoreEndpoint], None], is_ipv6: bool) -> ExtraSocket:
+        try:
+            return self._node._driver.open_sockets(1, is_ipv6, on_datagram)[0]
+        except (ValueError, errors.LocalError) as error:
+            raise OSError(str(error)) from None
+
+    def expect(self, token: bytes) -> None:
+        if self._main is not None:
+            self._main.expect(token)
+
+    def unexpect(self, token: bytes) -> None:
+        if self._main is not None:
+            self._main.unexpect(token)
+
+
+@final
+class _Prober:
+    """Have peers send probes."""
+
+    async def probe(self, server: Server, how: How, token: bytes, port: int, delay_s: float = 0.0) -> bool:
+        asked = ProbeRequest(token, _ORIGINS[how], min(round(delay_s * 1000), MAX_DELAY_MS), port)
+        return isinstance(server.peer, Peer) and server.peer.tell(asked)
+
+
+@final
+class Surveyor:
+    """Survey the NAT in front of the node when peers come and when the network changes."""
+
+    def __init__(self, node: Node, peers: Peers, on_report: Callable[[], None]) -> None:
+        self._node = node
+        self._peers = peers
+        self._on_report = on_report
+        self._timer: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._asked = 0
+        self.report: NatReport | None = None
+        """What the last survey has found."""
+        self.facts = NatFacts()
+
+    def handle_peer(self) -> None:
+        """A peer has come that may help."""
+        if self._asked < ENOUGH_SERVERS:
+            self._begin_in(SETTLE_S)
+
+    def handle_network_change(self) -> None:
+        """What was found may not hold any more."""
+        self._asked = 0
+        self._begin_in(SETTLE_S)
+
+    def _begin_in(self, seconds: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._begin)
+
+    def _begin(self) -> None:
+        self._timer = None
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self._survey())
+        else:
+            self._begin_in(1.0)
+
+    def servers(self) -> list[Server]:
+        """Return peers that we have called: they have addresses of their own."""
+        found = [
+            Server(at, peer)
+            for peer in self._peers
+            if peer.connection._handle.is_initiator and (at := peer.attested) is not None and not Endpoint.from_core(at).is_loopback
+        ]
+        return found[:ENOUGH_SERVERS]
+
+    async def _survey(self) -> None:
+        servers = self.servers()
+        self._asked = len(servers)
+        if not servers:
+            return
+        own = [endpoint.to_core() for endpoint in self._node._driver.endpoints]
+        self.report = await discover(_Hooks(self._node), servers, own=own, prober=_Prober())
+        logger.info("NAT: %s", self.report)
+        facts = facts_of(self.report, self._last_port())
+        if facts != self.facts:
+            self.facts = facts
+            self._on_report()
+        if self._timer is None:
+            self._begin_in(AGAIN_S)
+
+    def _last_port(self) -> int:
+        seen = [at[1] for peer in self._peers if (at := peer.observed) is not None]
+        return max(seen, default=0)
+
+    def close(self) -> None:
+        """End a survey."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._task is not None:
+            self._task.cancel()
+
+
+@final
+class Helper:
+    """Send the probes that peers ask for: small, few, and to the asker's own address alone."""
+
+    def __init__(self, node: Node, peers: Peers) -> None:
+        self._node = node
+        self._peers = peers
+        self._tokens: dict[PeerId, tuple[float, float]] = {}
+        self._pending: set[asyncio.TimerHandle] = set()
+
+    def handle_request(self, peer: Peer, asked: ProbeRequest) -> None:
+        """Send a probe to where we see the peer, perhaps later, perhaps through another peer."""
+        at = peer.attested
+        if at is None or not self._allows(peer) or len(self._pending) >= MAX_PENDING:
+            return
+        target = (at[0], asked.port or at[1], at[2])
+        if asked.origin == OTHER_PEER:
+            helper = next((other for other in self._peers if other is not peer and self._is_elsewhere(other, at)), None)
+            if helper is not None:
+                self._later(asked.delay_ms, lambda: helper.tell(ProbeOrder(asked.token, target)))
+        elif asked.origin == OTHER_PORT:
+            self._later(asked.delay_ms, lambda: self._send_from_other_port(asked.token, target))
+        elif asked.origin == SAME_PORT:
+            self._later(asked.delay_ms, lambda: self._send(asked.token, target))
+
+    def handle_order(self, peer: Peer, order: ProbeOrder) -> None:
+        """Send a probe for a peer of a peer. Who orders vouches for the address: it costs more to ask than to be hit."""
+        target = Endpoint.from_core(order.target) if order.target[1] else None
+        if target is None or target.is_loopback or not self._allows(peer):
+            return
+        mine = [endpoint for endpoint in self._node._driver.endpoints if not endpoint.is_private]
+        if target.is_private and mine:
+            return  # nobody outside has such an address: it would be somebody in our own network
+        self._send(order.token, order.target)
+
+    @staticmethod
+    def _is_elsewhere(other: Peer, at: CoreEndpoint) -> bool:
+        where = other.attested
+        return other.is_registered and where is not None and where[0] != at[0]
+
+    def _allows(self, peer: Peer) -> bool:
+        now = asyncio.get_running_loop().time()
+        tokens, since = self._tokens.get(peer.peer_id, (PROBES_BURST, now))
+        tokens = min(PROBES_BURST, tokens + (now - since) * PROBES_PER_S)
+        self._tokens[peer.peer_id] = (max(0.0, tokens - 1), now)
+        return tokens >= 1
+
+    def forget(self, peer: Peer) -> None:
+        """A peer is gone."""
+        self._tokens.pop(peer.peer_id, None)
+
+    def _later(self, delay_ms: int, send: Callable[[], object]) -> None:
+        if not delay_ms:
+            send()
+            return
+
+        def run() -> None:
+            self._pending.discard(timer)
+            send()
+
+        timer = asyncio.get_running_loop().call_later(min(delay_ms, MAX_DELAY_MS) / 1000, run)
+        self._pending.add(timer)
+
+    def _send(self, token: bytes, target: CoreEndpoint) -> None:
+        control.send_raw(self._node._engines[0], _probe(token), target, ANY_ADDRESS)
+
+    def _send_from_other_port(self, token: bytes, target: CoreEndpoint) -> None:
+        is_ipv6 = ":" in Endpoint.from_core(target).host
+        try:
+            socket = self._node._driver.open_sockets(1, is_ipv6, lambda *_: None)[0]
+        except (OSError, ValueError, errors.LocalError) as error:
+            logger.info("no other port to send a probe from: %s", error)
+            return
+        socket.send(_probe(token), target)
+        socket.close()
+
+    def close(self) -> None:
+        """Send nothing more."""
+        for timer in self._pending:
+            timer.cancel()
+
+
+def _probe(token: bytes) -> bytes:
+    return (bytes([PROBE, PROBE_VERSION]) + token).ljust(PROBE_BYTES, b"\0")
