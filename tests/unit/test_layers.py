@@ -16,6 +16,7 @@ L0 = {"wire", "crypto", "replay", "timers", "slab", "rangeset", "table", "links"
 L1 = {"noise", "loss", "stream", "datagram", "path", "pmtud", "buffer", "protection", "cids", "fec", "trace"}
 L1 |= {"cc", "pacing", "cubic", "bbr", "bbr_model", "ledbat"}  # congestion control
 L1 |= {"channel", "inbox", "repairs", "signals"}
+L1 |= {"address_class", "natfacts", "punch_message", "retry", "spray", "spray_budget"}  # punching
 L2 = {
     "handshake",
     "dial",
@@ -37,6 +38,7 @@ L2 = {
     "keys",
     "tracing",
     "shards",
+    "punch",
 }
 L3 = {"registry", "calling", "reception", "engine"}
 # what Python holds of an engine
@@ -100,10 +102,11 @@ ALLOWED: dict[str, set[str]] = {
     "probe_conn": L0 | L1 | L2 | {"probe", "probe_wire"},
     "probe_shards": L0 | L1 | L2 | {"probe", "engine"},
     "probe_pmtud": L0 | L1 | L2 | {"probe"},
+    "probe_punch": L0 | L1 | L2,
     "probe_loops": L0 | L1 | L2 | {"probe", "engine"},
 }
 # Python: what the files of the top layer, and of interpeer.testing, may take from the core
-TOP = {"engine", "pump", "crypto"} | DOORS
+TOP = {"engine", "pump", "crypto", "natfacts", "punch", "retry", "spray_budget"} | DOORS
 TOP_MORE = {"_limit.py": {"limit"}, "_driver.py": {"udp"}, "doctor.py": {"udpsocket"}}
 TESTING = {"engine"} | DOORS
 
