@@ -12,6 +12,7 @@ from tests.spec.document import array, names, paragraph
         pytest.param("HS-57", "dial", "TABLE", "DIAL", "DIAL_IN", marks=pytest.mark.spec("HS-58")),
         pytest.param("PA-5", "path", "TABLE", "PATH", "PATH_IN", marks=pytest.mark.spec("PA-6")),
         pytest.param("ST-7", "stream", "SEND_TABLE", "SEND", "SEND_IN", marks=pytest.mark.spec("ST-8")),
+        pytest.param("PU-13", "punch", "TABLE", "PUNCH", "PUNCH_IN", marks=pytest.mark.spec("PU-14")),
         pytest.param("KU-9", "rekey", "TABLE", "REKEY", "REKEY_IN", marks=pytest.mark.spec("KU-12")),
         pytest.param("ST-13", "stream", "RECV_TABLE", "RECV", "RECV_IN", marks=pytest.mark.spec("ST-14")),
     ],

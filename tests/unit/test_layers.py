@@ -19,6 +19,7 @@ L1 |= {"channel", "inbox", "repairs"}
 L1 |= {"relay", "early", "raw", "signals"}  # reaching peers
 L1 |= {"stun"}
 L1 |= {"portmap"}
+L1 |= {"address_class", "natfacts", "punch_message", "retry", "spray", "spray_budget"}  # punching
 L2 = {
     "handshake",
     "dial",
@@ -41,6 +42,7 @@ L2 = {
     "tracing",
     "shards",
     "carrier",
+    "punch",
 }
 L3 = {"registry", "binding", "calling", "reception", "relaying", "engine"}
 # what Python holds of an engine
@@ -108,10 +110,11 @@ ALLOWED: dict[str, set[str]] = {
     "probe_conn": L0 | L1 | L2 | {"probe", "probe_wire"},
     "probe_shards": L0 | L1 | L2 | {"probe", "engine"},
     "probe_pmtud": L0 | L1 | L2 | {"probe"},
+    "probe_punch": L0 | L1 | L2,
     "probe_loops": L0 | L1 | L2 | {"probe", "engine"},
 }
 # Python: what the files of the top layer, and of interpeer.testing, may take from the core
-TOP = {"engine", "pump", "crypto", "stun"} | DOORS
+TOP = {"engine", "pump", "crypto", "stun", "natfacts", "punch", "retry", "spray_budget"} | DOORS
 TOP_MORE = {
     "_limit.py": {"limit"},
     "_driver.py": {"udp"},

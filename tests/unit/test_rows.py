@@ -13,16 +13,14 @@ HERE = {
     "P": {*range(1, 17)},
     "S": {*range(1, 15)},
     "C": {*range(1, 13)},
-    "N": {1, 2, 3, 11, 12},
+    "N": {1, 2, 3, 4, 9, 11, 12},
     "A": {*range(1, 10), 11},
 }
 NOT_YET = {
-    "N4": "peers tell no candidates yet; those in the words of an address have a test",
     "N5": "nobody relays yet",
     "N6": "nobody relays yet",
     "N7": "nobody relays yet; packet sizes that a relay kills have a test",
     "N8": "there is no STUN yet",
-    "N9": "nothing punches through NATs yet",
     "N10": "there is no rendezvous to meet at again; NATs of both ends that rebind have a test",
     "A10": "a node that runs has no socket to be asked by yet: nothing listens but UDP",
 }
