@@ -23,11 +23,15 @@ from types import FrameType
 from typing import Any, NoReturn, TypeVar, TypeVarTuple, Unpack, cast, final
 
 from interpeer import _host
+from interpeer._address import CoreEndpoint
 from interpeer._config import Config
 from interpeer._core import engine
 from interpeer._driver import Driver, EventsCallback
 from interpeer.testing._clock import SimClock
 from interpeer.testing._errors import Deadlock, OutOfTime, SimulationError
+from interpeer.testing._machine import Host
+from interpeer.testing._streams import StreamTransport
+from interpeer.testing._udp import DatagramTransport, open_endpoint, packed
 
 MAX_TURNS_AT_ONCE = 200_000
 """Turns of the loop while the clock stands: more are a program that polls."""
@@ -80,6 +84,9 @@ def _wind_up(loop: SimLoop) -> None:
             task.cancel()
         if left:
             loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+        for transport in tuple(loop.transports):
+            transport.abort()
+        loop.run_until_complete(asyncio.sleep(0))
         loop.run_until_complete(loop.shutdown_asyncgens())
     finally:
         loop.close()
@@ -150,6 +157,8 @@ class SimLoop(asyncio.BaseEventLoop):
         self.seed = seed
         self.until_s = until_s
         self.has_ended = False  # what is left is being cancelled: time does not matter any more
+        self.transports: dict[DatagramTransport | StreamTransport, None] = {}
+        """Those that are open, in the order in which they were."""
         self._selector = _Jump(self)  # where BaseEventLoop waits
         self.sharpen()
         self._owner = threading.get_ident()
@@ -189,6 +198,76 @@ class SimLoop(asyncio.BaseEventLoop):
         else:
             self.call_soon(_settle, future, result, None)
         return future
+
+    # --- the network of the host that the program is on ---
+
+    async def create_datagram_endpoint(
+        self,
+        protocol_factory: Callable[[], Any],
+        local_addr: Any = None,
+        remote_addr: Any = None,
+        *,
+        family: int = 0,
+        reuse_port: bool | None = None,
+        allow_broadcast: bool | None = None,
+        **options: Any,
+    ) -> tuple[Any, Any]:
+        """Open a UDP port on the host of this program; with `reuse_port` others may have it, too.
+
+        Raises OSError, ValueError, and SimulationError on no host, and for a real socket."""
+        self._refuse(options)
+        return await open_endpoint(
+            self._host("a UDP port"), self, protocol_factory, local_addr, remote_addr, transports=self.transports,
+            family=family, shares_port=bool(reuse_port), may_broadcast=bool(allow_broadcast),
+        )  # fmt: skip
+
+    async def create_connection(
+        self, protocol_factory: Callable[[], Any], host: Any = None, port: Any = None, *, local_addr: Any = None, **options: Any
+    ) -> tuple[Any, Any]:
+        """Connect the host of this program to another by TCP; of TLS the bytes are plain.
+
+        Raises OSError, and SimulationError for a host that is not an address."""
+        self._refuse(options)
+        here, remote = self._host("a connection by TCP"), self._resolve(host, port)
+        return await here.tcp.connect(self, protocol_factory, remote, local_addr, self.transports)
+
+    async def create_server(
+        self,
+        protocol_factory: Callable[[], Any],
+        host: Any = None,
+        port: Any = None,
+        *,
+        start_serving: bool = True,
+        **options: Any,
+    ) -> asyncio.Server:
+        """Listen by TCP on the host of this program, at any address where none is given; of TLS the bytes are plain.
+
+        Raises OSError, and SimulationError for a host that is not an address."""
+        self._refuse(options)
+        wanted = ["::", "0.0.0.0"] if not host else [host] if isinstance(host, str) else list(host)
+        for address in wanted:
+            self._resolve(address, 1)
+        here = self._host("a TCP server")
+        server = await here.tcp.listen(self, protocol_factory, wanted, port or 0, start_serving, self.transports)
+        return cast("asyncio.Server", server)
+
+    def _host(self, what: str) -> Host:
+        host = _host.current.get()
+        if not isinstance(host, Host):
+            raise SimulationError(
+                f"in a simulation {what} is on a host: start the program that opens it with host.start(program())"
+            )
+        return host
+
+    def _refuse(self, options: dict[str, Any]) -> None:
+        if options.get("sock") is not None:
+            raise SimulationError(_SOCKETS)
+
+    def _resolve(self, host: Any, port: Any) -> CoreEndpoint:
+        try:
+            return packed((host, int(port)))
+        except (AttributeError, TypeError, ValueError):
+            raise SimulationError(f"{_NAMES}, not {host!r}, {port!r}") from None
 
 
 def _settle(future: asyncio.Future[_T], result: _T | None, error: Exception | None) -> None:
@@ -292,17 +371,19 @@ def _where(task: asyncio.Task[Any]) -> str:
 
 # --- what cannot be simulated ---
 
-_SOCKETS = "the network of a simulation is a SimNet, and it has no sockets: use a node of one of its hosts"
+_SOCKETS = (
+    "the network of a simulation is a SimNet, and it has no sockets: use a node of one of its hosts, or asyncio's streams and "
+    "datagram endpoints on one"
+)
 _PROCESSES = "a simulation is one process: run what the program would start as another program on a host"
 _NAMES = "a simulation has no names to look up: use the addresses of its hosts"
 _SIGNALS = "a simulation gets no signals: cancel the task instead"
 _FORBIDDEN = {
     **dict.fromkeys(
         (
-            "add_reader", "add_writer", "connect_accepted_socket", "create_connection", "create_datagram_endpoint",
-            "create_server", "create_unix_connection", "create_unix_server", "sendfile", "sock_accept", "sock_connect",
-            "sock_recv", "sock_recv_into", "sock_recvfrom", "sock_recvfrom_into", "sock_sendall", "sock_sendfile",
-            "sock_sendto", "start_tls",
+            "add_reader", "add_writer", "connect_accepted_socket", "create_unix_connection", "create_unix_server", "sendfile",
+            "sock_accept", "sock_connect", "sock_recv", "sock_recv_into", "sock_recvfrom", "sock_recvfrom_into", "sock_sendall",
+            "sock_sendfile", "sock_sendto", "start_tls",
         ),
         _SOCKETS,
     ),

@@ -19,10 +19,12 @@ from interpeer._driver import Driver, EventsCallback
 from interpeer._node import Node
 from interpeer.testing._driver import SimDriver
 from interpeer.testing._nat import Nat, addresses_like
-from interpeer.testing._packet import is_ipv4, to_endpoint
+from interpeer.testing._packet import Packet, is_ipv4, to_endpoint
 from interpeer.testing._port import Listener
 from interpeer.testing._realm import Node as NetNode
 from interpeer.testing._realm import Realm
+from interpeer.testing._streams import TcpStack
+from interpeer.testing._udp import DatagramTransport
 
 if TYPE_CHECKING:
     from interpeer.testing._link import Wire
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
 FIRST_PORT = 49_152
 _MAPPED = b"\0" * 10 + b"\xff\xff"
+_BROADCAST = _MAPPED + b"\xff" * 4
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -97,7 +100,10 @@ class Host:
         """Where it is; the first is the one that it uses when others would do as well."""
         self._watchers: list[Callable[[], object]] = []
         self._tells_watchers = False
-        self._sockets: dict[tuple[bytes, int], Listener] = {}
+        self.tcp = TcpStack(self)
+        """The connections of its programs by TCP."""
+        self._sockets: dict[tuple[bytes, int], list[Listener]] = {}
+        self._shared: set[tuple[bytes, int]] = set()
         self._next_port = FIRST_PORT
         self._numbers = itertools.count(1)
         self._random = random.Random(f"{net.seed} host {name}")
@@ -223,7 +229,7 @@ class Host:
         return lambda: self._watchers.remove(tell) if tell in self._watchers else None
 
     def _have_changed(self) -> None:
-        for listener in set(self._sockets.values()):
+        for listener in self._listeners():
             listener.learn_addresses()
         if self._watchers and not self._tells_watchers:
             self._tells_watchers = True  # once, however much changes at one moment
@@ -284,8 +290,9 @@ class Host:
         """Undo `suspend`: what was due meanwhile is due now."""
         if self.is_suspended:
             self.is_suspended = False
-            for listener in dict.fromkeys(self._sockets.values()):
+            for listener in self._listeners():
                 listener.resume()
+            self.tcp.resume()
 
     def has(self, address: bytes) -> bool:
         """Tell whether an address, of 16 bytes, is the host's."""
@@ -311,6 +318,14 @@ class Host:
         """Return the interface that has an address, or else the first."""
         return next((one for one in self.network_interfaces if address in one.packed), self.network_interfaces[0])
 
+    def deafness(self, realm: Realm | None) -> str | None:
+        """Return why nothing from a network reaches it; None: it does."""
+        if not self.is_plugged_in:
+            return "unplugged"
+        if self.is_suspended:
+            return "suspended"
+        return None if any(one.is_up and one.realm is realm for one in self.network_interfaces) else "interface down"
+
     def ways_out(self) -> Iterator[tuple[Realm, NetNode]]:
         """Go through all networks that its packets cross, with who puts them there: itself, or a router."""
         for one in self.network_interfaces:
@@ -322,26 +337,54 @@ class Host:
                 realm = node.realm
                 yield realm, node
 
-    def bind(self, address: bytes, port: int, listener: Listener) -> CoreEndpoint:
-        """Give somebody a port, any for 0. Raises OSError."""
+    def _listeners(self) -> Iterable[Listener]:
+        return dict.fromkeys(listener for listeners in self._sockets.values() for listener in listeners)
+
+    def bind(self, address: bytes, port: int, listener: Listener, *, is_shared: bool = False) -> CoreEndpoint:
+        """Give somebody a port, any for 0; one that all its users share may have several. Raises OSError."""
         while not port:
             if (address, self._next_port) not in self._sockets:
                 port = self._next_port
             self._next_port += 1
-        if (address, port) in self._sockets:
+        where = address, port
+        if where in self._sockets and not (is_shared and where in self._shared):
             raise OSError(errno.EADDRINUSE, "another node has this port")
-        self._sockets[address, port] = listener
+        if is_shared:
+            self._shared.add(where)
+        self._sockets.setdefault(where, []).append(listener)
         return address, port, 0
 
-    def unbind(self, bound: CoreEndpoint) -> None:
-        """Take a port back."""
-        del self._sockets[bound[0], bound[1]]
+    def unbind(self, bound: CoreEndpoint, listener: Listener | None = None) -> None:
+        """Take a port back, from one of those who share it."""
+        listeners = self._sockets[bound[:2]]
+        listeners.remove(listener or listeners[0])
+        if not listeners:
+            del self._sockets[bound[:2]]
+            self._shared.discard(bound[:2])
 
-    def listener(self, target: CoreEndpoint) -> Listener | None:
-        """Return who gets what is sent there; None: nobody."""
-        address, port, _ = target
-        wildcard = _MAPPED + bytes(4) if is_ipv4(target) else bytes(16)
-        return self._sockets.get((address, port)) or self._sockets.get((wildcard, port))
+    def receiver(self, packet: Packet) -> Callable[[Packet], None] | None:
+        """Return what takes a packet, of several who share a port the last one; None: nobody."""
+        if packet.is_tcp:
+            return self.tcp.receive
+        address, port, _ = packet.core_target
+        wildcard = _MAPPED + bytes(4) if is_ipv4(packet.core_target) else bytes(16)
+        listeners = self._sockets.get((address, port)) or self._sockets.get((wildcard, port))
+        return listeners[-1].receive if listeners else None
+
+    def group_listeners(self, target: CoreEndpoint) -> list[DatagramTransport]:
+        """Return who gets what is sent to a group, or to everybody."""
+        return [one for one in self._listeners() if isinstance(one, DatagramTransport) and one.takes_for_all(target)]
+
+    def is_broadcast(self, address: bytes) -> bool:
+        """Tell whether an address is everybody's on one of the switches that it is at."""
+        if address == _BROADCAST:
+            return True
+        return address[-1] == 255 and any(
+            packed[:15] == address[:15]
+            for one in self.network_interfaces
+            for packed in one.packed
+            if one.realm.gateway is not None and is_ipv4((packed, 0, 0))
+        )
 
 
 def _host_of(packed: bytes) -> str:

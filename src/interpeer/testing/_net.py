@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import itertools
 from collections import Counter
@@ -303,10 +304,35 @@ class SimNet:
             self._end(packet, "suspended")
         elif not interface.is_up:
             self._end(packet, "interface down")
-        elif sender.up is not None:
-            sender.up.carry(packet, self._cross)
         else:
-            self._cross(packet)
+            cross = self._spread if packet.is_to_group else self._cross
+            if sender.up is not None:
+                sender.up.carry(packet, cross)
+            else:
+                cross(packet)
+
+    def _spread(self, packet: Packet) -> None:
+        """Let a packet go to all on the sender's switch; hosts of the public network have none."""
+        sender, realm = packet.sender, packet.realm
+        assert sender is not None and realm is not None
+        if packet.is_looped_back:
+            self._arrive_for_all(sender, packet.copy())
+        hosts = dict.fromkeys(node for node in realm.nodes.values() if isinstance(node, Host) and node is not sender)
+        for host in hosts if realm is not self.public else ():
+            arrive = functools.partial(self._arrive_for_all, host)
+            if self._parts(sender, host):
+                self._end(packet.copy(), "partitioned")
+            elif host.down is not None:
+                realm.wire(sender, host).carry(packet.copy(), functools.partial(host.down.carry, arrived=arrive))
+            else:
+                realm.wire(sender, host).carry(packet.copy(), arrive)
+
+    def _arrive_for_all(self, host: Host, packet: Packet) -> None:
+        what = host.deafness(packet.realm)
+        listeners = host.group_listeners(packet.core_target) if what is None else []
+        self._end(packet, what or ("delivered" if listeners else "nobody there"))
+        for listener in listeners:
+            listener.receive(packet)
 
     def _cross(self, packet: Packet) -> None:
         """Let a packet cross the network that its carrier has put it into: to who has the address there, or to the way out."""
@@ -390,8 +416,8 @@ class SimNet:
         if isinstance(target, Router):
             self._arrive_at_router(packet, target)
             return
-        listener = target.listener(packet.core_target) if target is not None else None
-        if target is None or listener is None:
+        receive = target.receiver(packet) if target is not None else None
+        if target is None or receive is None:
             self._end(packet, "nobody there")
         elif not target.is_plugged_in and target is not packet.sender:
             self._end(packet, "unplugged")
@@ -401,7 +427,7 @@ class SimNet:
             self._end(packet, "interface down")
         else:
             self._end(packet, "delivered")
-            listener.receive(packet)
+            receive(packet)
 
     def _arrive_at_router(self, packet: Packet, router: Router) -> None:
         reason = router.inward(packet) if packet.realm is not router.inside else "nobody there"

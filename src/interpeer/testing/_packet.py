@@ -27,6 +27,10 @@ def is_loopback(address: bytes) -> bool:
     return address == b"\0" * 15 + b"\1" or (address.startswith(_MAPPED) and address[12] == 127)
 
 
+def is_multicast(address: bytes) -> bool:
+    return address[0] == 0xFF or (address.startswith(_MAPPED) and address[12] & 0xF0 == 0xE0)
+
+
 def is_ipv4(endpoint: CoreEndpoint) -> bool:
     return endpoint[0].startswith(_MAPPED)
 
@@ -60,6 +64,10 @@ class Packet:
     ttl: int = DEFAULT_TTL
     """How many routers let it pass: every NAT is one, and between two sites of the public network there is one more."""
     is_tcp: bool = False
+    is_to_group: bool = False
+    """Whether it goes to all on the sender's switch, or to those who have joined a group there."""
+    is_looped_back: bool = True
+    """Whether the sender hears itself, then."""
     realm: Realm | None = None
     """The network that it crosses now; its addresses mean something there only."""
     carrier: Node | None = None

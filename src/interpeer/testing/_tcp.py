@@ -27,10 +27,11 @@ BETA = 0.7
 C = 0.4
 ALPHA = 3 * (1 - BETA) / (1 + BETA)
 _UDP_AND_IP_BYTES = 28  # what a datagram brings by itself
-_DATA = struct.Struct("!IQ")  # the segment's number, when it was sent
-_ACK = struct.Struct("!IQB")  # the next one expected, the timestamp echoed, how many ranges follow
-_RANGE = struct.Struct("!II")
-_PADDING = bytes(MSS_BYTES + IP_AND_TCP_BYTES - _UDP_AND_IP_BYTES - _DATA.size)
+DATA = struct.Struct("!IQ")  # the segment's number, when it was sent
+ACK = struct.Struct("!IQB")  # the next one expected, the timestamp echoed, how many ranges follow
+RANGE = struct.Struct("!II")
+RANGE_BYTES = RANGE.size
+_PADDING = bytes(MSS_BYTES + IP_AND_TCP_BYTES - _UDP_AND_IP_BYTES - DATA.size)
 _MAX_RANGES = 3
 
 _SENT, _LOST, _AGAIN, _SACKED = range(4)  # what became of a segment: on its way, to be sent again, sent again, has arrived
@@ -60,6 +61,10 @@ class TcpSender:
         self.retransmissions = 0
         self.timeouts = 0
 
+    def allow(self, segments: int) -> None:
+        """Let so many segments go out in all; they may become more."""
+        self._segments = segments
+
     @property
     def window(self) -> float:
         """The congestion window in segments."""
@@ -85,7 +90,7 @@ class TcpSender:
             number = self._next()
             if number is None:
                 break
-            out.append(_DATA.pack(number, now_ns) + _PADDING)
+            out.append(DATA.pack(number, now_ns) + _PADDING)
             self._in_flight += 1
         if out and self._rto_at_ns is None:
             self._rto_at_ns = now_ns + self._rto_ns
@@ -108,14 +113,15 @@ class TcpSender:
 
     def handle_ack(self, data: bytes, now_ns: int) -> None:
         """Take an acknowledgement."""
-        expected, echo_ns, count = _ACK.unpack_from(data)
+        expected, echo_ns, count = ACK.unpack_from(data)
         newly = advanced = self._advance(expected)
         for number in range(count):
-            first, end = _RANGE.unpack_from(data, _ACK.size + number * _RANGE.size)
+            first, end = RANGE.unpack_from(data, ACK.size + number * RANGE.size)
             newly += self._sack(first, end)
         if not newly:
             return
-        self._measure(now_ns - echo_ns)
+        if echo_ns:
+            self._measure(now_ns - echo_ns)
         if advanced:
             self._rto_at_ns = now_ns + self._rto_ns if self._fate else None
         if self._judge() and self._recovery_ends is None:
@@ -260,7 +266,7 @@ class TcpReceiver:
 
     def handle_segment(self, data: bytes, now_ns: int) -> bytes | None:
         """Take a segment; return what goes back now, if anything does."""
-        number, sent_ns = _DATA.unpack_from(data)
+        number, sent_ns = DATA.unpack_from(data)
         if self._echo_ns is None:
             self._echo_ns = sent_ns
         is_in_order = number == self._expected and not self._ranges
@@ -268,11 +274,11 @@ class TcpReceiver:
         if is_in_order and self._ack_at_ns is None:
             self._ack_at_ns = now_ns + DELAYED_ACK_NS
             return None
-        return self._ack()
+        return self.acknowledge()
 
     def handle_timeout(self, now_ns: int) -> bytes | None:
         """Return an acknowledgement that has waited long enough."""
-        return self._ack() if self._ack_at_ns is not None and now_ns >= self._ack_at_ns else None
+        return self.acknowledge() if self._ack_at_ns is not None and now_ns >= self._ack_at_ns else None
 
     def _insert(self, number: int) -> None:
         if number < self._expected:
@@ -290,10 +296,11 @@ class TcpReceiver:
         else:
             self._ranges = [(first, end), *kept]
 
-    def _ack(self) -> bytes:
+    def acknowledge(self) -> bytes:
+        """Return an acknowledgement of all that has come."""
         ranges = self._ranges[:_MAX_RANGES]
-        head = _ACK.pack(self._expected, self._echo_ns or 0, len(ranges))
+        head = ACK.pack(self._expected, self._echo_ns or 0, len(ranges))
         self._echo_ns = self._ack_at_ns = None
-        data = head + b"".join(_RANGE.pack(*one) for one in ranges)
-        options_bytes = 4 + _RANGE.size * len(ranges) if ranges else 0
+        data = head + b"".join(RANGE.pack(*one) for one in ranges)
+        options_bytes = 4 + RANGE.size * len(ranges) if ranges else 0
         return data.ljust(IP_AND_TCP_BYTES - _UDP_AND_IP_BYTES + options_bytes, b"\0")
