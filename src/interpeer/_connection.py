@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from interpeer._node import Node
 
+EVENT_REASONS = 1 << 30
+"""Beside the core's events: a path has come, or it is known why not."""
 _ID_WAIT_S = 10.0  # for a connection id that the peer gives out at once
 
 # who ended a connection (the core's CLOSED_*)
@@ -254,6 +256,18 @@ class Connection:
 
     def _explain(self, remote: CoreEndpoint) -> Explanation:
         return self._node._explain(self, remote)
+
+    async def wait_direct(self) -> Path:
+        """Wait until the peer is reached directly, or until that was tried and has failed for now; return the path by then.
+
+        A connection over a relay goes on trying for ever, ever less often: `path.reasons` tells what has failed. Raises the
+        connection's error when it is over. Cancelled, nothing changes."""
+        self._waiters.check_loop()
+        while self.is_open and self.path.kind == "relayed" and not self.path.reasons:
+            await self._waiters.wait(EVENT_REASONS, lambda: self.path.kind != "relayed" or self.path.reasons or not self.is_open)
+        if not self.is_open:
+            raise self._error()
+        return self.path
 
     @property
     def scheduler(self) -> str:

@@ -7,7 +7,7 @@ import logging
 from typing import TYPE_CHECKING, final
 
 from interpeer._address import CoreEndpoint, Endpoint
-from interpeer._connection import Connection
+from interpeer._connection import EVENT_REASONS, Connection
 from interpeer._core import control, path_handle, signal_handle
 from interpeer._core.retry import Retry
 from interpeer._host import random_bytes
@@ -24,6 +24,7 @@ logger = logging.getLogger("interpeer")
 
 MAX_RELAYS = 2
 """Relayed paths of a connection that has no direct one: when a relay dies, the other carries on."""
+RETRY_RANDOM_BYTES = 4
 DEFAULT_RTT_S = 0.2
 """Of a relayed path that has not been measured yet."""
 
@@ -63,6 +64,7 @@ class Mover:
         """Something has happened to a path."""
         if not self._connection.is_open:
             return
+        self._connection._waiters.wake(EVENT_REASONS)
         self._legs = self._reach.legs.use(self._connection)
         ways = [(number, path_handle.STATES[state], self._reach.legs.find(remote)) for number, state, _, _, remote, _ in self._ways()]
         self._keep_alive(ways)
@@ -213,6 +215,10 @@ class Mover:
         self._details[remote[0]] = how if local == ANY_ADDRESS else f"{how}, from one of many sockets"
         if not self._is_controlling:
             return
+        at = Endpoint.from_core(remote)
+        if not self._reach.node._driver.can_reach(at):
+            self._failed((f"{at}: this node has no socket of that family",))
+            return
         result, path = path_handle.open_path(self._handle, remote, local)
         if path is None:
             self._failed((f"{Endpoint.from_core(remote)}: it works, but the connection takes no other path ({result})",))
@@ -221,10 +227,11 @@ class Mover:
             self._opening = path
 
     def _failed(self, reasons: tuple[str, ...]) -> None:
-        self.reasons = reasons
+        self.reasons = reasons or ("nothing is known that could be tried",)
         self._is_trying = False
+        self._connection._waiters.wake(EVENT_REASONS)
         if self._is_controlling:
-            self._retry.fail(self._now_ns(), random=random_bytes(8))
+            self._retry.fail(self._now_ns(), random=random_bytes(RETRY_RANDOM_BYTES))
             self._schedule()
 
     # --- relays ---

@@ -51,7 +51,8 @@ class Surroundings:
             await self._lan.start()
             for note in self._lan.notes:
                 logger.info("local network: %s", note)
-        if node.config.port_mapping and self._is_reachable and driver.bound:
+        has_routes = node._host is None  # a simulated host has no routing table to find the gateway in
+        if node.config.port_mapping and has_routes and self._is_reachable and driver.bound:
             self._mapper = PortMapper(driver.bound[0][1], verify=self.verify)
             await self._mapper.start()
 

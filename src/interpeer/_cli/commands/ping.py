@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import final
 
@@ -26,6 +27,8 @@ DATA_ON_STDOUT = False
 
 COUNT = 4
 INTERVAL_S = 0.2
+SETTLE_S = 8.0
+"""How long to wait, after the last ping, for a direct path or for the reasons why there is none."""
 PATIENCE_S = 2.0
 """After so long without its answer a ping is lost; the path is several times slower than any on this planet then."""
 NUMBER_BYTES = 8
@@ -39,6 +42,7 @@ class Pings:
 
     sent: int = 0
     first_byte_at: float | None = None
+    direct_at: float | None = None
     rtts_ms: dict[int, float] = field(default_factory=dict[int, float])
 
     @property
@@ -77,14 +81,18 @@ async def _ping(target: Target, count: int, resolved: settings.Settings, output:
             _fail(target, output, *explain(error))
             return FAILED
         connected_s = time.perf_counter() - started
-        path = connection.path
-        detail = f"{path.remote} over UDP, {connection.cipher}"
+        pings = Pings()
         async with connection:
-            output.say(f"reached in {duration(connected_s)}: {path.kind}, {detail}")
-            pings = Pings()
+            output.say(f"reached in {duration(connected_s)}: {_describe(connection)}")
+            watching = asyncio.create_task(_watch(connection, pings, output))
             lost_connection = await _exchange(connection, count, pings, output)
+            with suppress(TimeoutError, NetworkError):
+                async with asyncio.timeout(SETTLE_S):
+                    await asyncio.shield(watching)
+            watching.cancel()
+            path, detail = connection.path, _describe(connection)
         first_byte_s = None if pings.first_byte_at is None else pings.first_byte_at - started
-        reasons = [lost_connection] if lost_connection else []
+        reasons = [lost_connection] if lost_connection else list(path.reasons)
         facts: JsonObject = {
             "ok": bool(pings.rtts_ms),
             "id": str(target.peer_id),
@@ -92,7 +100,7 @@ async def _ping(target: Target, count: int, resolved: settings.Settings, output:
             "detail": detail,
             "connected_s": connected_s,
             "first_byte_s": first_byte_s,
-            "direct_s": None if path.kind == "relayed" else connected_s,
+            "direct_s": None if pings.direct_at is None else pings.direct_at - started,
             "rtt_ms": pings.rtt_ms(),
             "lost": pings.lost,
             "reasons": reasons,
@@ -102,6 +110,25 @@ async def _ping(target: Target, count: int, resolved: settings.Settings, output:
         output.json_result(facts)
         _summarise(pings, lost_connection, output)
         return DONE if pings.rtts_ms else FAILED
+
+
+async def _watch(connection: Connection, pings: Pings, output: Output) -> None:
+    """Say when the peer is reached directly, or why not."""
+    was_relayed = connection.path.kind == "relayed"
+    path = await connection.wait_direct()
+    if path.kind != "relayed":
+        pings.direct_at = time.perf_counter()
+        if was_relayed:
+            output.say(f"now direct: {_describe(connection)}")
+        return
+    for reason in path.reasons:
+        output.say(f"not direct: {reason}")
+
+
+def _describe(connection: Connection) -> str:
+    path = connection.path
+    how = f", {path.detail}" if path.detail else ""
+    return f"{path.kind}, {path.remote} over UDP{how}, {connection.cipher}"
 
 
 async def _exchange(connection: Connection, count: int, pings: Pings, output: Output) -> str | None:
