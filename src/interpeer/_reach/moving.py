@@ -6,6 +6,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, final
 
+from interpeer import errors
 from interpeer._address import CoreEndpoint, Endpoint
 from interpeer._connection import EVENT_REASONS, Connection
 from interpeer._core import control, path_handle, signal_handle
@@ -47,6 +48,7 @@ class Mover:
         self._peer_key = self._peer_token = b""
         self._peer_facts = b""
         self._opening: int | None = None
+        self._path_task: asyncio.Task[None] | None = None
         self._legs: list[Leg] = []
         self._asked: set[int] = set()
         self._details: dict[bytes, str] = {}
@@ -219,12 +221,18 @@ class Mover:
         if not self._reach.node._driver.can_reach(at):
             self._failed((f"{at}: this node has no socket of that family",))
             return
-        result, path = path_handle.open_path(self._handle, remote, local)
-        if path is None:
-            self._failed((f"{Endpoint.from_core(remote)}: it works, but the connection takes no other path ({result})",))
+        self._path_task = self._loop.create_task(self._open(at, local))
+
+    async def _open(self, at: Endpoint, local: bytes) -> None:
+        """Open the path that was found; the peer's connection ids for it may still be on their way."""
+        try:
+            path = await self._connection._begin_path(at, local)
+        except (errors.LocalError, errors.NetworkError, errors.ProtocolError) as error:
+            self._failed((f"{at}: it works, but the connection takes no other path: {error}",))
         else:
             self._is_trying = False
             self._opening = path
+            self.on_paths()
 
     def _failed(self, reasons: tuple[str, ...]) -> None:
         self.reasons = reasons or ("nothing is known that could be tried",)
@@ -276,6 +284,8 @@ class Mover:
         """End whatever runs."""
         if self._timer is not None:
             self._timer.cancel()
+        if self._path_task is not None:
+            self._path_task.cancel()
         if self._attempt is not None:
             self._attempt.close()
             self._attempt = None
