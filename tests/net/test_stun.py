@@ -114,7 +114,7 @@ async def coturn(folder) -> AsyncIterator[tuple[int, int]]:
     needs("turnserver")
     port, other = free_ports(2)
     command = (
-        "turnserver", "-n", "--stun-only", "--no-cli", "--no-tls", "--no-dtls", "--no-tcp", "--simple-log", "--log-file", "stdout",
+        "turnserver", "-n", "--stun-only", "--no-cli", "--no-tls", "--no-dtls", "--no-tcp", "--log-file", "stdout",
         "--listening-ip", HOSTS[0], "--listening-ip", HOSTS[1], "--listening-port", str(port), "--alt-listening-port", str(other),
         "--pidfile", str(folder / "pid"), "--userdb", str(folder / "users"),
     )  # fmt: skip
