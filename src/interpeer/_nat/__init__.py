@@ -2,6 +2,7 @@
 
 from interpeer._nat._discover import discover
 from interpeer._nat._hooks import Hooks, How, Prober, Server, Socket
+from interpeer._nat._node_hooks import NodeHooks
 from interpeer._nat._report import Behaviour, NatReport
 from interpeer._nat._transactions import Result, RoundTrips, State, Transactions
 
@@ -10,6 +11,7 @@ __all__ = [
     "Hooks",
     "How",
     "NatReport",
+    "NodeHooks",
     "Prober",
     "Result",
     "RoundTrips",

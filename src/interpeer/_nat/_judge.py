@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import final
 
-from interpeer._address import CoreEndpoint
+from interpeer._address import CoreEndpoint, Endpoint
 from interpeer._nat._report import Behaviour
 
 QUORUM = 2
@@ -41,7 +41,11 @@ class Observation:
 
 
 def prefix(address: bytes) -> bytes:
-    """Return what an observer counts by: the /24 of an IPv4 address, the /48 of an IPv6 address."""
+    """Return what an observer counts by: the /24 of an IPv4 address, the /48 of an IPv6 address.
+
+    In a network of one's own addresses lie together, so there each counts singly."""
+    if Endpoint.from_core((address, 1, 0)).is_private:
+        return address
     return address[:15] if address.startswith(_MAPPED) else address[:6]
 
 

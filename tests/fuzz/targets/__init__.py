@@ -23,6 +23,7 @@ TARGETS = {
     "agreements": "fresh keys: messages that are lost, repeated, delayed or damaged, among key updates",
     "addresses": "ids, addresses, tickets, endpoints and what is typed for them",
     "keyfiles": "key files",
+    "stun": "STUN: what a node answers to it, for what it costs, and what a client believes",
     "arrays": "numpy arrays from a stream",
     "transfers": "the messages of files/1, both ways, and the names in them",
     "mappings": "what gateways answer: PCP and NAT-PMP beside the twin, replies to SSDP, routing tables",
