@@ -23,7 +23,7 @@ html_title = f"interpeer {release}"
 nitpicky = True
 nitpick_ignore_regex = [
     # other people's names (to look them up, the network would be needed), and our own that are not public
-    ("py:.*", r"(_?asyncio|collections|concurrent|contextvars|os|pathlib|types|np)\..*|Buffer"),
+    ("py:.*", r"(_?asyncio|collections|concurrent|contextvars|os|pathlib|socket|subprocess|types|np)\..*|Buffer"),
     ("py:.*", r"(.*\.)?~?_\w+|.*_handle\.\w+|interpeer\.(testing\.)?_(core|driver|port|waiting)\..*|CoreEndpoint"),
 ]
 default_role = "code"
@@ -40,6 +40,7 @@ GIVEN = {
     *(f"interpeer.{name}" for name in ("ChannelStats", "MessageStats", "PathStats", "Stats")),
     *(f"interpeer.blocking.{name}" for name in ("Channel", "Connection", "Stream")),
     *(f"interpeer.testing.{name}" for name in ("Host", "Packet", "SimLoop", "Wire", "WireStats")),
+    *(f"interpeer.testing.natlab.{name}" for name in ("Host", "Internet", "Lan", "Machine", "Network", "Router")),
 }
 """Classes whose objects a user is given: how they are made is not shown."""
 

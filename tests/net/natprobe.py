@@ -1,10 +1,12 @@
 """Measure a NAT from both sides, as RFC 5780 does, and punch a hole through two: plain UDP, and every socket in this process.
 
-That nothing arrives cannot be seen by waiting for it. So after whatever may be dropped a fence is sent, which may not: packets
-of one process do not overtake each other on links without delay, so what has not arrived before the fence never will."""
+That nothing arrives cannot be seen by waiting for it. So after what may be dropped comes a fence, which may not. Links without
+delay are queues of a processor, in which each packet moves one hop at a time: on one processor (`on_one_processor`) nothing of
+MAX_HOPS hops is still on its way when FENCES packets, one after the other, have gone the shortest way there is."""
 
 import contextlib
 import itertools
+import os
 import select
 import socket
 import time
@@ -15,7 +17,19 @@ from interpeer.testing import Dependence
 PORTS = 3478, 3479
 SAMPLES = 48  # of a symmetric NAT's ports: drawn from all, the chance that they fit into 512 is below 1e-98
 PATIENCE_S = 10  # for a packet that must come
+MAX_HOPS = 7  # a host, two routers, the public network, two routers, a host
+FENCES = -(-MAX_HOPS // 3)
 _FENCE, _DATA = b"fence", b"data"
+
+
+@contextlib.contextmanager
+def on_one_processor():
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(allowed)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, allowed)
 
 
 class Servers:
@@ -23,6 +37,7 @@ class Servers:
 
     def __init__(self, lab):
         self.sockets = {}
+        self.numbers = itertools.count()
         hosts = lab.host("s1"), lab.host("s2")
         for i, host in enumerate(hosts):
             for j, port in enumerate(PORTS):
@@ -35,23 +50,33 @@ class Servers:
     def address(self, at):
         return self.sockets[at].getsockname()
 
-    def seen(self, sender, at=(0, 0), tag=b"?"):
-        """Let a socket send to a server; return its endpoint as the server sees it, or None if nothing comes."""
+    def seen(self, sender, at=(0, 0)):
+        """Let a socket send to a server; return its endpoint as the server sees it."""
+        tag = b"?%d" % next(self.numbers)
         sender.sendto(tag, self.address(at))
-        self.sockets[0, 1].sendto(_FENCE, self.address(at))
-        return dict(_until_fence(self.sockets[at])).get(tag)
+        while True:
+            data, source = _receive(self.sockets[at])
+            if data == tag:
+                return source
 
-    def seen_late(self, sender, at=(0, 0)):
-        """The same, over a link with a delay: wait for the packet."""
-        sender.sendto(b"?", self.address(at))
-        if not select.select([self.sockets[at]], [], [], PATIENCE_S)[0]:
-            raise TimeoutError("a packet that must arrive has not")
-        return self.sockets[at].recvfrom(64)[1]
+    def passes(self, sender):
+        """Tell whether a packet to the first server comes there."""
+        sender.sendto(_DATA, self.address((0, 0)))
+        return _DATA in (
+            data for data, _source in self._until_fence(self.sockets[0, 0], self.sockets[1, 0], self.address((0, 0)))
+        )
 
     def arriving(self, receiver, outside):
         """Return what has come to a socket whose outside endpoint towards the first server is this one."""
-        self.sockets[0, 0].sendto(_FENCE, outside)
-        return list(_until_fence(receiver))
+        return self._until_fence(receiver, self.sockets[0, 0], outside)
+
+    def _until_fence(self, receiver, fencer, address):
+        came = []
+        for _ in range(FENCES):
+            fencer.sendto(_FENCE, address)
+            while (packet := _receive(receiver))[0] != _FENCE:
+                came.append(packet)
+        return came
 
 
 @dataclass
@@ -74,20 +99,15 @@ def bound(host, port=0):
     return opened
 
 
-def _until_fence(receiver):
-    while True:
-        if not select.select([receiver], [], [], PATIENCE_S)[0]:
-            raise TimeoutError("a packet that must arrive has not")
-        with contextlib.suppress(BlockingIOError):
-            data, source = receiver.recvfrom(64)
-            if data == _FENCE:
-                return
-            yield data, source
+def _receive(receiver):
+    if not select.select([receiver], [], [], PATIENCE_S)[0]:
+        raise TimeoutError("a packet that must arrive has not")
+    return receiver.recvfrom(64)
 
 
 def passes_udp(host, servers):
     with bound(host) as sender:
-        return servers.seen(sender) is not None
+        return servers.passes(sender)
 
 
 def open_tcp_ports(host, server, ports):
@@ -186,7 +206,7 @@ class Puncher:
         self.servers = servers
         self.low_ttl = low_ttl
         """That of its first packets: they open its own NAT and die before the other's. None: it sends none such."""
-        self.outside = servers.seen(self.socket)
+        self.outside = servers.seen(self.socket) if servers.passes(self.socket) else None
         self.heard = False
         self.peers = []
 

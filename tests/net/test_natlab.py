@@ -4,6 +4,7 @@ import contextlib
 import ipaddress
 import itertools
 import json
+import re
 import select
 import socket
 import struct
@@ -36,7 +37,7 @@ def open_lab(name=NAME):
 
 @pytest.fixture(scope="module")
 def lab():
-    with open_lab() as lab:
+    with natprobe.on_one_processor(), open_lab() as lab:
         lab.host("wired", link=Link())  # starts the process for links, which lives as long as the laboratory
         yield lab
 
@@ -237,7 +238,7 @@ def test_a_link_delays_loses_and_counts_each_way_for_itself(lab, servers):
     host = lab.host("far", NatKind.PORT, link=Link(), link_down=Link(delay_s=0.05))
     server = servers.sockets[0, 0]
     with natprobe.bound(host) as opened:
-        outside = servers.seen_late(opened)
+        outside = servers.seen(opened)
         began = time.monotonic()
         server.sendto(b"answer", outside)
         assert select.select([opened], [], [], natprobe.PATIENCE_S)[0]
@@ -255,7 +256,7 @@ def test_a_link_between_routers_of_one_carrier(lab, servers):
     carrier = lab.router("carrier", NatKind.PORT_RANDOM)
     host = lab.host("subscriber", NatKind.PORT, behind=carrier, link=Link(delay_s=0.01))
     with natprobe.bound(host) as opened:
-        assert servers.seen_late(opened)[0] == carrier.address
+        assert servers.seen(opened)[0] == carrier.address
 
 
 NAT_PMP = 5351
@@ -329,6 +330,29 @@ def test_an_independent_laboratory_means_the_same_by_the_names_of_kinds(hosts, s
         }
         differing += [(kind, name, *pair) for name, pair in pairs.items() if pair[0] != pair[1]]
     assert differing == []
+
+
+def test_the_examples_of_the_page_run(root):
+    with open_lab("demo"):
+        pass  # or it cannot run here
+    page = (root / "docs" / "natlab.md").read_text(encoding="utf-8")
+    examples = re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    assert len(examples) == 4
+    names = {"__name__": "example"}
+    for number, example in enumerate(examples, 1):
+        exec(compile(example, f"docs/natlab.md, example {number}", "exec"), names)
+
+
+def test_the_command_line_runs_a_command_on_the_first_host():
+    with open_lab("natlabu"):
+        pass
+    command = [sys.executable, "-m", "interpeer.testing.natlab", "--name", "natlabu"]
+    asked = [*command, "a=port,delay_s=0.001", "b", "--", "sh", "-c", "echo $0; ip route get {b}; exit 3", "{a}"]
+    done = subprocess.run(asked, check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (3, "")
+    assert done.stdout.startswith("20.") and "192.168.1.10" in done.stdout
+    refused = subprocess.run([*command, "a=prt"], check=False, capture_output=True, text=True)
+    assert refused.returncode == 2 and "not a kind of NAT" in refused.stderr
 
 
 def test_commands_run_on_a_host_and_end_with_the_laboratory():

@@ -16,10 +16,10 @@ The tests measure each kind from outside and hold it against `NatKind`. docs/nat
 """
 
 from interpeer.testing.natlab._lab import Lab
+from interpeer.testing.natlab._machine import Host, Machine, Router
 from interpeer.testing.natlab._namespace import LabError
-from interpeer.testing.natlab._network import Internet, Lan
-from interpeer.testing.natlab._node import Host, Router
+from interpeer.testing.natlab._network import Internet, Lan, Network
 from interpeer.testing.natlab._rules import Ipv6
 from interpeer.testing.natlab._upnp import PortMapping
 
-__all__ = ["Host", "Internet", "Ipv6", "Lab", "LabError", "Lan", "PortMapping", "Router"]
+__all__ = ["Host", "Internet", "Ipv6", "Lab", "LabError", "Lan", "Machine", "Network", "PortMapping", "Router"]

@@ -14,9 +14,9 @@ from typing import Any, Final, Self, final
 
 from interpeer.testing._link import Link
 from interpeer.testing._natkind import Dependence, NatBehaviour, NatKind
+from interpeer.testing.natlab._machine import Host, Options, Router, behaviour_of
 from interpeer.testing.natlab._namespace import LabError, names, remove, require
 from interpeer.testing.natlab._network import Internet, Lan, Network, Shared
-from interpeer.testing.natlab._node import Host, Options, Router, behaviour_of
 from interpeer.testing.natlab._rules import Ipv6
 from interpeer.testing.natlab._upnp import PortMapping, remove_leftovers
 from interpeer.testing.natlab._wire import Wires
@@ -103,7 +103,7 @@ class Lab:
         """Make a host behind a NAT of a kind or behaviour: with a router and a home network of its own, if it translates.
 
         behind: the router or switch that it, or its own router, is connected to; None: the public network. With NatKind.PUBLIC
-            it is one more host of that network. Of the kinds CGN and CGN_HAIRPIN all hosts share one carrier each.
+        it is one more host of that network. Of the kinds CGN and CGN_HAIRPIN all hosts share one carrier each.
         link: what the link to the outside does to packets, each way; None: an ideal one. link_down: the way to the host.
         ipv4: False for a host with IPv6 alone. ipv6: by default a public host has it, behind FIREWALL filtered, and a home none.
         mtu_bytes: of the link, and told by routers (the `mtu_bytes` of a Link drops what is larger and says nothing).

@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import itertools
+import json
 import random
 import re
 import subprocess
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network
 from typing import TYPE_CHECKING, Any, Final, final
 
-from interpeer.testing.natlab._namespace import Namespace, make
+from interpeer.testing.natlab._namespace import LabError, Namespace, make, tell
 from interpeer.testing.natlab._rules import IN, Ipv6
 from interpeer.testing.natlab._wire import Wires
 
 if TYPE_CHECKING:
-    from interpeer.testing.natlab._node import Node, Router
+    from interpeer.testing.natlab._machine import Machine, Router
 
 # The public network's addresses are global in Python's eyes, unlike those for documentation: programs may ask.
 GATEWAY_4: Final = "20.0.0.1"
 GATEWAY_6: Final = "fe80::1"
 MAX_SITES: Final = 250  # each has a /16 of its own: programs that want distinct prefixes shall find them
 _FIRST_HOST: Final = 10
+_FORWARDING_S: Final = 5.0
 _NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,30}")
 _BASICS: Final[dict[str, int | str]] = {
     "ipv4__conf__all__rp_filter": 0,
@@ -86,19 +89,19 @@ class Network(ABC):
     @property
     @abstractmethod
     def has_ipv6(self) -> bool:
-        """Whether nodes can have IPv6 here."""
+        """Whether machines can have IPv6 here."""
 
     @abstractmethod
-    def admit(self, node: Node) -> Lease:
-        """Connect the far end of a node's link, and give the node its addresses."""
+    def _admit(self, machine: Machine) -> Lease:
+        """Connect the far end of a machine's link, and give the machine its addresses."""
 
     @abstractmethod
-    def route6(self, prefix: str, via: Node) -> None:
-        """Let packets to an IPv6 prefix go to a node, from everywhere."""
+    def _route6(self, prefix: str, via: Machine) -> None:
+        """Let packets to an IPv6 prefix go to a machine, from everywhere."""
 
     @abstractmethod
-    def forget(self, node: Node) -> None:
-        """Note that a node has left: its link is about to go."""
+    def _forget(self, machine: Machine) -> None:
+        """Note that a machine has left: its link is about to go."""
 
 
 @final
@@ -114,27 +117,27 @@ class Internet(Network):
     def has_ipv6(self) -> bool:
         return True
 
-    def admit(self, node: Node) -> Lease:
-        lines = [f"link set {node.port} up{node.mtu}", f"route flush dev {node.port}"]
+    def _admit(self, machine: Machine) -> Lease:
+        lines = [f"link set {machine.port} up{machine.mtu}", f"route flush dev {machine.port}"]
         lease = Lease()
-        if node.has_ipv4:
-            lease = Lease(f"20.{node.site}.{node.renumbered}.2", 32, GATEWAY_4)
-            lines.append(f"route replace {lease.address}/32 dev {node.port}")
-        if node.ipv6 is not Ipv6.OFF:
-            address6 = f"2a00:{node.site:x}:{node.renumbered:x}::2"
+        if machine.has_ipv4:
+            lease = Lease(f"20.{machine.site}.{machine.renumbered}.2", 32, GATEWAY_4)
+            lines.append(f"route replace {lease.address}/32 dev {machine.port}")
+        if machine.ipv6 is not Ipv6.OFF:
+            address6 = f"2a00:{machine.site:x}:{machine.renumbered:x}::2"
             lease = Lease(lease.address, lease.length, lease.gateway, address6, 128, GATEWAY_6)
             lines += [
-                f"route flush root 2a00::/16 dev {node.port}",
-                f"address replace {GATEWAY_6}/64 dev {node.port} nodad",
-                f"route replace {address6}/128 dev {node.port}",
+                f"route flush root 2a00::/16 dev {machine.port}",
+                f"address replace {GATEWAY_6}/64 dev {machine.port} nodad",
+                f"route replace {address6}/128 dev {machine.port}",
             ]
         self.space.ip(*lines)
         return lease
 
-    def route6(self, prefix: str, via: Node) -> None:
+    def _route6(self, prefix: str, via: Machine) -> None:
         self.space.ip(f"route replace {prefix} via {via.address6} dev {via.port}")
 
-    def forget(self, node: Node) -> None:
+    def _forget(self, machine: Machine) -> None:
         pass  # its routes go with the link
 
 
@@ -150,7 +153,7 @@ class Lan(Network):
         self.inside = IPv4Network(inside)
         """Its IPv4 addresses: the first is the router's."""
         self._numbers: dict[tuple[str, int], int] = {}  # who comes back gets the same address, unless it has been renumbered
-        self.members: list[Node] = []
+        self.members: list[Machine] = []
         space.sysctl(**_BRIDGES)
         gateway = [f"address add {self.inside[1]}/{self.inside.prefixlen} dev {IN}"] if router else []
         space.ip(f"link add {IN} type bridge forward_delay 0 mcast_snooping 0", f"link set {IN} up", *gateway)
@@ -159,25 +162,36 @@ class Lan(Network):
     def has_ipv6(self) -> bool:
         return self.router is None or self.router.ipv6 is not Ipv6.OFF  # without a router: the link-local addresses
 
-    def admit(self, node: Node) -> Lease:
-        if node not in self.members:
-            self.members.append(node)
-        self.space.ip(f"link set {node.port} up master {IN}{node.mtu}")
-        number = self._numbers.setdefault((node.name, node.renumbered), _FIRST_HOST + len(self._numbers))
+    def _admit(self, machine: Machine) -> Lease:
+        if machine not in self.members:
+            self.members.append(machine)
+        self.space.ip(f"link set {machine.port} up master {IN}{machine.mtu}")
+        number = self._numbers.setdefault((machine.name, machine.renumbered), _FIRST_HOST + len(self._numbers))
         lease = Lease()
-        if node.has_ipv4:
+        if machine.has_ipv4:
             gateway = str(self.inside[1]) if self.router else None
             lease = Lease(str(self.inside[number]), self.inside.prefixlen, gateway)
-        if self.router and self.router.prefix6 and node.ipv6 is not Ipv6.OFF:
+        if self.router and self.router.prefix6 and machine.ipv6 is not Ipv6.OFF:
             prefix6 = self.router.prefix6
             lease = Lease(lease.address, lease.length, lease.gateway, f"{prefix6}{number:x}", 64, f"{prefix6}1")
         return lease
 
-    def forget(self, node: Node) -> None:
-        self.members.remove(node)
+    def _await_forwarding(self, machine: Machine) -> None:
+        """A bridge forwards nothing to a new port until the kernel has got round to it."""
+        deadline = time.monotonic() + _FORWARDING_S
+        while not self._forwards(machine.port):
+            if time.monotonic() > deadline:
+                raise LabError(f"the bridge of {self.name} does not forward to {machine.name}")
 
-    def route6(self, prefix: str, via: Node) -> None:
+    def _forwards(self, port: str) -> bool:
+        (told,) = json.loads(tell(["ip", "-n", self.space.name, "-details", "-json", "link", "show", "dev", port]))
+        return bool(told["linkinfo"]["info_slave_data"]["state"] == "forwarding")
+
+    def _forget(self, machine: Machine) -> None:
+        self.members.remove(machine)
+
+    def _route6(self, prefix: str, via: Machine) -> None:
         if self.router is None:
             raise ValueError(f"behind the switch {self.name} are hosts, not routers")
         self.space.ip(f"route replace {prefix} via {via.address6} dev {IN}")
-        self.router.outside.route6(prefix, self.router)
+        self.router.outside._route6(prefix, self.router)

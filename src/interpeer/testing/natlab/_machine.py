@@ -25,7 +25,7 @@ _TABLES: Final = ("ip natlab4", "ip6 natlab6", "inet natlab")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """How a node is connected."""
+    """How a machine is connected."""
 
     nat: NatBehaviour
     ipv4: bool = True
@@ -35,7 +35,7 @@ class Options:
     mtu_bytes: int | None = None
 
 
-class Node:
+class Machine:
     """What routers and hosts have in common: an interface "out", a link, addresses, and rules for what passes."""
 
     def __init__(self, shared: Shared, name: str, outside: Network, options: Options, **parameters: int) -> None:
@@ -99,7 +99,7 @@ class Node:
 
     def _unplug(self) -> None:
         """Remove the link."""
-        self.outside.forget(self)
+        self.outside._forget(self)
         if self._wire is None:
             self.space.ip(f"link delete {OUT}")
         else:
@@ -108,7 +108,7 @@ class Node:
 
     def _configure(self) -> None:
         """Take addresses, routes and rules anew."""
-        lease = self.outside.admit(self)
+        lease = self.outside._admit(self)
         lines = [f"link set {OUT} up{self.mtu}", f"address flush dev {OUT} scope global"]
         if lease.address is not None:
             lines.append(f"address add {lease.address}/{lease.length} dev {OUT}")
@@ -118,6 +118,8 @@ class Node:
             lines.append(f"address add {lease.address6}/{lease.length6} dev {OUT} nodad")
             lines.append(f"route replace default via {lease.gateway6} dev {OUT} onlink")
         self.space.ip(*lines)
+        if isinstance(self.outside, Lan):
+            self.outside._await_forwarding(self)
         self.address, self.address6 = lease.address, lease.address6
         self._load_rules()
 
@@ -190,7 +192,7 @@ class Node:
 
 
 @final
-class Router(Node):
+class Router(Machine):
     """A router with a network behind it, and a NAT between the two. Made by `Lab.router`, and by `Lab.host` for most kinds."""
 
     def __init__(
@@ -213,7 +215,7 @@ class Router(Node):
         super()._configure()
         if self.prefix6 is not None:
             self.space.ip(f"address flush dev {IN} to 2a00::/16", f"address add {self.prefix6}1/64 dev {IN} nodad")
-            self.outside.route6(f"{self.prefix6}/64", self)
+            self.outside._route6(f"{self.prefix6}/64", self)
             for member in self.lan.members:
                 member._configure()
 
@@ -242,7 +244,7 @@ class Router(Node):
 
 
 @final
-class Host(Node):
+class Host(Machine):
     """A host, in which programs run. Made by `Lab.host`."""
 
     def __init__(self, shared: Shared, name: str, outside: Network, options: Options) -> None:
@@ -348,7 +350,7 @@ class Host(Node):
         """Let the host, or the router that it is behind, have another address outside; all mappings are forgotten."""
         self._edge().renumber() if self.router else super().renumber()
 
-    def _edge(self) -> Node:
+    def _edge(self) -> Machine:
         return self.router or self
 
     def _filter6(self) -> Ipv6:
