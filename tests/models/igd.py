@@ -67,6 +67,8 @@ class ScriptedDevice:
         self.location: str | None = None
         """What it says in a search reply; None: where it is."""
         self.redirect: str | None = None
+        self.refuses = False
+        """Whether it closes connections without a word."""
         self.taken: set[int] = set()
         self.only_permanent = False
         self.error = 0
@@ -150,6 +152,8 @@ async def serve(device: ScriptedDevice) -> AsyncIterator[Gateway]:
             head = (await reader.readuntil(b"\r\n\r\n")).decode()
             length = re.search(r"^content-length: *(\d+)", head, re.IGNORECASE | re.MULTILINE)
             body = (await reader.readexactly(int(length[1]))).decode() if length else ""
+            if device.refuses:
+                return
             method, path, _ = head.split(" ", 2)
             status, document = device.answer(method, path, body)
             said = document.encode()

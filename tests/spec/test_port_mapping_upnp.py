@@ -84,6 +84,31 @@ def test_port_is_mapped_renewed_and_given_back():
     }  # fmt: skip
 
 
+def test_device_that_has_restarted_is_found_where_it_is_now():
+    first, second = ScriptedDevice(), ScriptedDevice()
+    answers: list[Answer] = []
+
+    async def main() -> None:
+        async with asyncio.timeout(LIMIT_S), serve(second):
+            async with serve(first) as gateway:
+                igd = Igd(gateway, os.urandom)
+                await igd.probe()
+                igd.on_answer = answers.append
+                igd.send(WISH)
+                await until(lambda: len(answers) == 1)
+                first.location = f"http://127.0.0.1:{second.port}/root.xml"
+                first.refuses = True
+                igd.send(WISH)
+                await until(lambda: len(answers) == 2)
+                igd.send(WISH)
+                await until(lambda: len(answers) == 3)
+                igd.close()
+
+    asyncio.run(main())
+    assert [answer.kind for answer in answers] == [Kind.GRANTED, Kind.REFUSED, Kind.GRANTED]
+    assert list(second.table) == [PORT]
+
+
 def test_mapper_uses_upnp_where_nothing_else_answers():
     device = ScriptedDevice()
 

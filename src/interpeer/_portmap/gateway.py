@@ -1,6 +1,6 @@
 """Who the gateway is: the next hop of the default route, and the address that it sees this host under.
 
-Linux tells in /proc/net, macOS and the BSDs by route(8), Windows by GetBestRoute2. The environment's INTERPEER_GATEWAY names
+Linux tells in /proc, macOS and the BSDs by route(8), Windows by GetBestRoute2. The environment's INTERPEER_GATEWAY names
 others, separated by commas ("192.168.1.1,fe80::1%eth0"); "none" says that there is none.
 """
 
@@ -75,7 +75,7 @@ def _own_host(version: int, host: str) -> str | None:
 def _next_hop(version: int) -> str | None:
     try:
         if sys.platform == "linux":
-            path = Path("/proc/net/route" if version == 4 else "/proc/net/ipv6_route")
+            path = Path("/proc/thread-self/net", "route" if version == 4 else "ipv6_route")
             with path.open() as routes:
                 text = routes.read(_MAX_ROUTES_BYTES)
             return parse_routes(text) if version == 4 else parse_routes_ipv6(text)

@@ -112,10 +112,13 @@ class Igd:
     async def _ask(self, wish: Wish) -> None:
         try:
             async with self._turn, asyncio.timeout(CALL_S):
+                if self._service is None:
+                    await self.probe()
                 self._requester.requests_left = 2 + 2 * MAX_PORTS_TRIED
                 answer = await (self._add(wish) if wish.lifetime_s else self._delete(wish))
         except Exception as error:
-            # as above: a reply is somebody else's bytes
+            # as above; and a device that has restarted may listen elsewhere, so that it is looked for again
+            self._service = None
             answer = refused(plain(str(error) or type(error).__name__))
         self._asked = None
         if self.on_answer is not None:
