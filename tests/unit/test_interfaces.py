@@ -259,7 +259,7 @@ def test_sleep_is_told_by_the_clocks(monkeypatch, has_boottime, slept_s, is_resu
     assert [seen.is_resumed for seen in asyncio.run(main())] == [True] * is_resumed
 
 
-def test_simulated_host_tells_of_moving_and_of_its_plug():
+def test_simulated_host_tells_of_moving_and_of_its_interface():
     async def main():
         net, seen = SimNet(), []
         host = net.host("alice", "10.0.0.1")
@@ -268,8 +268,10 @@ def test_simulated_host_tells_of_moving_and_of_its_plug():
             watcher = _interfaces.watch(asyncio.get_running_loop(), seen.append)
             watcher.start()
             assert watcher.is_told
-            for act in (lambda: host.move("10.0.0.2"), host.unplug, host.plug_in):
-                act()
+            host.move("10.0.0.2")
+            await asyncio.sleep(1)
+            for is_up in (False, True):
+                host.set_interface("eth0", is_up=is_up)
                 await asyncio.sleep(1)
             watcher.close()
             host.move("10.0.0.3")

@@ -46,6 +46,8 @@ class LanDiscovery:
         with_mdns: bool = True,
         tell_hops: bool = True,
     ) -> None:
+        if not network:
+            raise ValueError("a network has a name")
         self._node_id = node_id
         self._key = wire.network_key(network)
         self._ports = _ports(bound)
@@ -81,7 +83,7 @@ class LanDiscovery:
         if self._with_beacons:
             self._links = Links(self._loop, self._on_datagram, tell_hops=self._tell_hops)
             await self._try("beacons", self._links.open(self._interfaces))
-        if self._with_mdns:
+        if self._with_mdns and _host.current.get() is None:
             name, record = to_base32(_host.random_bytes(10)), self._sealed(wire.RECORD)
             self._mdns = Mdns(name, record, self._ports[0] or self._ports[1], self._on_record)
             await self._try("mDNS", self._mdns.open(self._interfaces))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import functools
 import socket
 import struct
 import sys
@@ -16,6 +17,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, final
 
+from interpeer import _host
 from interpeer._interfaces import Interface
 
 PORT = 28_457
@@ -51,20 +53,26 @@ OnDatagram = Callable[[bytes, Source], None]
 
 
 @final
+@dataclass(frozen=True, slots=True)
+class _Port:
+    """A socket, whoever reads from it."""
+
+    setsockopt: Callable[[int, int, Any], None]
+    sendto: Callable[[bytes, tuple[Any, ...]], object]
+    close: Callable[[], object]
+
+
+@final
 class Links:
     """Send to, and hear, everybody on the links of some interfaces."""
 
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, on_datagram: OnDatagram, *, port: int = PORT, tell_hops: bool = True
-    ) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, on_datagram: OnDatagram, *, tell_hops: bool = True) -> None:
         self._loop = loop
         self._on_datagram = on_datagram
-        self._port = port
         self._tell_hops = tell_hops and bool(_CONTROL_BYTES) and bool(_IP_RECVTTL)
         self._interfaces: tuple[Interface, ...] = ()
-        self._own: dict[int, socket.socket] = {}
-        self._shared: dict[int, socket.socket] = {}
-        self._endpoints: list[asyncio.DatagramTransport] = []
+        self._own: dict[int, _Port] = {}
+        self._shared: dict[int, _Port] = {}
         self._joined: set[tuple[str, int]] = set()
         self.failed = 0
         """Datagrams that the system did not take."""
@@ -74,40 +82,48 @@ class Links:
         error: OSError | None = None
         for version in (4, 6):
             try:
-                self._open_family(version)
+                self._shared[version] = await self._open(version, PORT, is_shared=True)
+                self._own[version] = await self._open(version, 0, is_shared=False)
             except OSError as refused:
                 error = refused
         if not self._own and error is not None:
             raise error
         self.use(interfaces)
-        for sock in (*self._own.values(), *self._shared.values()):
-            await self._listen(sock)
 
-    def _open_family(self, version: int) -> None:
-        shared: socket.socket | None = None
-        own: socket.socket | None = None
+    async def _open(self, version: int, port: int, *, is_shared: bool) -> _Port:
+        if _host.current.get() is not None:
+            return await self._open_simulated(version, port, is_shared=is_shared)
+        sock = _make_socket(version, port, is_shared=is_shared)
         try:
-            shared = _make_socket(version, self._port, is_shared=True)
-            own = _make_socket(version, 0, is_shared=False)
+            _set_options(sock.setsockopt, version)
             if self._tell_hops:
-                for sock in (shared, own):
-                    _ask_for_hops(sock, version)
-        except OSError:
-            for sock in (shared, own):
-                if sock is not None:
-                    sock.close()
-            raise
-        self._shared[version], self._own[version] = shared, own
-
-    async def _listen(self, sock: socket.socket) -> None:
-        if self._tell_hops:
-            try:
-                self._loop.add_reader(sock.fileno(), self._read, sock)
-            except NotImplementedError:
-                self._tell_hops = False
-        if not self._tell_hops:
+                _ask_for_hops(sock, version)
+                try:
+                    self._loop.add_reader(sock.fileno(), self._read, sock)
+                    return _Port(sock.setsockopt, sock.sendto, functools.partial(self._close_socket, sock))
+                except NotImplementedError:
+                    self._tell_hops = False
             transport, _ = await self._loop.create_datagram_endpoint(lambda: _Protocol(self._on_datagram), sock=sock)
-            self._endpoints.append(transport)
+        except BaseException:
+            sock.close()
+            raise
+        return _Port(sock.setsockopt, transport.sendto, transport.close)
+
+    async def _open_simulated(self, version: int, port: int, *, is_shared: bool) -> _Port:
+        transport, _ = await self._loop.create_datagram_endpoint(
+            lambda: _Protocol(self._on_datagram),
+            ("0.0.0.0" if version == 4 else "::", port),
+            reuse_port=is_shared,
+            allow_broadcast=True,
+        )
+        options = transport.get_extra_info("socket")
+        _set_options(options.setsockopt, version)
+        return _Port(options.setsockopt, transport.sendto, transport.close)
+
+    def _close_socket(self, sock: socket.socket) -> None:
+        if not self._loop.is_closed():
+            self._loop.remove_reader(sock.fileno())
+        sock.close()
 
     def use(self, interfaces: Iterable[Interface]) -> None:
         """Say hello on these from now on, and hear what is said there."""
@@ -146,15 +162,15 @@ class Links:
         own_ipv4, own_ipv6 = self._own.get(4), self._own.get(6)
         for interface in self._interfaces:
             if own_ipv6 is not None and interface.is_multicast and any(a.ip.version == 6 for a in interface.addresses):
-                self._send(own_ipv6, data, (GROUP_IPV6, self._port, 0, interface.index))
+                self._send(own_ipv6, data, (GROUP_IPV6, PORT, 0, interface.index))
             for address in interface.addresses:
                 if own_ipv4 is None or address.ip.version == 6 or not address.is_usable:
                     continue
                 if interface.is_multicast:
                     own_ipv4.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, address.ip.packed)
-                    self._send(own_ipv4, data, (GROUP_IPV4, self._port))
+                    self._send(own_ipv4, data, (GROUP_IPV4, PORT))
                 if address.broadcast is not None:
-                    self._send(own_ipv4, data, (str(address.broadcast), self._port))
+                    self._send(own_ipv4, data, (str(address.broadcast), PORT))
 
     def answer(self, data: bytes, to: Source) -> None:
         """Send to one."""
@@ -165,9 +181,9 @@ class Links:
         elif 4 in self._own:
             self._send(self._own[4], data, (to.host, to.port))
 
-    def _send(self, sock: socket.socket, data: bytes, to: tuple[Any, ...]) -> None:
+    def _send(self, port: _Port, data: bytes, to: tuple[Any, ...]) -> None:
         try:
-            sock.sendto(data, to)
+            port.sendto(data, to)
         except OSError:
             self.failed += 1  # the interface is going, or a filter is there; others may work
 
@@ -185,13 +201,8 @@ class Links:
 
     def close(self) -> None:
         """Close the sockets. Harmless when closed."""
-        for transport in self._endpoints:
-            transport.close()  # and with it its socket
-        for sock in (*self._own.values(), *self._shared.values()) if not self._endpoints else ():
-            if not self._loop.is_closed():
-                self._loop.remove_reader(sock.fileno())
-            sock.close()
-        self._endpoints.clear()
+        for port in (*self._own.values(), *self._shared.values()):
+            port.close()
         self._own.clear()
         self._shared.clear()
         self._joined.clear()
@@ -217,19 +228,23 @@ def _make_socket(version: int, port: int, *, is_shared: bool) -> socket.socket:
             if not sys.platform.startswith("linux"):  # there all sockets hear what is sent to a group, whatever this says
                 with contextlib.suppress(OSError, AttributeError):
                     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        if version == 4:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
-            sock.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, HOPS)
-            sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, HOPS)
-        else:
+        if version == 6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, HOPS)
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, HOPS)
         sock.bind(("0.0.0.0" if version == 4 else "::", port))
     except OSError:
         sock.close()
         raise
     return sock
+
+
+def _set_options(setsockopt: Callable[[int, int, Any], None], version: int) -> None:
+    if version == 4:
+        setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+        setsockopt(socket.IPPROTO_IP, socket.IP_TTL, HOPS)
+        setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, HOPS)
+    else:
+        setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, HOPS)
+        setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, HOPS)
 
 
 def _ask_for_hops(sock: socket.socket, version: int) -> None:

@@ -57,7 +57,8 @@ class Mdns:
             return
         self._zeroconf = AsyncZeroconf(interfaces=list(self._used), ip_version=IPVersion.All)
         await self._zeroconf.zeroconf.async_wait_for_start()
-        await self._zeroconf.async_register_service(self._record(interfaces))
+        untyped: Any = self._zeroconf  # its annotations leave out what is awaited
+        await untyped.async_register_service(self._record(interfaces))
         self._browser = AsyncServiceBrowser(self._zeroconf.zeroconf, SERVICE, handlers=[self._on_service])
 
     async def use(self, interfaces: Iterable[Interface]) -> None:
