@@ -7,12 +7,16 @@ import random
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, final
 
-from interpeer._address import CoreEndpoint, Endpoint
+from interpeer import _host
+from interpeer._address import CoreEndpoint, Endpoint, is_virtual
 from interpeer._core import control, engine
 from interpeer._driver import Driver, EventsCallback, bind_all
+from interpeer._sockets import ExtraSocket, OnDatagram
 from interpeer.testing._audit import Audit
 from interpeer.testing._errors import SimulationError
-from interpeer.testing._packet import DEFAULT_TTL, Packet, is_ipv4, is_loopback, to_endpoint
+from interpeer.testing._extra import SimSockets
+from interpeer.testing._packet import DEFAULT_TTL, Packet, is_ipv4, is_loopback
+from interpeer.testing._port import Port
 
 if TYPE_CHECKING:
     from interpeer.testing._machine import Host
@@ -45,6 +49,7 @@ class SimDriver(Driver):
         self._alarm_ns = 0  # the earliest call of the clock that is still to come; 0: none
         self._received = self._sent = 0
         self._is_open = False
+        self._extra = SimSockets(host, take=self._take, hear=self._hear, send=self._send_from)
         self.audit = Audit(f"node {number} on {host.name}")
         self.endpoints = ()
 
@@ -75,13 +80,8 @@ class SimDriver(Driver):
 
     def learn_addresses(self) -> None:
         """Tell where the node can be reached, now that the host's addresses are known, or have changed."""
-        found: list[Endpoint] = []
-        for host, port in self.bound:
-            wanted = Endpoint(host, port).to_core()
-            own = self._host.packed_like(wanted) if wanted[0] in _WILDCARDS else wanted[0]
-            if own is not None:
-                found.append(to_endpoint((own, port, 0)))
-        self.endpoints = tuple(found)
+        with _host.on(self._host):
+            super().learn_addresses()
 
     def can_reach(self, endpoint: Endpoint) -> bool:
         target = endpoint.to_core()
@@ -103,13 +103,33 @@ class SimDriver(Driver):
                 return own, port, 0
         return None
 
+    # --- extra sockets ---
+
+    def open_sockets(self, count: int, is_ipv6: bool, on_datagram: OnDatagram) -> list[ExtraSocket]:
+        if not any(is_ipv4(bound) is not is_ipv6 for bound in self._sockets):
+            raise ValueError(f"the node has no IPv{6 if is_ipv6 else 4} socket that others could stand beside")
+        return self._extra.open(count, is_ipv6, on_datagram)
+
+    @property
+    def can_adopt(self) -> bool:
+        return self._is_open and self._extra.has_room
+
+    def release_socket(self, local: bytes) -> None:
+        self._extra.release(local)
+
+    def _hear(self, packet: Packet) -> None:
+        self._received += 1
+        self.audit.received(packet)
+
     # --- turns ---
 
     def receive(self, packet: Packet) -> None:
         """Take a packet, for the turn that follows."""
-        self._received += 1
-        self.audit.received(packet)
-        self._inbox.append((packet.data, packet.core_source, packet.ecn, packet.core_target[0]))
+        self._take(packet, packet.core_target[0])
+
+    def _take(self, packet: Packet, local: bytes) -> None:
+        self._hear(packet)
+        self._inbox.append((packet.data, packet.core_source, packet.ecn, local))
         self.kick()
 
     def kick(self) -> None:
@@ -149,9 +169,19 @@ class SimDriver(Driver):
         self._set_alarm()
 
     def _send(self, data: bytes, target: CoreEndpoint, ecn: int, local: bytes, ttl: int) -> None:
+        if is_virtual(local):
+            extra = self._extra.adopted(local)
+            if extra is not None:
+                self._send_from(extra, data, target, ecn, ttl)
+            return
         source = self._source_for(target, local)
-        if source is None:
-            return  # the system would refuse it: the network is unreachable
+        if source is not None:  # else the system would refuse it: the network is unreachable
+            self._send_packet(data, source, target, ecn, ttl)
+
+    def _send_from(self, extra: Port, data: bytes, target: CoreEndpoint, ecn: int, ttl: int) -> None:
+        self._send_packet(data, extra.source_for(target), target, ecn, ttl)
+
+    def _send_packet(self, data: bytes, source: CoreEndpoint, target: CoreEndpoint, ecn: int, ttl: int) -> None:
         self._sent += 1
         origin = data, source
         packet = Packet(data, source, target, ecn, 0.0, self._clock.now_ns, origin, self._host, ttl=ttl or DEFAULT_TTL)
@@ -179,4 +209,5 @@ class SimDriver(Driver):
         self._is_open = False
         self._core.on_kick = None
         self._inbox = []
+        self._extra.close()
         self._unbind()

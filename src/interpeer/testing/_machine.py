@@ -213,7 +213,13 @@ class Host:
     def interfaces(self) -> list[tuple[str, str, int, bool, bool]]:
         """Return (name, address, length of the prefix, whether it is up, whether it has multicast) of each address."""
         return [
-            (one.name, _host_of(packed), 24 if is_ipv4((packed, 0, 0)) else 64, one.is_up, one.is_multicast)
+            (
+                one.name,
+                _host_of(packed),
+                24 if is_ipv4((packed, 0, 0)) else 64,
+                one.is_up and self.is_plugged_in,
+                one.is_multicast,
+            )
             for one in self.network_interfaces
             for packed in one.packed
         ]
@@ -275,10 +281,12 @@ class Host:
     def unplug(self) -> None:
         """Pull the plug: nothing goes out, and nothing comes in, that is on its way included. The host itself works on."""
         self.is_plugged_in = False
+        self._have_changed()
 
     def plug_in(self) -> None:
         """Undo `unplug`."""
         self.is_plugged_in = True
+        self._have_changed()
 
     def suspend(self) -> None:
         """Put the machine to sleep: no timer of its nodes fires, and packets to it are lost, while the clocks of all go on.

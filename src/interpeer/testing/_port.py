@@ -42,14 +42,19 @@ class Port:
     @property
     def endpoint(self) -> CoreEndpoint:
         """Where it can be reached."""
-        return self._source_for(self._bound)
+        return self.source_for(self._bound)
 
-    def _source_for(self, target: CoreEndpoint) -> CoreEndpoint:
+    @property
+    def bound_port(self) -> int:
+        """Its number."""
+        return self._bound[1]
+
+    def source_for(self, target: CoreEndpoint) -> CoreEndpoint:
         return self._host.packed_like(target) or self._bound[0], self._bound[1], 0
 
     def send(self, data: bytes, target: CoreEndpoint, ecn: int = 0, ttl: int = DEFAULT_TTL) -> None:
         net = self._host.net
-        net.send(Packet(data, self._source_for(target), target, ecn, 0.0, net.clock.now_ns, None, self._host, ttl=ttl))
+        net.send(Packet(data, self.source_for(target), target, ecn, 0.0, net.clock.now_ns, None, self._host, ttl=ttl))
 
     def receive(self, packet: Packet) -> None:
         self._received(packet)
