@@ -10,6 +10,7 @@
     python -m benchmarks goodput [ARGS]     congestion control in the simulator: loss, fairness, queues
     python -m benchmarks paths [ARGS]       several paths, and a NAT that rebinds, between two processes
     python -m benchmarks relay [ARGS]       what a relay passes on, between three processes
+    python -m benchmarks punching [ARGS]    how often two punching machines find each other between NATs, in the simulator
     python -m benchmarks control [ARGS]     urgent messages beside a bulk transfer, in the simulator
 
 Two processes on loopback for each load, started anew for each run. The runs of all loads take turns and medians count; trust
@@ -25,7 +26,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks import command, control, goodput, goodput_link, paths, relay
+from benchmarks import command, control, goodput, goodput_link, paths, punching, relay
 from benchmarks.interop import table as interop
 from benchmarks.table import NAMES, ROWS, Measured, Row, Scale, has_micro, judge, measure, needed, own_loads, rival_loads
 from interpeer._bench.end import Facts
@@ -49,6 +50,8 @@ def main(arguments: list[str] | None = None) -> int:
         return relay.main(words[1:])
     if words[:1] == ["goodput"]:
         return goodput.main(words[1:])
+    if words[:1] == ["punching"]:
+        return punching.main(words[1:])
     if words[:1] == ["control"]:
         return control.main(words[1:])
     asked = _parse(words)

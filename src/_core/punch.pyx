@@ -20,8 +20,8 @@ from libc.string cimport memcmp, memcpy, memset
 from interpeer._core.address_class cimport address_is_private, address_refusal
 from interpeer._core.crypto cimport MAC_BYTES, blake2b, equal_secret, wipe
 from interpeer._core.natfacts cimport (
-    NAT_NONE, PLAN_DIRECT, PLAN_HOPELESS, PLAN_PREDICT, PLAN_SPRAY_BOTH, PLAN_SPRAY_EASY, PLAN_SPRAY_HARD,
-    NatFacts, plan_of)
+    NAT_NONE, PLAN_DIRECT, PLAN_HOPELESS, PLAN_PREDICT, PLAN_SPRAY_BOTH, PLAN_SPRAY_EASY, PLAN_SPRAY_HARD, PORTS_PRESERVED,
+    PORTS_UNKNOWN, NatFacts, plan_of)
 from interpeer._core.punch_message cimport (
     PUNCH_BYTES, PUNCH_FORGED, PUNCH_KEY_BYTES, PUNCH_MALFORMED, PUNCH_NOMINATED, PUNCH_NONCE_BYTES, PUNCH_OK,
     PUNCH_TOKEN_BYTES, PunchMessage, parse_punch, write_punch)
@@ -526,7 +526,8 @@ cdef class Punch:
     cdef void begin_spray(self, int plan, const Endpoint *to, uint32_t allowed, uint64_t now_ns):
         cdef uint16_t low = self.peer_nat.block_low, high = self.peer_nat.block_high
         cdef uint32_t sockets = SPRAY_LEAST_SOCKETS
-        cdef bint may_poison = self.low_ttl and self.peer_nat.mapping_class != NAT_NONE
+        cdef bint may_poison = self.low_ttl and self.peer_nat.mapping_class != NAT_NONE and (
+            self.peer_nat.allocation_class == PORTS_PRESERVED or self.peer_nat.allocation_class == PORTS_UNKNOWN)
         self.input(PUNCH_IN_SPRAY)
         self.deadline_ns = now_ns + SPRAY_FOR_NS + 2 * self.rtt_ns
         memset(&self.spray, 0, sizeof(Spray))

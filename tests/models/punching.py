@@ -100,6 +100,7 @@ class Nat:
         self.outside.members[self.address] = self
         self.ports: dict[tuple[object, ...], int] = {}
         self.owners: dict[int, At] = {}
+        self.flows: dict[tuple[int, At], At] = {}
         self.sent_to: dict[int, set[At]] = {}
         self.spoilt: set[tuple[At, int]] = set()
         self.next_port = self.world.random.randrange(2000, 60000)
@@ -127,11 +128,12 @@ class Nat:
         if port not in self.owners or (self.is_linux and source not in peers):
             self.spoilt.add((source, port))
             return
+        owner = self.flows.get((port, source), self.owners[port])
         is_let_in = {EI: True, AD: source[0] in {host for host, _ in peers}, APD: source in peers}[self.filtering]
         if self.answers_back:
-            self.ports.setdefault((self.owners[port], *source), port)
+            self.ports.setdefault((owner, *source), port)
         if is_let_in and ttl > 1 and not self.is_blocked:
-            self.inside.send(data, source, self.owners[port], ttl - 1)
+            self.inside.send(data, source, owner, ttl - 1)
 
     def port_for(self, source: At, to: At) -> int:
         by = {EI: (), AD: (to[0],), APD: to}[self.mapping]
@@ -139,11 +141,12 @@ class Nat:
             by = to if (to, source[1]) in self.spoilt else ()
         key = (source, *by)
         if key not in self.ports:
-            self.ports[key] = self.new_port(source[1], avoid=self.is_linux and bool(by))
-            self.owners[self.ports[key]] = source
+            port = self.ports[key] = self.new_port(source[1], to, avoid=self.is_linux and bool(by))
+            self.owners.setdefault(port, source)
+            self.flows[port, to] = source
         return self.ports[key]
 
-    def new_port(self, wanted: int, *, avoid: bool) -> int:
+    def new_port(self, wanted: int, to: At, *, avoid: bool) -> int:
         if self.allocation == "preserved" and wanted not in self.owners and not avoid:
             return wanted
         if self.allocation == "sequential":
@@ -151,8 +154,9 @@ class Nat:
             others = sum(self.world.random.random() < self.flows_per_s / 1000 for _ in range(elapsed // MS))
             self.next_port = 1024 + (self.next_port + self.step * (1 + others) - 1024) % 64512
             return self.next_port
-        low, high = self.block if self.allocation == "block" else (1024, 65535)
-        while (port := self.world.random.randint(low, high)) in self.owners:
+        is_block = self.allocation == "block"  # used up soon: one port serves several destinations
+        low, high = self.block if is_block else (1024, 65535)
+        while (port := self.world.random.randint(low, high)) in self.owners and (not is_block or (port, to) in self.flows):
             pass
         return port
 
