@@ -7,8 +7,8 @@ have sent to nobody but the one server that the test is about. What is concluded
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field, replace
 from typing import final
 
 from interpeer._address import CoreEndpoint, Endpoint
@@ -18,7 +18,7 @@ from interpeer._nat._client import TOKEN_BYTES, StunClient, has_answered
 from interpeer._nat._hooks import Hooks, How, Prober, Server, Socket
 from interpeer._nat._judge import QUORUM, Observation, prefix
 from interpeer._nat._lifetime import LifetimeSearch
-from interpeer._nat._report import NatReport
+from interpeer._nat._report import Behaviour, NatReport
 
 MAX_SERVERS = 8
 """Asked in one discovery: more than a quorum and a few liars."""
@@ -59,13 +59,15 @@ async def discover(
     own: Collection[CoreEndpoint] = (),
     prober: Prober | None = None,
     lifetime_budget_s: float = 0.0,
+    on_progress: Callable[[NatReport], None] | None = None,
 ) -> NatReport:
     """Find out what NATs are in front of this node, with the help of servers of one address family.
 
     own: the addresses of the node's own sockets; a mapping to one of them is none.
     prober: has peers send probes, for what plain STUN servers do not do.
     lifetime_budget_s: how long the search for the lifetime of mappings may take; 0: there is none. It goes on beside the
-    other tests."""
+    other tests.
+    on_progress: is told what observers have seen, after some round trips; what has to be tried takes seconds more."""
     servers = _distinct(servers)
     if not servers:
         return NatReport(notes=("nobody was asked",))
@@ -80,19 +82,30 @@ async def discover(
         trusted = _judge.trusted(found.observations)
         found.answering = [one for one in found.answering if one.endpoint in trusted] or found.answering
         await _sample(client, is_ipv6, found)
+        report = _report(found, mapping, doubts)
+        if on_progress is not None:
+            on_progress(report)
         filtering, hairpin, lifetime_s = await asyncio.gather(
             _filtering(client, is_ipv6, found, prober),
             _hairpin(client, is_ipv6, found),
             _lifetime(client, is_ipv6, found, lifetime_budget_s),
         )
+    return replace(
+        report,
+        filtering=_judge.filtering(None if mapping == "unknown" else mapping != "none", *filtering),
+        hairpin=hairpin,
+        lifetime_s=lifetime_s,
+        notes=tuple(dict.fromkeys([*doubts, *found.notes])),
+    )
+
+
+def _report(found: _Findings, mapping: Behaviour, doubts: Sequence[str]) -> NatReport:
+    """Return what observers tell: all but what has to be tried."""
     ports = _judge.fresh_ports(found.samples)
     preserves = _judge.preserves_port(found.samples)
     step = None if preserves else _judge.port_step(ports)
     return NatReport(
         mapping=mapping,
-        filtering=_judge.filtering(None if mapping == "unknown" else mapping != "none", *filtering),
-        hairpin=hairpin,
-        lifetime_s=lifetime_s,
         port_step=step,
         port_block=None if preserves or step is not None else _judge.port_block(ports),
         preserves_port=preserves,
@@ -100,6 +113,17 @@ async def discover(
         udp=True,
         notes=tuple(dict.fromkeys([*doubts, *found.notes])),
     )
+
+
+async def newest_port(hooks: Hooks, server: Server) -> int | None:
+    """Return the port that a fresh mapping has got just now: where ports follow each other, the next ones can be told."""
+    with StunClient(hooks) as client:
+        try:
+            socket = client.open(is_ipv6=not server.endpoint[0].startswith(_MAPPED))
+        except OSError:
+            return None
+        mapped = (await client.ask(socket, server.endpoint, tries=TRIES, last_wait=LAST_WAIT)).mapped
+    return None if mapped is None else mapped[1]
 
 
 def _distinct(servers: Sequence[Server]) -> list[Server]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING, final
 
 from interpeer import errors
@@ -49,6 +50,7 @@ class Mover:
         self._peer_facts = b""
         self._opening: int | None = None
         self._path_task: asyncio.Task[None] | None = None
+        self._refreshing: asyncio.Task[None] | None = None
         self._legs: list[Leg] = []
         self._asked: set[int] = set()
         self._details: dict[bytes, str] = {}
@@ -156,6 +158,25 @@ class Mover:
     def _lead(self) -> None:
         """Say where we may be reached, and open half a round trip later, when the peer has heard of it."""
         self._retry.begin(self._now_ns())
+        self._is_trying = True
+        self._do(self._lead_now)
+
+    def _do(self, begin: Callable[[], None]) -> None:
+        """Begin when what is known of our NAT is fresh: at once for most."""
+        if self._reach.surveyor.facts.allocation != "sequential":
+            begin()
+            return
+
+        async def refresh() -> None:
+            await self._reach.surveyor.refresh()
+            if self._connection.is_open:
+                begin()
+
+        if self._refreshing is not None:
+            self._refreshing.cancel()
+        self._refreshing = self._loop.create_task(refresh())
+
+    def _lead_now(self) -> None:
         self._attempts += 1
         token, key = random_bytes(TOKEN_BYTES), random_bytes(KEY_BYTES)
         self._peer_token, self._peer_key = random_bytes(TOKEN_BYTES), random_bytes(KEY_BYTES)
@@ -175,6 +196,9 @@ class Mover:
     def _follow(self, told: Candidates) -> None:
         """Answer the peer's candidates with ours, and open at once."""
         self._attempts = told.attempt
+        self._do(lambda: self._follow_now(told))
+
+    def _follow_now(self, told: Candidates) -> None:
         signal_handle.send(self._handle, self._answer().pack())
         attempt = self._begin(told.peer_token, told.peer_key)
         attempt.set_peer(told.own_token, told.own_key, told.facts)
@@ -284,8 +308,9 @@ class Mover:
         """End whatever runs."""
         if self._timer is not None:
             self._timer.cancel()
-        if self._path_task is not None:
-            self._path_task.cancel()
+        for task in (self._path_task, self._refreshing):
+            if task is not None:
+                task.cancel()
         if self._attempt is not None:
             self._attempt.close()
             self._attempt = None

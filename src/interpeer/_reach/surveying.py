@@ -13,7 +13,7 @@ from interpeer._core import control
 from interpeer._core.natfacts import NatFacts
 from interpeer._host import random_bytes
 from interpeer._identity import PeerId
-from interpeer._nat import How, NatReport, Server, discover
+from interpeer._nat import How, NatReport, Server, discover, newest_port
 from interpeer._nat import Socket as NatSocket
 from interpeer._path import ANY_ADDRESS
 from interpeer._reach.peers import Peer, Peers
@@ -42,14 +42,16 @@ MAX_PENDING = 256
 _ORIGINS: dict[How, int] = {"same port": SAME_PORT, "other port": OTHER_PORT, "other peer": OTHER_PEER}
 
 
-def facts_of(report: NatReport, last_port: int = 0) -> NatFacts:
-    """Return what a peer has to know of a report in order to punch."""
+def facts_of(report: NatReport, last_port: int, age_ms: int) -> NatFacts:
+    """Return what a peer has to know of a report in order to punch: with the newest port where ports follow each other."""
     if report.udp is False:
         return NatFacts(is_udp_blocked=True)
     if report.preserves_port:
         return NatFacts(report.mapping, report.filtering, "preserved")
     if report.port_step and last_port:
-        return NatFacts(report.mapping, report.filtering, "sequential", step=report.port_step, last_port=last_port)
+        return NatFacts(
+            report.mapping, report.filtering, "sequential", step=report.port_step, last_port=last_port, age_ms=age_ms
+        )
     if report.port_block:
         return NatFacts(report.mapping, report.filtering, "block", block=report.port_block)
     return NatFacts(report.mapping, report.filtering, "unknown" if report.preserves_port is None else "random")
@@ -144,7 +146,8 @@ class Surveyor:
         self._asked = 0
         self.report: NatReport | None = None
         """What the last survey has found."""
-        self.facts = NatFacts()
+        self._last_port = 0
+        self._last_port_s = 0.0
 
     def handle_peer(self) -> None:
         """A peer has come that may help."""
@@ -183,18 +186,41 @@ class Surveyor:
         if not servers:
             return
         own = [endpoint.to_core() for endpoint in self._node._driver.endpoints]
-        self.report = await discover(_Hooks(self._node), servers, own=own, prober=_Prober())
-        logger.info("NAT: %s", self.report)
-        facts = facts_of(self.report, self._last_port())
-        if facts != self.facts:
-            self.facts = facts
-            self._on_report()
+        self._take(await discover(_Hooks(self._node), servers, own=own, prober=_Prober(), on_progress=self._take))
         if self._timer is None:
             self._begin_in(AGAIN_S)
 
-    def _last_port(self) -> int:
-        seen = [at[1] for peer in self._peers if (at := peer.observed) is not None]
-        return max(seen, default=0)
+    def _take(self, report: NatReport) -> None:
+        """Take a report, and say so if it changes what can be tried."""
+        before = self.facts.side
+        self.report = report
+        if not self._last_port:
+            self._note_port(max((at[1] for peer in self._peers if (at := peer.observed) is not None), default=0))
+        logger.info("NAT: %s", report)
+        if self.facts.side != before:
+            self._on_report()
+
+    @property
+    def facts(self) -> NatFacts:
+        """What a peer has to know in order to punch."""
+        if self.report is None:
+            return NatFacts()
+        return facts_of(self.report, self._last_port, round((self._now() - self._last_port_s) * 1000))
+
+    async def refresh(self) -> None:
+        """Where ports follow each other, look which one is the newest: in a minute a NAT gives out many."""
+        servers = self.servers()
+        if self.facts.allocation == "sequential" and servers:
+            port = await newest_port(_Hooks(self._node), servers[0])
+            if port is not None:
+                self._note_port(port)
+
+    def _note_port(self, port: int) -> None:
+        self._last_port, self._last_port_s = port, self._now()
+
+    @staticmethod
+    def _now() -> float:
+        return asyncio.get_running_loop().time()
 
     def close(self) -> None:
         """End a survey."""
