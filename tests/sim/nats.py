@@ -8,6 +8,8 @@ from interpeer.testing._port import Port
 NONE, EI, AD, APD = Dependence
 PUBLIC_4 = b"\0" * 10 + b"\xff\xff" + bytes(4), 0, 0
 EVERY_S = 0.05
+PROBE = b"\x45\x01" + bytes(62)
+"""What a node may send to anybody: a probe, which is answered as a question is."""
 
 
 class Socket:
@@ -43,7 +45,7 @@ class Reflector(Socket):
     """A port of a server: it tells each sender where it is seen, and sends from here to whoever is named."""
 
     def on_packet(self, data, source) -> None:
-        if data == b"where":
+        if data in (b"where", PROBE):
             address, port, _ = source
             self.send(address + port.to_bytes(2, "big"), source)
 

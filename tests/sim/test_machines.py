@@ -10,7 +10,7 @@ from interpeer._core import control
 from interpeer._interfaces import interfaces
 from interpeer.testing import Link, NatKind, SimClock, SimNet
 from interpeer.testing._extra import MAX_ADOPTED
-from tests.sim.nats import Reflector, Socket
+from tests.sim.nats import PROBE, Reflector, Socket
 
 NEAR = Link(delay_s=0.01, rate_bit_per_s=20e6, queue_packets=60)
 SIX = bytes(16), 0, 0
@@ -126,7 +126,7 @@ def test_a_node_tells_all_addresses_of_its_host(sim):
         host = net.host("laptop", nat=net.router("home"))
         host.add_interface("wlan0", net.router("phone", lan="10.0.0.0/24"))
         assert [one.name for one in await host.start(ask())] == ["eth0", "wlan0"]
-        async with host.node() as node:
+        async with host.node(listen="0.0.0.0:0") as node:
             assert {endpoint.host for endpoint in node.address.endpoints} == {"192.168.1.10", "10.0.0.10"}
             host.set_interface("wlan0", is_up=False)
             await asyncio.sleep(1)
@@ -183,7 +183,7 @@ async def with_extra(program, kind=NatKind.SYMMETRIC):
     net = SimNet(Link(delay_s=0.01))
     host = net.host("a", nat=kind)
     server = Reflector(net.host("server", "203.0.113.1"), 3478)
-    async with host.node() as node:
+    async with host.node(listen="0.0.0.0:0") as node:
         await program(Extra(node, host, server))
 
 
@@ -192,13 +192,13 @@ def test_extra_sockets_have_ports_and_time_to_live_of_their_own(sim):
         sockets = extra.open(200)
         assert len({one.port for one in sockets}) == 200
         for one in sockets:
-            one.send(b"where", extra.server.endpoint)
+            one.send(PROBE, extra.server.endpoint)
         await asyncio.sleep(1)
         assert [socket for socket, _, _ in extra.heard] == sockets
         assert {source for _, _, source in extra.heard} == {extra.server.endpoint}
         assert extra.host.router.mappings == 200
         extra.host.router.flush()
-        sockets[0].send(b"where", extra.server.endpoint, ttl=2)
+        sockets[0].send(PROBE, extra.server.endpoint, ttl=2)
         await asyncio.sleep(1)
         assert len(extra.heard) == 200
         assert extra.host.router.mappings == 1
@@ -231,15 +231,15 @@ def test_an_adopted_socket_is_the_engines(sim):
         core = extra.driver._core
         for local, one in zip(locals_, sockets, strict=False):
             before = len(extra.server.heard)
-            assert control.send_raw(core, b"raw", extra.server.endpoint, local, 64)
+            assert control.send_raw(core, PROBE, extra.server.endpoint, local, 64)
             await asyncio.sleep(1)
-            assert extra.server.heard[before][0] == b"raw"
+            assert extra.server.heard[before][0] == PROBE
             assert len(extra.server.heard) == before + 1
             extra.driver.release_socket(local)
             extra.driver.release_socket(local)
             assert one.port
         assert extra.driver.can_adopt
-        assert control.send_raw(core, b"raw", extra.server.endpoint, locals_[0])
+        assert control.send_raw(core, PROBE, extra.server.endpoint, locals_[0])
         await asyncio.sleep(1)
         assert len(extra.server.heard) == MAX_ADOPTED  # nothing leaves by a socket that is closed
         assert extra.heard == []
@@ -257,7 +257,7 @@ def test_what_comes_to_an_adopted_socket_is_told_with_its_virtual_address(sim):
         events = []
         extra.driver._on_events = events.extend
         answer = b"\x46\x01" + token + bytes(54)
-        control.send_raw(core, b"opens", extra.server.endpoint, local)
+        control.send_raw(core, PROBE, extra.server.endpoint, local)
         await asyncio.sleep(1)
         extra.server.send(answer, extra.server.heard[-1][1])
         await asyncio.sleep(1)
