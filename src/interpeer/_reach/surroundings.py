@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, final
 
+from interpeer import _host
 from interpeer._address import Endpoint
 from interpeer._identity import PeerId
 from interpeer._interfaces import Change, Watcher, watch
@@ -40,9 +41,10 @@ class Surroundings:
     def start(self) -> None:
         """Begin; nobody waits for it."""
         loop = asyncio.get_running_loop()
-        self._watcher = watch(loop, self._handle_change)
-        self._watcher.start()
-        self._starting = loop.create_task(self._start())
+        with _host.on(self._node._host):  # wherever it was made that opens the node
+            self._watcher = watch(loop, self._handle_change)
+            self._watcher.start()
+            self._starting = loop.create_task(self._start())
 
     async def _start(self) -> None:
         node, driver = self._node, self._node._driver
