@@ -297,7 +297,7 @@ class Connection:
         self._waiters.check_loop()
         if not self._node._driver.can_reach(to):
             raise errors.Unreachable(f"no way to {to}", (f"{to}: this node has no socket of that family",))
-        path = await self._begin_path(to, from_)
+        path = await self._begin_path(to.to_core(), from_)
         try:
             await self._waiters.wait(connection_handle.EVENT_PATH, lambda: self._path_state(path) != "validating")
             while self.is_open and self._path_state(path) == "validating":
@@ -314,10 +314,10 @@ class Connection:
             raise errors.Unreachable(f"no answer from {to}", (f"{to}: challenges were not answered",))
         return found
 
-    async def _begin_path(self, to: Endpoint, from_: bytes) -> int:
+    async def _begin_path(self, to: CoreEndpoint, from_: bytes) -> int:
         """Start a path; the peer may have to give out a connection id first. Return the path's id."""
         while True:
-            result, path = path_handle.open_path(self._handle, to.to_core(), from_)
+            result, path = path_handle.open_path(self._handle, to, from_)
             if path is not None:
                 return path
             if not self.is_open:

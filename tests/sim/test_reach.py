@@ -52,7 +52,7 @@ async def echo(node):
     """Send one stream's bytes back."""
     connection = await node.accept()
     stream = await connection.accept_stream()
-    while data := await stream.read():
+    while data := await stream.read(65_536):
         await stream.write(data)
     await stream.finish()
     return connection
@@ -99,7 +99,7 @@ def test_nothing_is_lost_when_a_transfer_moves_to_the_direct_path():
 
         sending = asyncio.create_task(send())
         got = bytearray()
-        while part := await stream.read():
+        while part := await stream.read(65_536):
             got += part
         await sending
         await answering

@@ -11,6 +11,7 @@ from interpeer import errors
 from interpeer._address import CoreEndpoint, Endpoint
 from interpeer._connection import EVENT_REASONS, Connection
 from interpeer._core import control, path_handle, signal_handle
+from interpeer._core.natfacts import NatFacts
 from interpeer._core.retry import Retry
 from interpeer._host import random_bytes
 from interpeer._path import ANY_ADDRESS
@@ -27,6 +28,8 @@ logger = logging.getLogger("interpeer")
 MAX_RELAYS = 2
 """Relayed paths of a connection that has no direct one: when a relay dies, the other carries on."""
 RETRY_RANDOM_BYTES = 4
+MAX_RESTARTS = 4
+"""Attempts that begin anew because more has become known of one of the NATs, until one has failed by itself."""
 DEFAULT_RTT_S = 0.2
 """Of a relayed path that has not been measured yet."""
 
@@ -47,10 +50,12 @@ class Mover:
         self._is_trying = False
         self._attempts = 0
         self._peer_key = self._peer_token = b""
-        self._peer_facts = b""
+        self._peer_side = ""
+        self._restarts = 0
         self._opening: int | None = None
         self._path_task: asyncio.Task[None] | None = None
         self._refreshing: asyncio.Task[None] | None = None
+        self._leg_task: asyncio.Task[None] | None = None
         self._legs: list[Leg] = []
         self._asked: set[int] = set()
         self._details: dict[bytes, str] = {}
@@ -103,11 +108,10 @@ class Mover:
             signal_handle.send(self._handle, self._answer().pack())
 
     def _lead_again(self) -> None:
-        if self._opening is None:
-            self._peer_facts = b""
-            self._is_trying = False
-            self._retry.handle_network_change(self._now_ns())
-            self._schedule()
+        """Begin anew with what is known now; a few times, for the peer can cause it."""
+        if self._opening is None and self._restarts < MAX_RESTARTS:
+            self._restarts += 1
+            self._lead()
 
     def on_candidates(self, told: Candidates) -> None:
         """The peer says where it may be reached."""
@@ -116,10 +120,10 @@ class Mover:
         if told.is_controlling:
             self._follow(told)
         elif self._attempt is not None and told.attempt == self._attempts:
-            if self._peer_facts not in (b"", told.facts) and self._is_relayed and self._is_trying:
+            before, self._peer_side = self._peer_side, (NatFacts.parse(told.facts) or NatFacts()).side
+            if before not in ("", self._peer_side) and self._is_relayed:
                 self._lead_again()
                 return
-            self._peer_facts = told.facts
             self._attempt.set_peer(self._peer_token, self._peer_key, told.facts)
             self._add(self._attempt, told)
             self._attempt.step()
@@ -250,7 +254,7 @@ class Mover:
     async def _open(self, at: Endpoint, local: bytes) -> None:
         """Open the path that was found; the peer's connection ids for it may still be on their way."""
         try:
-            path = await self._connection._begin_path(at, local)
+            path = await self._connection._begin_path(at.to_core(), local)
         except (errors.LocalError, errors.NetworkError, errors.ProtocolError) as error:
             self._failed((f"{at}: it works, but the connection takes no other path: {error}",))
         else:
@@ -259,6 +263,7 @@ class Mover:
             self.on_paths()
 
     def _failed(self, reasons: tuple[str, ...]) -> None:
+        self._restarts = 0
         self.reasons = reasons or ("nothing is known that could be tried",)
         self._is_trying = False
         self._connection._waiters.wake(EVENT_REASONS)
@@ -281,12 +286,17 @@ class Mover:
                     return
 
     def _on_leg(self, leg: Leg) -> None:
-        if leg.status == OPENED and self._connection.is_open and leg.relay.connection._handle.engine is self._handle.engine:
-            result, path = path_handle.open_path(self._handle, leg.endpoint, ANY_ADDRESS)
-            if path is None:
-                logger.debug("no path over a second relay: %s", result)
-                self._reach.legs.drop(leg)
         self._asked.discard(leg.id)
+        if leg.status == OPENED and self._connection.is_open and leg.relay.connection._handle.engine is self._handle.engine:
+            self._leg_task = self._loop.create_task(self._open_over(leg))
+
+    async def _open_over(self, leg: Leg) -> None:
+        """Open a path over another relay, for when the one before dies."""
+        try:
+            await self._connection._begin_path(leg.endpoint, ANY_ADDRESS)
+        except (errors.LocalError, errors.NetworkError, errors.ProtocolError) as error:
+            logger.debug("no path over another relay: %s", error)
+            self._reach.legs.drop(leg)
 
     def _keep_alive(self, ways: list[tuple[int, str, Leg | None]]) -> None:
         """See that every path says something now and then, so that NATs remember it, and that it is missed when it dies."""
@@ -308,7 +318,7 @@ class Mover:
         """End whatever runs."""
         if self._timer is not None:
             self._timer.cancel()
-        for task in (self._path_task, self._refreshing):
+        for task in (self._path_task, self._refreshing, self._leg_task):
             if task is not None:
                 task.cancel()
         if self._attempt is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
@@ -81,7 +82,8 @@ class Relaying:
         rate = self.share_bytes_per_s(len(self._pairs) // 2)
         for leg, (caller, caller_leg, _, _) in self._pairs.items():
             if leg == caller_leg:
-                legs.set_rate(self._engine_of(caller), leg, rate, _burst(rate))
+                with suppress(ValueError):  # it has ended, and that is told in a moment
+                    legs.set_rate(self._engine_of(caller), leg, rate, _burst(rate))
 
     def handle_open(self, caller: Peer, asked: Open, now_s: float) -> None:
         """Open a leg towards a registered peer, and tell both."""
