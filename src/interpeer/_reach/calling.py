@@ -17,6 +17,8 @@ from interpeer._reach.signals import OPENED
 if TYPE_CHECKING:
     from interpeer._reach import Reach
 
+STAGGER_S = 0.15
+"""How long one way is tried before the next is, too (RFC 8305, 5, has 250 ms between addresses)."""
 MAX_ASKED = 4
 """Peers that are asked for a leg to the same one: each answer is a way, and two are enough to survive the loss of one."""
 
@@ -36,16 +38,20 @@ class Call:
         self._failed: list[str] = []
         self._connection: Connection | None = None
         self._changed = asyncio.Event()
+        """A peer was asked, or has answered."""
+        self._declined = asyncio.Event()
+        """A peer has said no."""
 
     async def run(self) -> Connection:
         """Return the connection. Raises Unreachable, with a reason for each way, and what a call raises."""
-        waiting: asyncio.Task[None] | None = None
+        asking: asyncio.Task[None] | None = None
         try:
-            await self._begin()
-            connection = self._connection
+            for via in self._target.via:
+                self._reach.peers.keep(via)
+            asking = asyncio.get_running_loop().create_task(self._ask())
+            connection = await self._begin()
             if connection is None:
                 raise self._unreachable()
-            waiting = asyncio.get_running_loop().create_task(self._ask_newcomers())
             await self._node._await_open(connection)
             if not connection.is_open:
                 raise self._explained(connection)
@@ -56,45 +62,76 @@ class Call:
                     self._reach.legs.drop(leg)
             raise
         finally:
-            if waiting is not None:
-                waiting.cancel()
+            if asking is not None:
+                asking.cancel()
 
-    async def _begin(self) -> None:
-        """Start the call as soon as there is an address, or a peer to ask; in vain if neither comes in time."""
-        for via in self._target.via:
-            self._reach.peers.keep(via)
+    async def _begin(self) -> Connection | None:
+        """Start the call as soon as there is an address, or a leg; None if neither comes in time."""
         self._look_around()
-        self._ask_peers()
         with suppress(TimeoutError):
             async with asyncio.timeout(self._node.config.connect_timeout_s):
-                while not self._ways() and not self._start_is_hopeless():
-                    await self._wait_change()
+                while not self._ways() and not self._is_hopeless:
+                    await self._wait_change(self._changed)
                     self._look_around()
-                    self._ask_peers()
         ways = self._ways()
-        if ways:
-            self._start(ways)
+        if not ways:
+            return None
+        core = next((leg.relay.connection._handle.engine for leg in self._asked.values() if leg is not None), None)
+        self._connection = self._node._call(self._target.peer_id, ways, self._protocol, self._controller, core)
+        return self._connection
 
-    def _start_is_hopeless(self) -> bool:
-        return not self._reach.peers.is_waiting and all(leg is None or leg.status not in (None, OPENED) for leg in self._asked.values())
+    async def _ask(self) -> None:
+        """Ask peers for legs, one after the other: a second one when the first does not lead to the peer soon, and at once
+        when it cannot. A call by several ways at a time takes a round trip more, until the peer knows which one is ours."""
+        if self._direct:
+            await asyncio.sleep(STAGGER_S)
+        while True:
+            peer = self._next_peer()
+            if peer is not None:
+                leg = self._asked[peer] = self._reach.legs.open(peer, self._target.peer_id, self._on_answer)
+                self._changed.set()
+                if leg is not None and self._connection is not None:
+                    control.add_candidate(self._connection._handle, leg.endpoint)
+                if leg is None:
+                    continue
+            with suppress(TimeoutError):
+                async with asyncio.timeout(STAGGER_S if peer is not None else None):
+                    await self._wait_change(self._declined)
+            self._look_around()
 
-    async def _wait_change(self) -> None:
-        """Wait until a peer has come, or one of those asked has answered."""
+    def _next_peer(self) -> Peer | None:
+        """Return whom to ask next: of those not asked yet the nearest; None: nobody, or enough were asked."""
+        if len(self._asked) >= MAX_ASKED:
+            return None
+        able = [
+            peer
+            for peer in self._reach.peers
+            if peer not in self._asked and peer.peer_id != self._target.peer_id and peer.connection.is_open
+        ]
+        named = {via.peer_id for via in self._target.via}
+        return min(able, key=lambda peer: (peer.peer_id not in named, peer.rtt_ns), default=None)
+
+    @property
+    def _is_hopeless(self) -> bool:
+        """Whether there is nobody left to ask, and all who were asked have said no."""
+        is_waiting = self._reach.peers.is_waiting or self._next_peer() is not None
+        return not is_waiting and all(leg is None or leg.status not in (None, OPENED) for leg in self._asked.values())
+
+    async def _wait_change(self, event: asyncio.Event) -> None:
+        """Wait until a peer has come, or for something else."""
         loop = asyncio.get_running_loop()
-        self._changed.clear()
-        tasks = [loop.create_task(self._reach.peers.change()), loop.create_task(self._changed.wait())]
+        tasks = [loop.create_task(self._reach.peers.change()), loop.create_task(event.wait())]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            event.clear()
             for task in tasks:
                 task.cancel()
 
     def _ways(self) -> list[CoreEndpoint]:
         return self._direct + [leg.endpoint for leg in self._asked.values() if leg is not None and leg.status in (None, OPENED)]
 
-    def _start(self, ways: list[CoreEndpoint]) -> None:
-        core = next((leg.relay.connection._handle.engine for leg in self._asked.values() if leg is not None), None)
-        self._connection = self._node._call(self._target.peer_id, ways, self._protocol, self._controller, core)
+    # --- ways ---
 
     def _look_around(self) -> None:
         """Call the peer where it says that it is on the local network, too."""
@@ -105,33 +142,15 @@ class Call:
                 if self._connection is not None:
                     control.add_candidate(self._connection._handle, at)
 
-    # --- legs ---
-
-    def _ask_peers(self) -> None:
-        """Ask peers for a leg: those that are near first, and no more than a few."""
-        for peer in self._reach.peers:
-            if len(self._asked) >= MAX_ASKED:
-                return
-            if peer not in self._asked and peer.peer_id != self._target.peer_id and peer.connection.is_open:
-                leg = self._asked[peer] = self._reach.legs.open(peer, self._target.peer_id, self._on_answer)
-                if leg is not None and self._connection is not None:
-                    control.add_candidate(self._connection._handle, leg.endpoint)
-
     def _on_answer(self, leg: Leg) -> None:
         if leg.status != OPENED:
             self._failed.append(f"through {leg.relay.peer_id}: it {WHY.get(leg.status or 0, 'refuses')}")
+            self._declined.set()
         self._changed.set()
         connection = self._connection
-        if connection is not None and not self._direct and self._start_is_hopeless():
+        if connection is not None and not self._direct and self._is_hopeless:
             connection._handle.close(0, b"")  # nobody can be called any more: no need to wait for the time-out
             connection._waiters.wake(connection_handle.EVENT_OPEN)
-
-    async def _ask_newcomers(self) -> None:
-        """While the call goes on, ask peers that come meanwhile."""
-        while True:
-            await self._reach.peers.change()
-            self._look_around()
-            self._ask_peers()
 
     # --- why not ---
 

@@ -66,6 +66,11 @@ class Peer:
                 return remote
         return None
 
+    @property
+    def rtt_ns(self) -> int:
+        """The round trip to it."""
+        return self.connection._handle.stats()["rtt_ns"]
+
     def tell(self, signal: Signal) -> bool:
         """Say something; False when too much waits, or the connection is over."""
         return signal_handle.send(self.connection._handle, signal.pack())
