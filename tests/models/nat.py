@@ -117,7 +117,7 @@ class Net:
         self.expected.add(token)
 
     def unexpect(self, token: bytes) -> None:
-        self.expected.remove(token)
+        self.expected.discard(token)
 
     # --- packets ---
 

@@ -173,6 +173,7 @@ class Cli:
         self.home = home
         settings = {name for name in os.environ if name.startswith(("INTERPEER_", "XDG_"))} - {"INTERPEER_LIBSODIUM"}
         kept = {name: value for name, value in os.environ.items() if name not in settings}
+        kept["INTERPEER_GATEWAY"] = "none"  # nothing leaves the machine
         self.environ = {**kept, "HOME": str(home), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         self._running: list[Command] = []
 

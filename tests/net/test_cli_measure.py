@@ -26,6 +26,7 @@ def _homeless(monkeypatch, tmp_path):
         monkeypatch.delenv(name)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("INTERPEER_GATEWAY", "none")
     monkeypatch.setattr("interpeer._cli._QUIET_SIGNALS", [])
 
 
@@ -132,9 +133,13 @@ def test_doctor_tells_what_works_and_changes_nothing(capsys, tmp_path):
     assert main(["doctor", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["ok"] is True and told["version"] == __version__
-    for name in ("python", "loop", "libsodium", "pysodium", "ipv4", "ipv6", "buffers", "clock", "config", "state", "key"):
+    here = ("python", "loop", "libsodium", "pysodium", "ipv4", "ipv6", "buffers", "clock", "config", "state", "key")
+    for name in (*here, "nat", "udp", "port_mapping", "mtu"):
         assert told[name]["status"] in ("ok", "warning") and told[name]["text"], name
         assert (told[name]["status"] == "ok") or told[name]["advice"], name
+    assert {"mapping", "filtering", "hairpin", "lifetime_s", "reflexive"} <= told["nat"].keys()
+    assert told["nat"]["mapping"] == "unknown" and told["udp"]["works"] is None and told["ipv6"]["works_outside"] is None
+    assert "--bootstrap" in told["nat"]["text"] and "--bootstrap" in told["udp"]["text"]
     assert told["libsodium"]["path"] == _sodium.path() and told["ipv4"]["echo"] is True
     assert list(tmp_path.iterdir()) == []
 

@@ -83,6 +83,7 @@ def test_one_liar_among_three_does_not_decide(mapping, lie):
     assert report.port_step is None and report.port_block is None
 
 
+@pytest.mark.row("N4")
 @pytest.mark.spec("NB-10")
 @pytest.mark.parametrize(
     "other", [("192.168.1.1", 80), ("127.0.0.1", 22), (HOSTS[0], 53), ("20.0.7.7", 3478)],
@@ -179,6 +180,7 @@ def test_hairpinning_is_seen(hairpin, filtering):
     assert look(Nat(EI, filtering, hairpin=hairpin)).hairpin is hairpin
 
 
+@pytest.mark.row("N4")
 @pytest.mark.spec("NB-8")
 def test_a_server_does_not_choose_whom_we_send_to():
     async def main():

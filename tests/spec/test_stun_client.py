@@ -91,6 +91,7 @@ def test_a_silent_server_is_asked_seven_times_and_given_up_after_39_and_a_half_s
     assert (result.state, result.message, result.mapped) == (State.TIMED_OUT, None, None)
 
 
+@pytest.mark.row("N8")
 @pytest.mark.spec("SN-16")
 def test_what_is_received_hurries_nothing():
     asking = Asking()
@@ -120,6 +121,7 @@ def test_an_answer_ends_a_transaction(answer, state):
     assert asking.wait(60 * SECOND) == []
 
 
+@pytest.mark.row("N8")
 @pytest.mark.spec("SN-18")
 def test_only_the_server_that_was_asked_is_believed():
     asking = Asking()

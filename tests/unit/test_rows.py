@@ -13,14 +13,13 @@ HERE = {
     "P": {*range(1, 17)},
     "S": {*range(1, 15)},
     "C": {*range(1, 13)},
-    "N": {1, 2, 3, 4, 9, 11, 12},
+    "N": {1, 2, 3, 4, 8, 9, 11, 12},
     "A": {*range(1, 10), 11},
 }
 NOT_YET = {
     "N5": "nobody relays yet",
     "N6": "nobody relays yet",
     "N7": "nobody relays yet; packet sizes that a relay kills have a test",
-    "N8": "there is no STUN yet",
     "N10": "there is no rendezvous to meet at again; NATs of both ends that rebind have a test",
     "A10": "a node that runs has no socket to be asked by yet: nothing listens but UDP",
 }
@@ -29,10 +28,10 @@ BUGS = (
     "CVE-2024-53259", "CVE-2025-29785", "CVE-2025-59530", "kubo#7526", "aioquic#501", "aioquic#549", "aioquic#589",
     "picoquic#1745", "CVE-2025-4432", "CVE-2024-58265", "RUSTSEC-2022-0009", "specs#355", "py-libp2p#1182", "GHSA-xqvc",
     "CVE-2022-23492", "CVE-2026-32314", "CVE-2022-29189", "CVE-2022-29190", "CVE-2026-26014", "CVE-2025-49140", "uTP DRDoS",
-    "CVE-2024-32650", "CVE-2025-69277", "CVE-2023-36435",
+    "CVE-2024-32650", "CVE-2025-69277", "CVE-2023-36435", "CVE-2026-54909",
 )  # fmt: skip
 """Reports of bugs in what the transport has as well, one of each kind. The others in the list are of overlays, relays, gossip,
-STUN, RSA, Torrent files and control sockets, which there are not."""
+RSA, Torrent files and control sockets, which there are not."""
 GROUPS = {"H": 25, "P": 16, "S": 14, "C": 12, "N": 12, "R": 16, "A": 11, "F": 8, "M": 11}
 
 

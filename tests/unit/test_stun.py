@@ -131,6 +131,22 @@ BAD = {
 }  # fmt: skip
 
 
+@pytest.mark.row("N8")
+@pytest.mark.spec("SN-3")
+def test_cve_2026_54909_an_address_of_no_bytes_is_refused():
+    for code in (
+        model.XOR_MAPPED_ADDRESS,
+        model.MAPPED_ADDRESS,
+        model.OTHER_ADDRESS,
+        model.RESPONSE_ORIGIN,
+        model.ALTERNATE_SERVER,
+    ):
+        for size in range(8):
+            assert stun.parse(model.message(model.SUCCESS, ID, (code, bytes([0, 1, 1, 1, 1, 1, 1])[:size]))) is None
+            assert stun.parse(model.message(model.SUCCESS, ID, (code, bytes(size)))) is None
+
+
+@pytest.mark.row("N8")
 @pytest.mark.spec("SN-2", "SN-3")
 @pytest.mark.parametrize("name", BAD)
 def test_malformed_message_is_none(name):

@@ -68,9 +68,9 @@ class StunClient:
         )
         future: asyncio.Future[Result] = self._loop.create_future()
         self._waiting[transaction] = future
-        self.hooks.expect(transaction)
-        self._turn()
         try:
+            self.hooks.expect(transaction)  # raises where too many wait already
+            self._turn()
             return await future
         finally:
             self._transactions.cancel(transaction)

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, final
 
 from interpeer import errors
 from interpeer._address import CoreEndpoint, Endpoint
 from interpeer._core import control
 from interpeer._core.natfacts import NatFacts
-from interpeer._host import random_bytes
 from interpeer._identity import PeerId
-from interpeer._nat import How, NatReport, Server, discover, newest_port
-from interpeer._nat import Socket as NatSocket
+from interpeer._nat import How, NatReport, NodeHooks, Server, discover, newest_port
 from interpeer._path import ANY_ADDRESS
 from interpeer._reach.peers import Peer, Peers
 from interpeer._reach.signals import OTHER_PEER, OTHER_PORT, SAME_PORT, ProbeOrder, ProbeRequest
 
 if TYPE_CHECKING:
     from interpeer._node import Node
-    from interpeer._sockets import ExtraSocket
 
 logger = logging.getLogger("interpeer")
 
@@ -55,73 +52,6 @@ def facts_of(report: NatReport, last_port: int, age_ms: int) -> NatFacts:
     if report.port_block:
         return NatFacts(report.mapping, report.filtering, "block", block=report.port_block)
     return NatFacts(report.mapping, report.filtering, "unknown" if report.preserves_port is None else "random")
-
-
-@final
-class _MainSocket:
-    """Lend the node's own socket to discovery."""
-
-    def __init__(self, node: Node, on_datagram: Callable[[NatSocket, bytes, CoreEndpoint], None]) -> None:
-        self._node = node
-        self._on_datagram = on_datagram
-        self._tokens: set[bytes] = set()
-
-    @property
-    def port(self) -> int:
-        endpoints = self._node._driver.endpoints
-        return endpoints[0].port if endpoints else 0
-
-    def send(self, data: bytes, remote: CoreEndpoint, ttl: int = 0) -> None:
-        control.send_raw(self._node._engines[0], data, remote, None, ttl)
-
-    def expect(self, token: bytes) -> None:
-        self._tokens.add(token)
-        self._node._expect(token, self._on_answer)
-
-    def unexpect(self, token: bytes) -> None:
-        self._tokens.discard(token)
-        self._node._unexpect(token)
-
-    def _on_answer(self, data: bytes, source: CoreEndpoint, _local: bytes) -> None:
-        self._on_datagram(self, data, source)
-
-    def close(self) -> None:
-        for token in tuple(self._tokens):
-            self.unexpect(token)
-
-
-@final
-class _Hooks:
-    """Lend a node to discovery."""
-
-    def __init__(self, node: Node) -> None:
-        self._node = node
-        self._main: _MainSocket | None = None
-
-    def now_ns(self) -> int:
-        return round(asyncio.get_running_loop().time() * 1e9)
-
-    def random_bytes(self, n: int) -> bytes:
-        return random_bytes(n)
-
-    def open_main(self, on_datagram: Callable[[NatSocket, bytes, CoreEndpoint], None], is_ipv6: bool) -> _MainSocket:
-        del is_ipv6
-        self._main = _MainSocket(self._node, on_datagram)
-        return self._main
-
-    def open_socket(self, on_datagram: Callable[[NatSocket, bytes, CoreEndpoint], None], is_ipv6: bool) -> ExtraSocket:
-        try:
-            return self._node._driver.open_sockets(1, is_ipv6, on_datagram)[0]
-        except (ValueError, errors.LocalError) as error:
-            raise OSError(str(error)) from None
-
-    def expect(self, token: bytes) -> None:
-        if self._main is not None:
-            self._main.expect(token)
-
-    def unexpect(self, token: bytes) -> None:
-        if self._main is not None:
-            self._main.unexpect(token)
 
 
 @final
@@ -185,10 +115,23 @@ class Surveyor:
         self._asked = len(servers)
         if not servers:
             return
-        own = [endpoint.to_core() for endpoint in self._node._driver.endpoints]
-        self._take(await discover(_Hooks(self._node), servers, own=own, prober=_Prober(), on_progress=self._take))
+        self._take(await self.look(servers, on_progress=self._take))
         if self._timer is None:
             self._begin_in(AGAIN_S)
+
+    async def look(
+        self, servers: Sequence[Server], lifetime_budget_s: float = 0.0, on_progress: Callable[[NatReport], None] | None = None
+    ) -> NatReport:
+        """Find out what these servers show, peers among them; the lifetime of mappings too, if there is time for it."""
+        own = [endpoint.to_core() for endpoint in self._node._driver.endpoints]
+        return await discover(
+            NodeHooks(self._node),
+            servers,
+            own=own,
+            prober=_Prober(),
+            lifetime_budget_s=lifetime_budget_s,
+            on_progress=on_progress,
+        )
 
     def _take(self, report: NatReport) -> None:
         """Take a report, and say so if it changes what can be tried."""
@@ -211,7 +154,7 @@ class Surveyor:
         """Where ports follow each other, look which one is the newest: in a minute a NAT gives out many."""
         servers = self.servers()
         if self.facts.allocation == "sequential" and servers:
-            port = await newest_port(_Hooks(self._node), servers[0])
+            port = await newest_port(NodeHooks(self._node), servers[0])
             if port is not None:
                 self._note_port(port)
 

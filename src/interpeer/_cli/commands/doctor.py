@@ -1,7 +1,13 @@
-"""Say what this machine can do for interpeer, and what to do about the rest.
+"""Say what this machine can do for interpeer, what NATs and gateways are in front of it, and what to do about the rest.
 
-Nothing leaves the machine, and nothing is changed: no key is made, no directory. Exit code 1 if something does not work; a
-warning means that it works, but not as well as it could.
+Nothing is changed: no key is made, no directory. Nobody is asked but the local gateway, which maps a port for a moment. With
+--bootstrap or --stun the peers and servers named there are asked, too: what NAT there is, how long its mappings live, whether
+UDP gets through. Two or three at different addresses tell most.
+
+    interpeer doctor --bootstrap ADDRESS --bootstrap ADDRESS
+    interpeer doctor --stun stun.example.org --stun 192.0.2.1:3478 --lifetime 300
+
+Exit code 1 if something does not work; a warning means that it works, but not as well as it could.
 """
 
 from __future__ import annotations
@@ -12,13 +18,12 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, final
 
 from interpeer import _sodium
-from interpeer._cli import machine, settings
-from interpeer._cli.errors import DONE, FAILED, CommandError, explain
+from interpeer._cli import machine, outside, run_async, settings
+from interpeer._cli.errors import DONE, FAILED, CommandError, Misuse, explain
+from interpeer._cli.finding import BROKEN, OK, WARNING, Finding
 from interpeer._cli.output import JsonObject, Output, printable, size
 from interpeer._core import control
 from interpeer._core.udpsocket import UdpSocket
@@ -30,10 +35,9 @@ from interpeer._version import __version__
 from interpeer.errors import IdentityFileError
 
 HELP = "say what this machine can do, with advice"
-REACHES_PEERS = False
+REACHES_PEERS = True
 DATA_ON_STDOUT = False
 
-OK, WARNING, BROKEN = "ok", "warning", "broken"
 ABILITIES = {
     "gso": "many packets are sent in one call",
     "gro": "many packets are received as one",
@@ -46,31 +50,41 @@ MIN_BUFFER_BYTES = 1 << 20
 EARLIEST_S = 1_735_689_600
 """2025-01-01: a clock before it is not set."""
 ECHO_S = 1.0
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at."""
-
-    name: str
-    status: str
-    text: str
-    advice: str = ""
-    facts: JsonObject = field(default_factory=dict[str, Any])
+MAX_LIFETIME_S = 3600
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--key", metavar="FILE", help="look at this key file")
-    parser.add_argument("--state", metavar="DIR", help="look at this state directory")
+    parser.add_argument("--stun", metavar="SERVER", action="append", default=[], help="a STUN server to ask, besides peers")
+    parser.add_argument(
+        "--lifetime", metavar="S", default=str(outside.LIFETIME_S),
+        help=f"search for the lifetime of mappings for so long at most; 0: do not (default: {outside.LIFETIME_S:.0f})",
+    )  # fmt: skip
 
 
 def run(options: argparse.Namespace, output: Output) -> int:
+    servers = [outside.parse_server(text) for text in options.stun]
+    lifetime_s = _seconds(options.lifetime)
     findings: list[Finding] = []
-    for check in _checks(options):
-        findings.append(_examine(check))
+
+    def tell(*found: Finding) -> None:
+        findings.extend(found)
         if not output.is_json:
-            output.answer(_line(findings[-1]))
+            for one in found:
+                output.answer(_line(one))
+
+    for check in _checks(options):
+        tell(_examine(check))
+    if all(one.status != BROKEN for one in findings if one.name in ("libsodium", "config")):
+        resolved = settings.resolve(options)
+
+        async def look() -> int:
+            seen = await outside.look(resolved, resolved.bootstrap if options.bootstrap else (), servers, lifetime_s, output)
+            tell(_ipv6(seen), *outside.findings(seen))
+            return DONE
+
+        code = run_async(look())
+        if code != DONE:
+            return code
     broken = [f"{one.name}: {one.text}" for one in findings if one.status == BROKEN]
     advice = [f"{one.name}: {one.advice}" for one in findings if one.advice]
     facts: JsonObject = {"ok": not broken, "version": __version__}
@@ -91,7 +105,7 @@ def _examine(check: Callable[[], Finding]) -> Finding:
 
 def _line(one: Finding) -> str:
     sign = {OK: "ok     ", WARNING: "warning", BROKEN: "broken "}[one.status]
-    return f"{sign}  {one.name:<10} {printable(one.text)}" + (f"\n{'':<20} {printable(one.advice)}" if one.advice else "")
+    return f"{sign}  {one.name:<12} {printable(one.text)}" + (f"\n{'':<22} {printable(one.advice)}" if one.advice else "")
 
 
 def _checks(options: argparse.Namespace) -> Iterator[Callable[[], Finding]]:
@@ -106,16 +120,13 @@ def _checks(options: argparse.Namespace) -> Iterator[Callable[[], Finding]]:
     def ipv4() -> Finding:
         return _udp("ipv4", "127.0.0.1", "0.0.0.0")
 
-    def ipv6() -> Finding:
-        return _udp("ipv6", "::1", "::")
-
     def state() -> Finding:
         return _state(settings.resolve(options))
 
     def key() -> Finding:
         return _key(settings.resolve(options))
 
-    yield from (ipv4, ipv6, _buffers, _clock, config, state, key)
+    yield from (ipv4, _buffers, _clock, config, state, key)
 
 
 # --- what is looked at ---
@@ -179,6 +190,31 @@ def _udp(name: str, loopback: str, anywhere: str) -> Finding:
     lost = "; ".join(f"no {word}, by which {ABILITIES[word]}" for word in missing)
     advice = f"{lost} ({'INTERPEER_DISABLE says so' if disabled_words() else 'this system lacks it'})"
     return Finding(name, WARNING if {"gso", "gro", "bigbuf"} & set(missing) else OK, text, advice, facts)
+
+
+def _ipv6(seen: outside.Outside) -> Finding:
+    """Say what IPv6 does here, and, if anybody was asked by it, outside."""
+    here = _udp("ipv6", "::1", "::")
+    works = None if seen.ipv6 is None else seen.ipv6.udp
+    seen_at = [str(endpoint) for endpoint in seen.ipv6.reflexive] if seen.ipv6 is not None else []
+    facts = {**here.facts, "works_outside": works, "reflexive": seen_at}
+    text = (
+        here.text + {None: "", True: f"; seen outside at {', '.join(seen_at)}", False: "; nothing comes back from outside"}[works]
+    )
+    if works is False and here.status == OK:
+        return Finding("ipv6", WARNING, text, "peers are reached by IPv4: does the router let IPv6 through?", facts)
+    return Finding("ipv6", here.status, text, here.advice, facts)
+
+
+def _seconds(text: str) -> float:
+    """Parse --lifetime. Raises Misuse."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= MAX_LIFETIME_S:
+        raise Misuse(f"--lifetime takes seconds, from 0 to {MAX_LIFETIME_S}, not {text!r}")
+    return seconds
 
 
 def _socket(host: str) -> UdpSocket:

@@ -1,0 +1,310 @@
+"""What doctor finds beyond this machine: what the gateway does, and with the help of others, what NATs are in front of it.
+
+Nobody but the gateway is asked unless somebody was named: peers by --bootstrap, STUN servers by --stun.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import socket
+import sys
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+from interpeer._address import CoreEndpoint, Endpoint, split_host_port
+from interpeer._cli.errors import Misuse, explain
+from interpeer._cli.finding import OK, WARNING, Finding
+from interpeer._cli.output import JsonObject, Output, duration
+from interpeer._cli.settings import Settings
+from interpeer._config import Config
+from interpeer._nat import NatReport, NodeHooks, Server, discover
+from interpeer._node import Node
+from interpeer._portmap import PortMapper
+from interpeer._sockets import plain
+
+STUN_PORT = 3478
+LIFETIME_S = 30.0
+"""What the search for the lifetime of mappings may take: it tells whether the usual keep-alives are frequent enough."""
+GATEWAY_S = 3.0
+"""How long gateways may take to answer, and to map a port."""
+GATEWAY_LOOK_S = 0.05
+LEAST_MTU = 1280
+"""What every IPv6 path carries (RFC 8200)."""
+_IP_MTU, _IPV6_MTU = 14, 24  # Linux; the module socket does not name them
+_ASK = "unknown: name a peer with --bootstrap, or a STUN server with --stun"
+_ANYWHERE = ("192.0.2.1", "2001:db8::1")  # nothing is sent there: the routing table is asked about it
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """What was found out; None where nobody was asked."""
+
+    ipv4: NatReport | None
+    ipv6: NatReport | None
+    port_mapping: JsonObject
+    mtu: int | None
+    problems: tuple[str, ...]
+    """Why somebody who was named could not be asked."""
+
+    @property
+    def report(self) -> NatReport:
+        """What there is to say about NATs: of IPv4, if anybody was asked by it."""
+        for report in (self.ipv4, self.ipv6):
+            if report is not None and report.udp is not None:
+                return report
+        return NatReport()
+
+
+def parse_server(text: str) -> tuple[str, int]:
+    """Parse what --stun was given: a host, perhaps with a port. Raises Misuse."""
+    host, port = text.strip("[]"), STUN_PORT
+    try:
+        if not _is_ipv6(host):
+            host, port = split_host_port(text) if ":" in text else (host, port)
+    except ValueError:
+        host = ""
+    if not host or not 0 < port < 65536 or set(host) & set(" @/"):
+        raise Misuse(f"--stun takes a server such as stun.example.org:{STUN_PORT} or [2001:db8::1]:{STUN_PORT}, not {text!r}")
+    return host, port
+
+
+def _is_ipv6(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).version == 6
+    except ValueError:
+        return False
+
+
+async def look(
+    resolved: Settings, peers: Sequence[str], servers: Sequence[tuple[str, int]], lifetime_s: float, output: Output
+) -> Outside:
+    """Ask the gateway, and whoever was named."""
+    if not peers and not servers:
+        mapping = await _ask_gateway()
+        return Outside(None, None, mapping, _mtu_towards(_ANYWHERE), ())
+    problems: list[str] = []
+    stun = await _look_up(servers, problems)
+    async with _node(resolved, peers) as node:
+        if peers:
+            output.say("reaching the peers of --bootstrap")
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(resolved.timeout):
+                    await node.joined()
+        helpers = _helpers(node, problems)
+        asked = [*helpers, *(Server(one) for one in stun)]
+        if any(_is_ipv4(one.endpoint) for one in asked) and lifetime_s:
+            output.say(f"asking {len(asked)}; to see how long mappings live takes up to {duration(lifetime_s)} (--lifetime)")
+        mapping, ipv4, ipv6 = await asyncio.gather(
+            _ask_gateway(node),
+            _discover(node, [one for one in asked if _is_ipv4(one.endpoint)], lifetime_s),
+            _discover(node, [one for one in asked if not _is_ipv4(one.endpoint)], 0.0),
+        )
+    hosts = [Endpoint.from_core(one.endpoint).host for one in asked]
+    return Outside(ipv4, ipv6, mapping, _mtu_towards(hosts), tuple(problems))
+
+
+@contextlib.asynccontextmanager
+async def _node(resolved: Settings, peers: Sequence[str]) -> AsyncGenerator[Node]:
+    """Open a node with a key for this run alone; in the network only if there are peers to ask."""
+    config = Config(connect_timeout_s=resolved.timeout)
+    give = resolved.as_give()
+    if not peers:
+        async with Node(listen=resolved.listen, lan=False, config=config) as node:
+            yield node
+        return
+    try:
+        node = Node(listen=resolved.listen, network=resolved.network, bootstrap=peers, lan=False, give=give, config=config)
+    except ValueError as error:
+        raise Misuse(str(error)) from None
+    async with node:
+        yield node
+
+
+def _helpers(node: Node, problems: list[str]) -> list[Server]:
+    """Return the peers that have been reached, and note why others have not."""
+    reach = node._reach
+    if reach is None:
+        return []
+    found = reach.surveyor.servers()
+    problems += [f"{peer_id}: {why}" for peer_id, why in reach.peers.failures.items()]
+    if not found and not reach.peers.failures:
+        problems.append("no peer of --bootstrap has an address of its own by which it could be asked")
+    return found
+
+
+async def _discover(node: Node, servers: Sequence[Server], lifetime_s: float) -> NatReport | None:
+    if not servers:
+        return None
+    if node._reach is not None:
+        return await node._reach.surveyor.look(servers, lifetime_s)
+    own = [endpoint.to_core() for endpoint in node._driver.endpoints]
+    return await discover(NodeHooks(node), servers, own=own, lifetime_budget_s=lifetime_s)
+
+
+async def _look_up(servers: Sequence[tuple[str, int]], problems: list[str]) -> list[CoreEndpoint]:
+    """Return the addresses of servers, one of each family at the most."""
+    loop = asyncio.get_running_loop()
+    found: list[CoreEndpoint] = []
+    for host, port in servers:
+        try:
+            results = await loop.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+        except (OSError, UnicodeError) as error:
+            problems.append(f"{host}: {explain(error)[0]}")
+            continue
+        by_family = {result[0]: result[4] for result in reversed(results) if result[0] in (socket.AF_INET, socket.AF_INET6)}
+        found += [Endpoint(str(address[0]), port).to_core() for address in by_family.values()]
+    return found
+
+
+def _is_ipv4(endpoint: CoreEndpoint) -> bool:
+    return ":" not in Endpoint.from_core(endpoint).host
+
+
+# --- the gateway ---
+
+
+async def _ask_gateway(node: Node | None = None) -> JsonObject:
+    """Have a port mapped, and give it back: the node's own, or for want of a node one of this moment. Return the report."""
+    if node is not None and node._reach is not None:
+        surroundings = node._reach.surroundings
+        return await _settle(lambda: surroundings.report()["port_mapping"])
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as held:
+        held.bind(("", 0))
+        mapper = PortMapper(held.getsockname()[1])
+        await mapper.start()
+        try:
+            return await _settle(mapper.report)
+        finally:
+            await mapper.close()
+
+
+async def _settle(report: Callable[[], JsonObject | None]) -> JsonObject:
+    """Return what a mapper has found, when it has found something or has had its time."""
+    found: JsonObject = {}
+    for _ in range(round(GATEWAY_S / GATEWAY_LOOK_S)):
+        found = report() or {}
+        if found and _is_settled(found):
+            break
+        await asyncio.sleep(GATEWAY_LOOK_S)
+    return found
+
+
+def _is_settled(report: JsonObject) -> bool:
+    """Tell whether there is a mapping, or no gateway to ask for one."""
+    return bool(report["mappings"]) or (not report["gateways"] and bool(report["reasons"]))
+
+
+def _mtu_towards(hosts: Sequence[str]) -> int | None:
+    """Return the least MTU of the ways to some hosts, as far as this machine knows; nothing is sent."""
+    if sys.platform != "linux":
+        return None
+    found: list[int] = []
+    for host in hosts:
+        is_ipv6 = ":" in host
+        with socket.socket(socket.AF_INET6 if is_ipv6 else socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.connect(plain(Endpoint(host, 9).to_core()))
+                level, option = (socket.IPPROTO_IPV6, _IPV6_MTU) if is_ipv6 else (socket.IPPROTO_IP, _IP_MTU)
+                found.append(probe.getsockopt(level, option))
+            except OSError:
+                continue  # no way there
+    return min(found, default=None)
+
+
+# --- what it means ---
+
+
+def findings(outside: Outside) -> list[Finding]:
+    """Return what doctor says of it, with advice; of IPv6 it says more elsewhere."""
+    return [_nat(outside), _udp(outside), _port_mapping(outside.port_mapping), _mtu(outside.mtu)]
+
+
+def _nat(outside: Outside) -> Finding:
+    report = outside.report
+    facts = report.to_dict()
+    if report.udp is None:
+        return Finding("nat", OK, _because(_ASK, outside), facts=facts)
+    if not report.udp:
+        return Finding("nat", WARNING, "unknown: nothing came back", "see udp", facts)
+    text = _describe_nat(report)
+    doubts = "; ".join(report.notes)
+    return Finding("nat", *_judge_nat(report, text + (f" ({doubts})" if doubts else "")), facts)
+
+
+def _describe_nat(report: NatReport) -> str:
+    if report.mapping == "none":
+        text = "no NAT" if report.filtering == "none" else f"no NAT, but a firewall (filtering: {report.filtering})"
+    else:
+        text = f"mapping: {report.mapping}, filtering: {report.filtering}"
+    if report.hairpin is not None and report.mapping != "none":
+        text += f", {'hairpins' if report.hairpin else 'does not hairpin'}"
+    if report.lifetime_s is not None:
+        text += f", silent mappings live at least {duration(report.lifetime_s)}"
+    where = ", ".join(map(str, report.reflexive))
+    return f"{text}; seen at {where}" if where else text
+
+
+def _judge_nat(report: NatReport, text: str) -> tuple[str, str, str]:
+    """Return status, text and advice."""
+    if report.lifetime_s is not None and report.lifetime_s < Config().keep_alive_s:
+        return WARNING, text, "mappings are forgotten soon: keep_alive_s in Config must be shorter than that"
+    if report.mapping in ("address-dependent", "address-and-port-dependent"):
+        advice = (
+            "every peer sees another port: peers behind the like are reached through others. Better: port mapping (UPnP, PCP)"
+            " in the router, a forwarded port, or IPv6"
+        )
+        return WARNING, text, advice
+    if report.mapping == "unknown":
+        return OK, text, "two observers at different addresses can tell: name more with --bootstrap or --stun"
+    if report.filtering in ("address-dependent", "address-and-port-dependent"):
+        return OK, text, "peers reach this machine with the help of one that both know; a forwarded port would do without"
+    return OK, text, ""
+
+
+def _because(text: str, outside: Outside) -> str:
+    return f"{text} ({'; '.join(outside.problems)})" if outside.problems else text
+
+
+def _udp(outside: Outside) -> Finding:
+    reports = [report for report in (outside.ipv4, outside.ipv6) if report is not None and report.udp is not None]
+    works = None if not reports else any(report.udp for report in reports)
+    facts: JsonObject = {"works": works}
+    if works is None:
+        return Finding("udp", WARNING if outside.problems else OK, _because(_ASK, outside), _advice(outside), facts)
+    if works:
+        return Finding("udp", OK, "gets out, and answers come back", facts=facts)
+    advice = "is a firewall in the way? Peers that offer it are reached by TCP or TLS (tcp://, tls://, port 443)"
+    return Finding("udp", WARNING, _because("none of those asked has answered", outside), advice, facts)
+
+
+def _advice(outside: Outside) -> str:
+    return "are the addresses right, and are those peers running?" if outside.problems else ""
+
+
+def _port_mapping(report: JsonObject) -> Finding:
+    facts: JsonObject = {name: value for name, value in report.items() if name != "ignored"}
+    mappings: list[Any] = list(report.get("mappings", ()))
+    if mappings:
+        if report.get("double_nat"):
+            advice = "another NAT is in front of this gateway (a carrier's?): what it maps is not reached from outside"
+            return Finding("port_mapping", WARNING, f"works, but leads nowhere: {mappings[0]}", advice, facts)
+        return Finding("port_mapping", OK, f"works: {', '.join(mappings)}", facts=facts)
+    if not report.get("gateways"):
+        return Finding("port_mapping", OK, "no gateway: there is no default route", facts=facts)
+    advice = "switch on UPnP, NAT-PMP or PCP in the router, and peers reach this machine without help"
+    where = ", ".join(map(str, report["gateways"]))
+    return Finding("port_mapping", WARNING, f"the gateway {where} maps no ports", advice, facts)
+
+
+def _mtu(mtu: int | None) -> Finding:
+    facts: JsonObject = {"bytes": mtu}
+    if mtu is None:
+        return Finding("mtu", OK, "not known: this system does not tell, or no way leads out", facts=facts)
+    if mtu >= LEAST_MTU:
+        return Finding("mtu", OK, f"{mtu} bytes, as far as this machine knows", facts=facts)
+    advice = f"packets of {LEAST_MTU} bytes do not fit: is there a tunnel whose interface could be larger?"
+    return Finding("mtu", WARNING, f"{mtu} bytes", advice, facts)
