@@ -51,10 +51,10 @@ class Through:
 def relaying(bytes_per_s=UNLIMITED, burst=1 << 20, **limits):
     """Return a node that relays between two peers, whose legs are LEG and OTHER."""
     node = Node(**limits)
-    a = Peer(node, at=PEER_AT).call(MAX_PATHS=4)
-    b = Peer(node, bytes([3]) * 32, at=ELSEWHERE).call(MAX_PATHS=4)
-    for peer in (a, b):
-        peer.exchange()
+    a = Peer(node, at=PEER_AT).call()
+    a.exchange()
+    b = Peer(node, bytes([3]) * 32, at=ELSEWHERE).call()
+    b.exchange()
     legs.join(a.handle, number(LEG), b.handle, number(OTHER), bytes_per_s, burst)
     return node, a, b
 
