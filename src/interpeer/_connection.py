@@ -252,7 +252,8 @@ class Connection:
     @property
     def paths(self) -> tuple[Path, ...]:
         """All ways that there are, in the order of their ids."""
-        return tuple(sorted((Path._of_core(way, self._explain) for way in path_handle.ways(self._handle)), key=lambda path: path.id))
+        found = (Path._of_core(way, self._explain) for way in path_handle.ways(self._handle))
+        return tuple(sorted(found, key=lambda path: path.id))
 
     def _explain(self, remote: CoreEndpoint) -> Explanation:
         return self._node._explain(self, remote)

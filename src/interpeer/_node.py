@@ -501,7 +501,8 @@ class Node:
         if connection.protocol == PROTOCOL:
             return
         for path, kind, reason, remote in changes:
-            self._tell(PathChanged(connection.peer_id, path, KINDS[kind], REASONS[reason], str(self._explain(connection, remote).remote)))
+            at = str(self._explain(connection, remote).remote)
+            self._tell(PathChanged(connection.peer_id, path, KINDS[kind], REASONS[reason], at))
         self._events_dropped += dropped
 
     def _expect(self, token: bytes, answered: Callable[[bytes, CoreEndpoint, bytes], object]) -> None:

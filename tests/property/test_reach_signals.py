@@ -19,7 +19,9 @@ NUMBERS = {
     "port": st.integers(0, 65535),
 }
 BYTES = {"target": 32, "caller": 32, "token": 8, "own_token": 8, "peer_token": 8, "own_key": 32, "peer_key": 32}
-packed = st.one_of(st.binary(min_size=4, max_size=4).map(lambda b: b"\0" * 10 + b"\xff\xff" + b), st.binary(min_size=16, max_size=16))
+packed = st.one_of(
+    st.binary(min_size=4, max_size=4).map(lambda b: b"\0" * 10 + b"\xff\xff" + b), st.binary(min_size=16, max_size=16)
+)
 endpoints = st.tuples(packed, st.integers(0, 65535), st.just(0))
 
 

@@ -5,7 +5,7 @@ import pytest
 from interpeer._core import control, legs, path_handle
 from tests.spec import reference as ref
 from tests.spec.paths import QUESTION, challenge_in, opening, paths, states
-from tests.spec.peer import ELSEWHERE, MS, OPEN, PEER_AT, SECOND, Node, Peer, ack_of, endpoint
+from tests.spec.peer import ELSEWHERE, MS, OPEN, SECOND, Node, Peer, ack_of, endpoint
 from tests.spec.relays import INNER, LEG, OTHER, Through, behind, number, relaying
 
 THIRD = endpoint("203.0.113.77", 7007)

@@ -27,7 +27,7 @@ from interpeer._reach.moving import Mover
 from interpeer._reach.peers import PROTOCOL, Peer, Peers
 from interpeer._reach.relaying import Relaying
 from interpeer._reach.surroundings import Surroundings
-from interpeer._reach.surveying import Helper, Surveyor
+from interpeer._reach.surveying import Helper, Surveyor, Verifier
 
 if TYPE_CHECKING:
     from interpeer._config import Give
@@ -55,7 +55,7 @@ class Reach:
         self.surveyor = Surveyor(node, self.peers, self._on_nat)
         self._helper = Helper(node, self.peers)
         self.relaying = Relaying(node, self.peers, give)
-        self.surroundings = Surroundings(node, self._on_change, self._on_neighbour)
+        self.surroundings = Surroundings(node, self._on_change, self._on_neighbour, Verifier(node, self.peers).verify)
         self.legs = LegBook(self)
         self.spray_budget = SprayBudget()
         self._movers: dict[Connection, Mover] = {}
@@ -92,9 +92,7 @@ class Reach:
 
     # --- reaching ---
 
-    async def connect(
-        self, target: Address, direct: list[CoreEndpoint], protocol: str, controller: int
-    ) -> Connection:
+    async def connect(self, target: Address, direct: list[CoreEndpoint], protocol: str, controller: int) -> Connection:
         """Reach a peer by whatever way answers first. Raises Unreachable with a reason for each way, and what a call raises."""
         return await Call(self, target, direct, protocol, controller).run()
 
@@ -175,7 +173,9 @@ class Reach:
 
     def _on_change(self, change: Change) -> None:
         """Our addresses have changed, or the machine has slept: show every peer at once where we are now."""
-        logger.info("the network has changed: %s come, %s gone", ", ".join(change.come) or "nothing", ", ".join(change.gone) or "nothing")
+        logger.info(
+            "the network has changed: %s come, %s gone", ", ".join(change.come) or "nothing", ", ".join(change.gone) or "nothing"
+        )
         gone = b"".join(Endpoint(host, 1).to_core()[0] for host in change.gone if "%" not in host)
         for connection in tuple(self.node._connections.values()):
             if connection.is_open:
@@ -249,4 +249,3 @@ class Reach:
             "nat": None if self.surveyor.report is None else self.surveyor.report.to_dict(),
             **self.surroundings.report(),
         }
-

@@ -157,7 +157,9 @@ class Call:
     def _reasons(self) -> tuple[str, ...]:
         peers = self._reach.peers
         gone = [f"through {peer_id}: {why}" for peer_id, why in peers.failures.items() if peers.is_kept(peer_id)]
-        nobody = () if self._asked or gone else ("no peer of the network is connected that could be asked: name one with bootstrap",)
+        nobody = (
+            () if self._asked or gone else ("no peer of the network is connected that could be asked: name one with bootstrap",)
+        )
         return (*self._failed, *gone, *nobody)
 
     def _unreachable(self) -> errors.Unreachable:

@@ -113,9 +113,7 @@ class LegBook:
             return
         relay.legs.add(offer.leg)
         caller = PeerId._of_proved(offer.caller)
-        self._by_id[offer.leg] = Leg(
-            offer.leg, relay, caller, endpoint, self._now(), OPENED, offer.attested, offer.facts
-        )
+        self._by_id[offer.leg] = Leg(offer.leg, relay, caller, endpoint, self._now(), OPENED, offer.attested, offer.facts)
 
     def handle_hangup(self, relay: Peer, leg_id: int) -> None:
         """The relay, or the other end, has given a leg up."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, final
 from interpeer import errors
 from interpeer._address import CoreEndpoint, Endpoint
 from interpeer._connection import EVENT_REASONS, Connection
-from interpeer._core import control, path_handle, signal_handle
+from interpeer._core import path_handle, signal_handle
 from interpeer._core.natfacts import NatFacts
 from interpeer._core.retry import Retry
 from interpeer._host import random_bytes
@@ -75,7 +75,9 @@ class Mover:
             return
         self._connection._waiters.wake(EVENT_REASONS)
         self._legs = self._reach.legs.use(self._connection)
-        ways = [(number, path_handle.STATES[state], self._reach.legs.find(remote)) for number, state, _, _, remote, _ in self._ways()]
+        ways = [
+            (number, path_handle.STATES[state], self._reach.legs.find(remote)) for number, state, _, _, remote, _ in self._ways()
+        ]
         self._keep_alive(ways)
         if self._opening is not None:
             state = next((state for number, state, _ in ways if number == self._opening), "abandoned")
@@ -87,10 +89,9 @@ class Mover:
             else:
                 self._retry.succeed()
                 self.reasons = ()
-        if self._is_controlling:
-            if self._is_relayed:
-                self._schedule()
-                self._ask_for_more()
+        if self._is_controlling and self._is_relayed:
+            self._schedule()
+            self._ask_for_more()
 
     def on_network_change(self) -> None:
         """Our addresses have changed: what was tried before may work now."""
@@ -211,9 +212,7 @@ class Mover:
         attempt.start(self._rtt_s(), 0.0)
 
     def _answer(self) -> Candidates:
-        return Candidates(
-            self._attempts, False, b"", b"", b"", b"", self._reach.facts, self._reach.addresses.candidates()
-        )
+        return Candidates(self._attempts, False, b"", b"", b"", b"", self._reach.facts, self._reach.addresses.candidates())
 
     def _begin(self, token: bytes, key: bytes) -> Attempt:
         if self._attempt is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Any, Literal, final
 
 from interpeer import errors
 from interpeer._address import CoreEndpoint
@@ -24,11 +24,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger("interpeer")
 
 SEED_BYTES = 32
-_KINDS = {HOST: "host", REFLEXIVE: "reflexive", MAPPED: "mapped"}
+CandidateKind = Literal["host", "ipv6", "reflexive", "mapped", "predicted"]
+_KINDS: dict[int, CandidateKind] = {HOST: "host", REFLEXIVE: "reflexive", MAPPED: "mapped"}
 _MAPPED_PREFIX = b"\0" * 10 + b"\xff\xff"
 
 
-def kind_name(kind: int, endpoint: CoreEndpoint) -> str:
+def kind_name(kind: int, endpoint: CoreEndpoint) -> CandidateKind:
     """Return how the machine names a candidate."""
     if kind == HOST and not endpoint[0].startswith(_MAPPED_PREFIX):
         return "ipv6"
@@ -103,17 +104,14 @@ class Attempt:
         elif socket <= len(self._sockets):
             self._sockets[socket - 1].send(data, remote, ttl)
 
-    def _handle(self, event: tuple[object, ...]) -> None:
-        match event:
-            case ("sockets", int(count)):
-                self._open_sockets(count)
-            case ("found", (bytes(), int(), int()) as remote, int(socket), str(kind)):
-                self._found(remote, socket, kind)
-            case ("failed", reasons):
-                self._end()
-                self._on_failed(tuple(map(str, reasons)))  # type: ignore[call-overload]
-            case _:
-                pass
+    def _handle(self, event: tuple[Any, ...]) -> None:
+        if event[0] == "sockets":
+            self._open_sockets(event[1])
+        elif event[0] == "found":
+            self._found(event[1], event[2], event[3])
+        elif event[0] == "failed":
+            self._end()
+            self._on_failed(tuple(event[1]))
 
     def _open_sockets(self, count: int) -> None:
         try:

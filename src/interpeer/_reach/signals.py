@@ -144,7 +144,11 @@ class Opened:
     facts: bytes
 
     def pack(self) -> bytes:
-        return struct.pack(">BQBQ", self.KIND, self.leg, self.status, self.bytes_per_s) + _endpoint(self.attested) + _blob(self.facts)
+        return (
+            struct.pack(">BQBQ", self.KIND, self.leg, self.status, self.bytes_per_s)
+            + _endpoint(self.attested)
+            + _blob(self.facts)
+        )
 
     @classmethod
     def _read(cls, r: _Reader) -> Self:

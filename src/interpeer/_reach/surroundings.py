@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, final
 
 from interpeer import _host
@@ -27,7 +27,13 @@ MAX_NEIGHBOURS = 1024
 class Surroundings:
     """Watch interfaces, find neighbours and have a port mapped, from `start` to `close`; what fails is noted."""
 
-    def __init__(self, node: Node, on_change: Callable[[Change], None], on_neighbour: Callable[[PeerId], None]) -> None:
+    def __init__(
+        self,
+        node: Node,
+        on_change: Callable[[Change], None],
+        on_neighbour: Callable[[PeerId], None],
+        verify: Callable[[Endpoint], Awaitable[bool | None]],
+    ) -> None:
         self._node = node
         self._on_change = on_change
         self._on_neighbour = on_neighbour
@@ -36,7 +42,7 @@ class Surroundings:
         self._mapper: PortMapper | None = None
         self._starting: asyncio.Task[None] | None = None
         self._neighbours: dict[PeerId, tuple[Endpoint, ...]] = {}
-        self.verify: Callable[[Endpoint], Any] | None = None
+        self._verify = verify
 
     def start(self) -> None:
         """Begin; nobody waits for it."""
@@ -55,7 +61,7 @@ class Surroundings:
                 logger.info("local network: %s", note)
         has_routes = node._host is None  # a simulated host has no routing table to find the gateway in
         if node.config.port_mapping and has_routes and self._is_reachable and driver.bound:
-            self._mapper = PortMapper(driver.bound[0][1], verify=self.verify)
+            self._mapper = PortMapper(driver.bound[0][1], verify=self._verify)
             await self._mapper.start()
 
     @property

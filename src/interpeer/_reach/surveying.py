@@ -5,20 +5,23 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, final
 
 from interpeer import errors
 from interpeer._address import CoreEndpoint, Endpoint
 from interpeer._core import control
 from interpeer._core.natfacts import NatFacts
+from interpeer._host import random_bytes
 from interpeer._identity import PeerId
 from interpeer._nat import How, NatReport, NodeHooks, Server, discover, newest_port
 from interpeer._path import ANY_ADDRESS
 from interpeer._reach.peers import Peer, Peers
-from interpeer._reach.signals import OTHER_PEER, OTHER_PORT, SAME_PORT, ProbeOrder, ProbeRequest
+from interpeer._reach.signals import OTHER_PEER, OTHER_PORT, SAME_PORT, TOKEN_BYTES, ProbeOrder, ProbeRequest
 
 if TYPE_CHECKING:
     from interpeer._node import Node
+    from interpeer._sockets import ExtraSocket
 
 logger = logging.getLogger("interpeer")
 
@@ -30,6 +33,8 @@ ENOUGH_SERVERS = 3
 PROBE = 0x45
 PROBE_VERSION = 1
 PROBE_BYTES = 64
+VERIFIERS, VERIFY_TRIES, VERIFY_WAIT_S = 2, 3, 0.7
+"""Peers that are asked whether an address works, how often, and how long each probe is waited for."""
 MAX_DELAY_MS = 300_000
 """Until a probe that was asked for is sent; longer than most mappings live."""
 PROBES_PER_S, PROBES_BURST = 2.0, 40.0
@@ -46,9 +51,7 @@ def facts_of(report: NatReport, last_port: int, age_ms: int) -> NatFacts:
     if report.preserves_port:
         return NatFacts(report.mapping, report.filtering, "preserved")
     if report.port_step and last_port:
-        return NatFacts(
-            report.mapping, report.filtering, "sequential", step=report.port_step, last_port=last_port, age_ms=age_ms
-        )
+        return NatFacts(report.mapping, report.filtering, "sequential", step=report.port_step, last_port=last_port, age_ms=age_ms)
     if report.port_block:
         return NatFacts(report.mapping, report.filtering, "block", block=report.port_block)
     return NatFacts(report.mapping, report.filtering, "unknown" if report.preserves_port is None else "random")
@@ -106,7 +109,9 @@ class Surveyor:
         found = [
             Server(at, peer)
             for peer in self._peers
-            if peer.connection._handle.is_initiator and (at := peer.attested) is not None and not Endpoint.from_core(at).is_loopback
+            if peer.connection._handle.is_initiator
+            and (at := peer.attested) is not None
+            and not Endpoint.from_core(at).is_loopback
         ]
         return found[:ENOUGH_SERVERS]
 
@@ -171,6 +176,36 @@ class Surveyor:
             self._timer.cancel()
         if self._task is not None:
             self._task.cancel()
+
+
+@final
+class Verifier:
+    """Have an address of ours tried from outside: does what is sent there come in?"""
+
+    def __init__(self, node: Node, peers: Peers) -> None:
+        self._node = node
+        self._peers = peers
+
+    async def verify(self, endpoint: Endpoint) -> bool | None:
+        """Tell whether packets to an address reach the node's own socket; None: nobody is there who could send one.
+
+        A peer sends to nothing but the host at which it sees us, so others cannot be aimed at."""
+        host = endpoint.to_core()[0]
+        able = [peer for peer in self._peers if (seen := peer.observed) is not None and seen[0] == host]
+        for peer in able[:VERIFIERS]:
+            token = random_bytes(TOKEN_BYTES)
+            arrived = asyncio.Event()
+            self._node._expect(token, _setter(arrived))
+            try:
+                for _ in range(VERIFY_TRIES):
+                    peer.tell(ProbeRequest(token, OTHER_PORT, 0, endpoint.port))
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(VERIFY_WAIT_S):
+                            await arrived.wait()
+                            return True
+            finally:
+                self._node._unexpect(token)
+        return False if able else None
 
 
 @final
@@ -242,7 +277,7 @@ class Helper:
     def _send_from_other_port(self, token: bytes, target: CoreEndpoint) -> None:
         is_ipv6 = ":" in Endpoint.from_core(target).host
         try:
-            socket = self._node._driver.open_sockets(1, is_ipv6, lambda *_: None)[0]
+            socket = self._node._driver.open_sockets(1, is_ipv6, _ignore)[0]
         except (OSError, ValueError, errors.LocalError) as error:
             logger.info("no other port to send a probe from: %s", error)
             return
@@ -257,3 +292,14 @@ class Helper:
 
 def _probe(token: bytes) -> bytes:
     return (bytes([PROBE, PROBE_VERSION]) + token).ljust(PROBE_BYTES, b"\0")
+
+
+def _setter(event: asyncio.Event) -> Callable[[bytes, CoreEndpoint, bytes], None]:
+    def set_it(_data: bytes, _source: CoreEndpoint, _local: bytes) -> None:
+        event.set()
+
+    return set_it
+
+
+def _ignore(_socket: ExtraSocket, _data: bytes, _source: CoreEndpoint) -> None:
+    """Take no notice of what comes to a socket that was opened to send."""

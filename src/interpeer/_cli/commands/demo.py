@@ -30,10 +30,22 @@ TLS_S = 1.2
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """It takes no options of its own."""
+    parser.add_argument(
+        "--nat",
+        metavar="KIND",
+        nargs="?",
+        const="port",
+        help="instead: two hosts behind NATs of a kind (default: port; or two kinds, as in port,symmetric) and a public peer, "
+        "in network namespaces; needs root on Linux",
+    )
 
 
 def run(options: argparse.Namespace, output: Output) -> int:
+    if options.nat is not None:
+        from interpeer._cli import nat_demo
+
+        kind_a, _, kind_b = options.nat.partition(",")
+        return nat_demo.run(kind_a, kind_b or kind_a, output)
     loop = "asyncio" if loop_factory() is None else "uvloop"
     output.say(machine.describe())
     output.say(f"TLS 1.3 over TCP, for comparison ({TLS_S} s) ...")
