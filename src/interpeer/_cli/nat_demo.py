@@ -46,12 +46,12 @@ def run(kind_a: str, kind_b: str, output: Output) -> int:
 
 
 def _meet(stack: ExitStack, folder: Path, helper: Host, a: Host, b: Host, output: Output) -> int:
-    first = _up(stack, folder, helper, "--listen", f"{helper.address}:{PORT}", "--tunnel", TUNNEL.format(helper.address))
+    first = _up(stack, folder, helper, "--listen", f"{helper.address}:{PORT}")
     known = ("--bootstrap", str(first["address"]))
     second = _up(stack, folder, b, *known)
     output.say(f"b is {second['id']}; a calls it by this id alone, and knows the public peer")
     command = _command(folder, a, "ping", str(second["id"]), "-c", str(PINGS), *known)
-    done = a.run(command, check=False, timeout=READY_S + SETTLE_S)
+    done = a.run(command, check=False, timeout_s=READY_S + SETTLE_S)
     try:
         told: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     except (ValueError, IndexError):

@@ -45,16 +45,22 @@ _ORIGINS: dict[How, int] = {"same port": SAME_PORT, "other port": OTHER_PORT, "o
 
 
 def facts_of(report: NatReport, last_port: int, age_ms: int) -> NatFacts:
-    """Return what a peer has to know of a report in order to punch: with the newest port where ports follow each other."""
+    """Return what a peer has to know of a report in order to punch: with the newest port where ports follow each other.
+
+    One observer cannot tell on what a mapping depends. But a NAT that changes ports mostly does so for each destination, and to
+    try what that needs costs nothing where the plain punch works, which comes first."""
     if report.udp is False:
         return NatFacts(is_udp_blocked=True)
+    mapping = report.mapping
+    if mapping == "unknown" and report.preserves_port is not None:
+        mapping = "endpoint-independent" if report.preserves_port else "address-and-port-dependent"
     if report.preserves_port:
-        return NatFacts(report.mapping, report.filtering, "preserved")
+        return NatFacts(mapping, report.filtering, "preserved")
     if report.port_step and last_port:
-        return NatFacts(report.mapping, report.filtering, "sequential", step=report.port_step, last_port=last_port, age_ms=age_ms)
+        return NatFacts(mapping, report.filtering, "sequential", step=report.port_step, last_port=last_port, age_ms=age_ms)
     if report.port_block:
-        return NatFacts(report.mapping, report.filtering, "block", block=report.port_block)
-    return NatFacts(report.mapping, report.filtering, "unknown" if report.preserves_port is None else "random")
+        return NatFacts(mapping, report.filtering, "block", block=report.port_block)
+    return NatFacts(mapping, report.filtering, "unknown" if report.preserves_port is None else "random")
 
 
 @final
