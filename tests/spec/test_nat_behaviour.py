@@ -111,6 +111,16 @@ def test_nobody_answers_where_udp_is_blocked():
     assert (report.udp, report.mapping, report.reflexive) == (False, "unknown", ())
 
 
+@pytest.mark.spec("NB-1")
+def test_who_can_help_is_not_left_out_for_being_named_twice():
+    async def main():
+        net = Net(Nat(EI, EI))
+        servers = [Server(net.add_server(host), peer=host) for host in HOSTS]
+        return await discover(net, [*servers, *(Server(one.endpoint) for one in servers)], prober=PeerProber(net))
+
+    assert run(main(), seed=1).filtering == EI
+
+
 def test_nobody_is_asked():
     async def main():
         return await discover(Net(), [])

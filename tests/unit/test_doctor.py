@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from interpeer import Config
+from interpeer import Address, Config, Identity
 from interpeer._address import Endpoint
 from interpeer._cli.errors import Misuse
-from interpeer._cli.outside import STUN_PORT, Outside, findings, parse_server
+from interpeer._cli.outside import STUN_PORT, Outside, _places, findings, parse_server
 from interpeer._nat import NatReport
 
 SEEN = (Endpoint("203.0.113.5", 4000),)
@@ -85,6 +85,15 @@ def test_port_mapping_is_told_with_advice(found, status, text):
 def test_mtu_is_told_with_advice(mtu, status):
     one = outside(mtu=mtu)["mtu"]
     assert (one.status, one.facts["bytes"]) == (status, mtu) and bool(one.advice) == (status == "warning")
+
+
+def test_peers_are_asked_where_they_say_that_they_are():
+    peer = Identity.from_seed(bytes(32)).id
+    near, far = Endpoint("192.168.1.2", 1), Endpoint("203.0.114.1", 2)
+    here, far_ipv6 = Endpoint("127.0.0.1", 3), Endpoint("2a00::1", 4)
+    everywhere = str(Address.of(peer, [near, far, here, far_ipv6]))
+    assert _places([everywhere, str(peer)]) == [far.to_core(), far_ipv6.to_core()]
+    assert _places([str(Address.of(peer, [near, here]))]) == [near.to_core()]
 
 
 def test_a_lifetime_is_short_if_keep_alives_come_too_late():

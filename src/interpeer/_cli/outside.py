@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
-from interpeer._address import CoreEndpoint, Endpoint, split_host_port
+from interpeer._address import Address, CoreEndpoint, Endpoint, split_host_port
 from interpeer._cli.errors import Misuse, explain
 from interpeer._cli.finding import OK, WARNING, Finding
 from interpeer._cli.output import JsonObject, Output, duration
@@ -33,8 +33,10 @@ GATEWAY_S = 3.0
 GATEWAY_LOOK_S = 0.05
 LEAST_MTU = 1280
 """What every IPv6 path carries (RFC 8200)."""
+_ID_CHARACTERS = 52
 _IP_MTU, _IPV6_MTU = 14, 24  # Linux; the module socket does not name them
 _ASK = "unknown: name a peer with --bootstrap, or a STUN server with --stun"
+_ANY_IPV4, _ANY_IPV6 = "0.0.0.0:0", "[::]:0"
 _ANYWHERE = ("192.0.2.1", "2001:db8::1")  # nothing is sent there: the routing table is asked about it
 
 
@@ -87,41 +89,63 @@ async def look(
         mapping = await _ask_gateway()
         return Outside(None, None, mapping, _mtu_towards(_ANYWHERE), ())
     problems: list[str] = []
-    stun = await _look_up(servers, problems)
-    async with _node(resolved, peers) as node:
+    known = [Server(one) for one in (*await _look_up(servers, problems), *_places(peers))]
+    is_ipv4 = any(_is_ipv4(one.endpoint) for one in known)
+    listen = resolved.listen if resolved.listen != Settings().listen else _ANY_IPV4 if is_ipv4 else _ANY_IPV6
+    async with _node(resolved, peers, listen) as node:
         if peers:
             output.say("reaching the peers of --bootstrap")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(resolved.timeout):
                     await node.joined()
-        helpers = _helpers(node, problems)
-        asked = [*helpers, *(Server(one) for one in stun)]
-        if any(_is_ipv4(one.endpoint) for one in asked) and lifetime_s:
-            output.say(f"asking {len(asked)}; to see how long mappings live takes up to {duration(lifetime_s)} (--lifetime)")
-        mapping, ipv4, ipv6 = await asyncio.gather(
+        asked = [*_helpers(node, problems), *known]
+        if lifetime_s:
+            output.say(f"to see how long mappings live takes up to {duration(lifetime_s)} (--lifetime)")
+        mapping, report, ipv6 = await asyncio.gather(
             _ask_gateway(node),
-            _discover(node, [one for one in asked if _is_ipv4(one.endpoint)], lifetime_s),
-            _discover(node, [one for one in asked if not _is_ipv4(one.endpoint)], 0.0),
+            _discover(node, [one for one in asked if _is_ipv4(one.endpoint) == is_ipv4], lifetime_s),
+            _ask_by_ipv6([one for one in known if is_ipv4 and not _is_ipv4(one.endpoint)]),
         )
     hosts = [Endpoint.from_core(one.endpoint).host for one in asked]
+    ipv4, ipv6 = (report, ipv6) if is_ipv4 else (None, report)
     return Outside(ipv4, ipv6, mapping, _mtu_towards(hosts), tuple(problems))
 
 
 @contextlib.asynccontextmanager
-async def _node(resolved: Settings, peers: Sequence[str]) -> AsyncGenerator[Node]:
+async def _node(resolved: Settings, peers: Sequence[str], listen: str) -> AsyncGenerator[Node]:
     """Open a node with a key for this run alone; in the network only if there are peers to ask."""
     config = Config(connect_timeout_s=resolved.timeout)
     give = resolved.as_give()
     if not peers:
-        async with Node(listen=resolved.listen, lan=False, config=config) as node:
+        async with Node(listen=listen, lan=False, config=config) as node:
             yield node
         return
     try:
-        node = Node(listen=resolved.listen, network=resolved.network, bootstrap=peers, lan=False, give=give, config=config)
+        node = Node(listen=listen, network=resolved.network, bootstrap=peers, lan=False, give=give, config=config)
     except ValueError as error:
         raise Misuse(str(error)) from None
     async with node:
         yield node
+
+
+def _places(peers: Sequence[str]) -> list[CoreEndpoint]:
+    """Return where the peers of --bootstrap are said to be: they answer STUN there, whatever way they are reached.
+
+    What has a meaning only in some local network is left out, unless there is nothing else."""
+    addresses = [Address(peer) for peer in peers if len(peer) != _ID_CHARACTERS]
+    near = [endpoint for address in addresses for endpoint in address.endpoints if not endpoint.is_loopback]
+    return [endpoint.to_core() for endpoint in [one for one in near if not one.is_private] or near]
+
+
+async def _ask_by_ipv6(servers: Sequence[Server]) -> NatReport | None:
+    """Ask by IPv6 as well, from sockets of its own: the node is kept to IPv4, where the NATs are."""
+    if not servers:
+        return None
+    try:
+        async with Node(listen=_ANY_IPV6, lan=False) as node:
+            return await _discover(node, servers, 0.0)
+    except OSError:
+        return None  # there is no IPv6 here, and another finding says so
 
 
 def _helpers(node: Node, problems: list[str]) -> list[Server]:

@@ -129,7 +129,10 @@ async def newest_port(hooks: Hooks, server: Server) -> int | None:
 def _distinct(servers: Sequence[Server]) -> list[Server]:
     """Return servers of one family, IPv4 if there are any, of which those in prefixes of their own come first."""
     ipv4 = [one for one in servers if one.endpoint[0].startswith(_MAPPED)]
-    family = list({one.endpoint[:2]: one for one in ipv4 or servers}.values())
+    unique: dict[tuple[bytes, int], Server] = {}
+    for one in ipv4 or servers:
+        unique.setdefault(one.endpoint[:2], one)
+    family = list(unique.values())
     first = {prefix(one.endpoint[0]): one for one in reversed(family)}
     leading = [one for one in family if first[prefix(one.endpoint[0])] is one]
     return [*leading, *(one for one in family if one not in leading)][:MAX_SERVERS]

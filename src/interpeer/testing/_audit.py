@@ -3,6 +3,7 @@
 An address is proven to a node by a packet under keys, or a response to its own first message, that has really come from
 there. Before that, only the first messages of a call and the challenges of a path are free, as the application has named where
 they go, and what nobody has asked for: the requests of STUN and the probes of a hole punch, which have budgets of their own.
+Answers to STUN may go to another port than the request came from (RFC 5780), so of those an account is a host's.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ class Audit:
     def __init__(self, name: str) -> None:
         self.name = name
         self._accounts: dict[CoreEndpoint, _Account] = {}
+        self._hosts: dict[bytes, _Account] = {}
         self._called: set[CoreEndpoint] = set()
         self._has_failed = False
 
@@ -42,6 +44,8 @@ class Audit:
         self._called.add(target)
 
     def received(self, packet: Packet) -> None:
+        if packet.kind == "stun":
+            self._hosts.setdefault(packet.core_source[0], _Account()).received_bytes += len(packet.data)
         account = self._accounts.get(packet.core_source)
         if account is None:
             account = self._accounts[packet.core_source] = _Account()
@@ -53,6 +57,11 @@ class Audit:
 
     def sent(self, packet: Packet) -> None:
         """Raise Amplified if it was too much."""
+        if packet.is_request:
+            return
+        if packet.kind == "stun":
+            self._charge(self._hosts.setdefault(packet.core_target[0], _Account()), packet)
+            return
         account = self._accounts.get(packet.core_target)
         if account is None:
             account = self._accounts[packet.core_target] = _Account()
@@ -60,12 +69,13 @@ class Audit:
             return
         if packet.kind == "init" and packet.core_target in self._called:
             return
-        if packet.is_request:
-            return
         if packet.kind == "data" and packet.core_target in self._called and len(packet.data) == _CHALLENGE_BYTES:
             account.challenges += 1
             if account.challenges <= _CHALLENGES:
                 return
+        self._charge(account, packet)
+
+    def _charge(self, account: _Account, packet: Packet) -> None:
         account.sent_bytes += len(packet.data)
         if account.sent_bytes > account.received_bytes and not self._has_failed:
             self._has_failed = True  # once is enough: what the run does to end may do it again
