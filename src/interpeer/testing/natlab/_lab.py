@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import os
 import random
 import re
@@ -208,6 +207,8 @@ def _ipv6_of_host(wanted: Ipv6 | None, nat: NatBehaviour, outside: Network) -> I
 
 def _lock(name: str) -> int:
     """Take the laboratory's name for this process, until it ends at the latest."""
+    import fcntl  # not everywhere; `require` has said what is missing where it is not
+
     path = _RUN / f"natlab-{name}.lock"
     lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
