@@ -15,7 +15,7 @@ MODULES = [f"interpeer.testing.{module.name}" for module in pkgutil.iter_modules
 def test_the_examples_of_the_page_run(root):
     page = (root / "docs" / "testing.md").read_text(encoding="utf-8")
     examples = re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
-    assert len(examples) == 8
+    assert len(examples) == 11
     names = {"__name__": "example"}
     for number, example in enumerate(examples, 1):
         exec(compile(example, f"docs/testing.md, example {number}", "exec"), names)

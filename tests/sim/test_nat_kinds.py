@@ -55,6 +55,17 @@ def test_a_plain_punch_works_between_the_pairs_that_the_table_says(one, two, see
     assert punch(servers, a, b) is expected
 
 
+def test_the_pairs_that_no_plain_punch_joins_are_those_that_were_measured_between_kernels(seed):
+    """45 pairs of nine kinds, between network namespaces on links without delay."""
+    kinds = [NatKind.PUBLIC, NatKind.FIREWALL, NatKind.FULLCONE, NatKind.ADDR, NatKind.PORT, NatKind.SYMMETRIC]
+    kinds += [NatKind.SYMMETRIC_AD, NatKind.SYMMETRIC_EI, NatKind.UDPBLOCK]
+    strict, hard = {NatKind.FIREWALL, NatKind.PORT}, {NatKind.SYMMETRIC, NatKind.SYMMETRIC_AD}
+    for one, two in itertools.combinations_with_replacement(kinds, 2):
+        is_hopeless = NatKind.UDPBLOCK in (one, two) or (one in strict and two in hard) or (one in hard and two in hard)
+        net, servers = make_net(seed, Link())
+        assert punch(servers, net.host("a", nat=one), net.host("b", nat=two)) is not is_hopeless, (one, two)
+
+
 # --- what comes too early ---
 
 

@@ -255,7 +255,7 @@ class SimLoop(asyncio.BaseEventLoop):
         host = _host.current.get()
         if not isinstance(host, Host):
             raise SimulationError(
-                f"in a simulation {what} is on a host: start the program that opens it with host.start(program())"
+                f"in a simulation {what} is on a host of a SimNet: start its program with host.start(program())"
             )
         return host
 

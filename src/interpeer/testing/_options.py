@@ -1,4 +1,6 @@
-"""What a simulated transport gives for `get_extra_info("socket")`: a socket's options and names, and nothing to read or write."""
+"""What a simulated transport gives for `get_extra_info("socket")`: a socket's options and names, and nothing to read or write.
+
+The module socket is here for the numbers of the options."""
 
 from __future__ import annotations
 
@@ -7,6 +9,8 @@ import struct
 from collections.abc import Callable
 from typing import Final, final
 
+AF_INET: Final = socket.AF_INET
+AF_INET6: Final = socket.AF_INET6
 _MAPPED = b"\0" * 10 + b"\xff\xff"
 _TTL: Final = {(socket.IPPROTO_IP, socket.IP_TTL), (socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS)}
 _GROUP_TTL: Final = {(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL), (socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS)}
@@ -20,9 +24,9 @@ _SENDS_FROM: Final = (socket.IPPROTO_IP, socket.IP_MULTICAST_IF)
 class SocketOptions:
     """Hold options. Those that matter here are times to live, SO_BROADCAST, and what concerns multicast."""
 
-    def __init__(self, family: socket.AddressFamily, kind: socket.SocketKind, name: Callable[[], tuple[str, int]]) -> None:
-        self.family = family
-        self.type = kind
+    def __init__(self, *, is_ipv4: bool, is_stream: bool, name: Callable[[], tuple[str, int]]) -> None:
+        self.family = AF_INET if is_ipv4 else AF_INET6
+        self.type = socket.SOCK_STREAM if is_stream else socket.SOCK_DGRAM
         self._name = name
         self._options: dict[tuple[int, int], int | bytes] = {}
         self.groups: set[bytes] = set()
@@ -31,7 +35,7 @@ class SocketOptions:
     def getsockname(self) -> tuple[str, int] | tuple[str, int, int, int]:
         """Return the address and the port that it is bound to."""
         host, port = self._name()
-        return (host, port, 0, 0) if self.family is socket.AF_INET6 else (host, port)
+        return (host, port, 0, 0) if self.family is AF_INET6 else (host, port)
 
     def fileno(self) -> int:
         """Return -1: there is no descriptor."""
@@ -60,6 +64,10 @@ class SocketOptions:
     def is_looped_back(self) -> bool:
         """Whether its own host hears what it sends to a group."""
         return bool(self._number(_LOOP, 1))
+
+    def allow_broadcast(self) -> None:
+        """Set SO_BROADCAST."""
+        self.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
 
     @property
     def may_broadcast(self) -> bool:

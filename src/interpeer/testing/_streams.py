@@ -6,7 +6,6 @@ import asyncio
 import contextvars
 import errno
 import os
-import socket
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final, Self, final
 
@@ -262,8 +261,7 @@ class StreamTransport(asyncio.Transport):
 
 
 def _named(local: CoreEndpoint) -> SocketOptions:
-    family = socket.AF_INET if is_ipv4(local) else socket.AF_INET6
-    return SocketOptions(family, socket.SOCK_STREAM, lambda: (to_endpoint(local).host, local[1]))
+    return SocketOptions(is_ipv4=is_ipv4(local), is_stream=True, name=lambda: (to_endpoint(local).host, local[1]))
 
 
 @final

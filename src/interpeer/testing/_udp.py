@@ -6,11 +6,10 @@ import asyncio
 import contextvars
 import errno
 import os
-import socket
 from typing import TYPE_CHECKING, Any, final
 
 from interpeer._address import CoreEndpoint, Endpoint
-from interpeer.testing._options import SocketOptions
+from interpeer.testing._options import AF_INET, AF_INET6, SocketOptions
 from interpeer.testing._packet import DEFAULT_TTL, Packet, is_ipv4, is_loopback, is_multicast, to_endpoint
 
 if TYPE_CHECKING:
@@ -39,10 +38,9 @@ class DatagramTransport(asyncio.DatagramTransport):
         may_broadcast: bool,
         transports: dict[Any, None],
     ) -> None:
-        family = socket.AF_INET if is_ipv4(local) else socket.AF_INET6
-        self.options = SocketOptions(family, socket.SOCK_DGRAM, self._name)
+        self.options = SocketOptions(is_ipv4=is_ipv4(local), is_stream=False, name=self._name)
         if may_broadcast:
-            self.options.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+            self.options.allow_broadcast()
         super().__init__({"socket": self.options, "peername": None if remote is None else sockaddr(remote)})
         self._host = host
         self._loop = loop
@@ -158,9 +156,9 @@ async def open_endpoint(
     """Return a transport and its protocol, which knows of it already. Raises OSError and ValueError."""
     remote = None if remote_addr is None else packed(remote_addr)
     if local_addr is not None:
-        name, port = local_addr[0] or ("::" if family == socket.AF_INET6 else "0.0.0.0"), local_addr[1]
-    elif remote is not None or family in (socket.AF_INET, socket.AF_INET6):
-        is_four = is_ipv4(remote) if remote is not None else family == socket.AF_INET
+        name, port = local_addr[0] or ("::" if family == AF_INET6 else "0.0.0.0"), local_addr[1]
+    elif remote is not None or family in (AF_INET, AF_INET6):
+        is_four = is_ipv4(remote) if remote is not None else family == AF_INET
         name, port = "0.0.0.0" if is_four else "::", 0
     else:
         raise ValueError("unexpected address family: give local_addr, remote_addr or family")
