@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -211,6 +212,11 @@ def find_by_broadcast() -> dict[str, Any]:
 
 def find_by_ipv6() -> dict[str, Any]:
     return _find(families="6")
+
+
+def find_without_hops() -> dict[str, Any]:
+    os.environ["INTERPEER_DISABLE"] = "recvttl"  # of the hosts, too
+    return _find()
 
 
 def find_by_mdns() -> dict[str, Any]:

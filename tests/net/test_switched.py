@@ -79,6 +79,11 @@ def test_hosts_without_any_ipv4_find_and_reach_each_other_by_link_local_addresse
     assert told["reached"]["path"] == "lan" and told["other"] == []
 
 
+def test_hosts_that_are_not_told_how_far_datagrams_have_come_find_each_other_by_their_prefixes():
+    told = switched.run_case("find_without_hops")
+    assert told["reached"]["path"] == "lan" and told["other"] == []
+
+
 def test_host_that_is_plugged_in_later_is_found_at_once():
     told = switched.run_case("find_after_plugging")
     assert told["found"]["endpoints"][0].startswith("10.7.0.2:")

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import ipaddress
+import itertools
 import struct
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -59,7 +60,7 @@ class Writer:
 
     def write(self, kind: int = HELLO, peer: bytes | PeerId = PEER, ports=(4000, 6000), *, run=RUN, echo=bytes(8), head=b"L\1"):
         self.count += 1
-        nonce = self.count.to_bytes(24, "big")
+        nonce = self.count.to_bytes(24, "little")
         body = struct.pack("!B32sHH8s8s11s", kind, bytes(peer), *ports, run, echo, b"ignored....")
         sealed = ChaCha20Poly1305(subkey(self.key, nonce[:16])).encrypt(bytes(4) + nonce[16:], body, head)
         return head + nonce + sealed
@@ -74,7 +75,7 @@ class Writer:
 class FakeLinks:
     """Take what a node says; there is nobody else."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, on_datagram: Callable[..., None], *, tell_hops: bool) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, on_datagram: Callable[..., None]) -> None:
         self.hear = on_datagram
         self.loop = loop
         self.said: list[tuple[float, bytes]] = []
@@ -210,7 +211,7 @@ def test_hellos_come_in_a_burst_and_then_once_a_minute_or_so(monkeypatch):
     async def test(here, writer):
         await asyncio.sleep(3500)
         times = [when for when, _ in here.links.said]
-        gaps = [b - a for a, b in zip(times, times[1:], strict=False)]
+        gaps = [b - a for a, b in itertools.pairwise(times)]
         assert times[0] < 2 and all(gap <= 75.001 for gap in gaps)
         for gap, middle in zip(gaps, (1, 2, 4, 8, 16, 32, *[60] * len(gaps)), strict=False):
             assert 0.749 * middle <= gap <= 1.251 * middle
@@ -230,7 +231,7 @@ def test_hello_is_said_again_when_the_interfaces_change_but_not_twice_in_a_secon
         assert len(here.links.said) == before + 1
         await asyncio.sleep(4)
         times = [when for when, _ in here.links.said[before:]]
-        assert len(times) >= 3 and all(b - a >= 0.74 for a, b in zip(times, times[1:], strict=False))
+        assert len(times) >= 3 and all(b - a >= 0.74 for a, b in itertools.pairwise(times))
 
     listening(test, monkeypatch)
 
@@ -444,9 +445,8 @@ def test_addresses_that_cannot_work_are_not_told():
         return InterfaceAddress(ipaddress.ip_address(host), 64 if ":" in host else 24, **flags)
 
     loopback = Interface("lo", 1, (address("127.0.0.1"), address("::1")), is_loopback=True)
-    eth0 = Interface("eth0", 2, (
-        address("2001:db8::1"), address("2001:db8::2", is_deprecated=True), address("2001:db8::3", is_tentative=True), address("fe80::1"),
-    ))  # fmt: skip
+    kept, old, new = address("2001:db8::1"), address("2001:db8::2", is_deprecated=True), address("2001:db8::3", is_tentative=True)
+    eth0 = Interface("eth0", 2, (kept, old, new, address("fe80::1")))
     down = Interface("eth1", 3, (address("10.0.0.1"),), is_up=False)
     told = host_candidates([("::", 5), ("0.0.0.0", 5)], [loopback, eth0, down])
     assert told == [Endpoint("2001:db8::1", 5)]

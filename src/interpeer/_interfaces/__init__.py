@@ -27,12 +27,14 @@ __all__ = [
     "change",
     "host_candidates",
     "interfaces",
+    "is_disabled",
     "watch",
     "ways_out",
 ]
 
 
-def _is_disabled(word: str) -> bool:
+def is_disabled(word: str) -> bool:
+    """Tell whether INTERPEER_DISABLE has a word."""
     return word in {given.strip() for given in os.environ.get("INTERPEER_DISABLE", "").split(",")}
 
 
@@ -41,12 +43,12 @@ def interfaces() -> tuple[Interface, ...]:
     host = _host.current.get()
     if host is not None:
         return _simulated.simulated_interfaces(host.interfaces())
-    if sys.platform.startswith("linux") and not _is_disabled("netlink"):
+    if sys.platform.startswith("linux") and not is_disabled("netlink"):
         try:
             return _netlink.netlink_interfaces()
         except OSError:
             pass  # a sandbox may forbid it
-    if not _is_disabled("getifaddrs"):
+    if not is_disabled("getifaddrs"):
         try:
             return _getifaddrs.getifaddrs_interfaces()
         except (OSError, AttributeError):
@@ -61,4 +63,4 @@ def host_candidates(bound: Iterable[tuple[str, int]], *, with_link_local: bool =
 
 def watch(loop: asyncio.AbstractEventLoop, on_change: Callable[[Change], None]) -> _watcher.Watcher:
     """Return a watcher of this host's interfaces, to be started."""
-    return Watcher(loop, on_change, interfaces, use_netlink=not _is_disabled("netlink"))
+    return Watcher(loop, on_change, interfaces, use_netlink=not is_disabled("netlink"))

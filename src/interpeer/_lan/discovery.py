@@ -44,7 +44,6 @@ class LanDiscovery:
         *,
         with_beacons: bool = True,
         with_mdns: bool = True,
-        tell_hops: bool = True,
     ) -> None:
         if not network:
             raise ValueError("a network has a name")
@@ -54,7 +53,6 @@ class LanDiscovery:
         self._on_peer = on_peer
         self._with_beacons = with_beacons
         self._with_mdns = with_mdns
-        self._tell_hops = tell_hops
         self._run = _host.random_bytes(wire.RUN_BYTES)
         self._neighbours = Neighbours()
         self._schedule = Schedule()
@@ -81,7 +79,7 @@ class LanDiscovery:
             self.notes = ("the node listens on this machine alone",)
             return
         if self._with_beacons:
-            self._links = Links(self._loop, self._on_datagram, tell_hops=self._tell_hops)
+            self._links = Links(self._loop, self._on_datagram)
             await self._try("beacons", self._links.open(self._interfaces))
         if self._with_mdns and _host.current.get() is None:
             name, record = to_base32(_host.random_bytes(10)), self._sealed(wire.RECORD)

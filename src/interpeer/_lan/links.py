@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, final
 
 from interpeer import _host
-from interpeer._interfaces import Interface
+from interpeer._interfaces import Interface, is_disabled
 
 PORT = 28_457
 GROUP_IPV4 = "239.255.73.80"
@@ -66,10 +66,10 @@ class _Port:
 class Links:
     """Send to, and hear, everybody on the links of some interfaces."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, on_datagram: OnDatagram, *, tell_hops: bool = True) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, on_datagram: OnDatagram) -> None:
         self._loop = loop
         self._on_datagram = on_datagram
-        self._tell_hops = tell_hops and bool(_CONTROL_BYTES) and bool(_IP_RECVTTL)
+        self._tell_hops = bool(_CONTROL_BYTES and _IP_RECVTTL) and not is_disabled("recvttl")
         self._interfaces: tuple[Interface, ...] = ()
         self._own: dict[int, _Port] = {}
         self._shared: dict[int, _Port] = {}

@@ -28,6 +28,7 @@ TARGETS = {
     "transfers": "the messages of files/1, both ways, and the names in them",
     "mappings": "what gateways answer: PCP and NAT-PMP beside the twin, replies to SSDP, routing tables",
     "settings": "config.toml, and the environment",
+    "beacons": "what is said on the local network, and what the kernel says of interfaces",
 }
 """Each target, and what it feeds."""
 
