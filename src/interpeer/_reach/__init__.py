@@ -28,6 +28,7 @@ from interpeer._reach.peers import PROTOCOL, Peer, Peers
 from interpeer._reach.relaying import Relaying
 from interpeer._reach.surroundings import Surroundings
 from interpeer._reach.surveying import Helper, Surveyor, Verifier
+from interpeer._reach.tasks import Tasks
 
 if TYPE_CHECKING:
     from interpeer._config import Give
@@ -38,6 +39,8 @@ logger = logging.getLogger("interpeer")
 _NOWHERE = Endpoint("::", 1)  # of a relay whose connection is over
 ENOUGH_PEERS = 8
 """With so many peers there is no need to call neighbours before somebody wants to reach them."""
+DOUBT_GAP_S = 1.0
+"""Peers are asked no more often than this where we are: many connections die together."""
 TEND_S = 10.0
 """How often what nobody uses is looked for."""
 
@@ -50,15 +53,17 @@ class Reach:
 
     def __init__(self, node: Node, give: Give) -> None:
         self.node = node
-        self.peers = Peers(node, self._on_peer, self._on_peer_gone)
+        self.tasks = Tasks()
+        self.peers = Peers(node, self.tasks, self._on_peer, self._on_peer_gone)
         self.addresses = OwnAddresses(node, self.peers, lambda: self.surroundings.mapped())
-        self.surveyor = Surveyor(node, self.peers, self._on_nat)
+        self.surveyor = Surveyor(node, self.peers, self.tasks, self._on_nat)
         self._helper = Helper(node, self.peers)
         self.relaying = Relaying(node, self.peers, give)
-        self.surroundings = Surroundings(node, self._on_change, self._on_neighbour, Verifier(node, self.peers).verify)
+        self.surroundings = Surroundings(node, self.tasks, self._on_change, self._on_neighbour, Verifier(node, self.peers).verify)
         self.legs = LegBook(self)
         self.spray_budget = SprayBudget()
         self._movers: dict[Connection, Mover] = {}
+        self._doubted_s = 0.0
         self._tending: asyncio.TimerHandle | None = None
 
     def start(self, bootstrap: Iterable[Address]) -> None:
@@ -74,6 +79,7 @@ class Reach:
             await self.surroundings.close()
         finally:
             self._end()
+            await self.tasks.close()
 
     def _end(self) -> None:
         self.peers.close()
@@ -183,6 +189,17 @@ class Reach:
         self.surveyor.handle_network_change()
         for mover in self._movers.values():
             mover.on_network_change()
+
+    def doubt(self) -> None:
+        """A direct path has died: a NAT may have forgotten us, or taken another address. So look whether peers see us elsewhere."""
+        now_s = asyncio.get_running_loop().time()
+        if now_s < self._doubted_s + DOUBT_GAP_S:
+            return
+        self._doubted_s = now_s
+        for peer in self.peers:
+            peer.connection._handle.nudge()
+        self.surveyor.handle_network_change()
+        self.surroundings.handle_doubt()
 
     def _on_neighbour(self, peer_id: PeerId) -> None:
         """Somebody is on the local network: keep in touch, if there are few others."""

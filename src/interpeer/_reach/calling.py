@@ -48,7 +48,7 @@ class Call:
         try:
             for via in self._target.via:
                 self._reach.peers.keep(via)
-            asking = asyncio.get_running_loop().create_task(self._ask())
+            asking = self._reach.tasks.start(self._ask())
             connection = await self._begin()
             if connection is None:
                 raise self._unreachable()

@@ -53,6 +53,7 @@ class Mover:
         self._peer_side = ""
         self._restarts = 0
         self._opening: int | None = None
+        self._was_direct = False
         self._path_task: asyncio.Task[None] | None = None
         self._refreshing: asyncio.Task[None] | None = None
         self._leg_task: asyncio.Task[None] | None = None
@@ -89,6 +90,10 @@ class Mover:
             else:
                 self._retry.succeed()
                 self.reasons = ()
+        was_direct, self._was_direct = self._was_direct, not self._is_relayed
+        if was_direct and not self._was_direct:
+            self._retry.handle_network_change(self._now_ns())
+            self._reach.doubt()
         if self._is_controlling and self._is_relayed:
             self._schedule()
             self._ask_for_more()
@@ -179,7 +184,7 @@ class Mover:
 
         if self._refreshing is not None:
             self._refreshing.cancel()
-        self._refreshing = self._loop.create_task(refresh())
+        self._refreshing = self._reach.tasks.start(refresh())
 
     def _lead_now(self) -> None:
         self._attempts += 1
@@ -248,7 +253,7 @@ class Mover:
         if not self._reach.node._driver.can_reach(at):
             self._failed((f"{at}: this node has no socket of that family",))
             return
-        self._path_task = self._loop.create_task(self._open(at, local))
+        self._path_task = self._reach.tasks.start(self._open(at, local))
 
     async def _open(self, at: Endpoint, local: bytes) -> None:
         """Open the path that was found; the peer's connection ids for it may still be on their way."""
@@ -287,7 +292,7 @@ class Mover:
     def _on_leg(self, leg: Leg) -> None:
         self._asked.discard(leg.id)
         if leg.status == OPENED and self._connection.is_open and leg.relay.connection._handle.engine is self._handle.engine:
-            self._leg_task = self._loop.create_task(self._open_over(leg))
+            self._leg_task = self._reach.tasks.start(self._open_over(leg))
 
     async def _open_over(self, leg: Leg) -> None:
         """Open a path over another relay, for when the one before dies."""

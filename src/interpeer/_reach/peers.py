@@ -15,6 +15,7 @@ from interpeer._core import path_handle, signal_handle
 from interpeer._host import random_bytes
 from interpeer._identity import PeerId
 from interpeer._reach.signals import Signal
+from interpeer._reach.tasks import Tasks
 
 if TYPE_CHECKING:
     from interpeer._node import Node
@@ -80,8 +81,9 @@ class Peer:
 class Peers:
     """Keep connections to the peers that the application has named, and hold those that others have opened."""
 
-    def __init__(self, node: Node, on_peer: Callable[[Peer], None], on_gone: Callable[[Peer], None]) -> None:
+    def __init__(self, node: Node, tasks: Tasks, on_peer: Callable[[Peer], None], on_gone: Callable[[Peer], None]) -> None:
         self._node = node
+        self._tasks = tasks
         self._on_peer = on_peer
         self._on_gone = on_gone
         self._by_id: dict[PeerId, Peer] = {}
@@ -158,7 +160,7 @@ class Peers:
     def keep(self, target: Address) -> None:
         """Stay connected to a peer, as long as the node is open."""
         if target.peer_id not in self._keepers and target.peer_id != self._node.id:
-            self._keepers[target.peer_id] = asyncio.get_running_loop().create_task(self._keep(target))
+            self._keepers[target.peer_id] = self._tasks.start(self._keep(target))
 
     def is_kept(self, peer_id: PeerId) -> bool:
         """Tell whether the node stays connected to a peer."""

@@ -13,6 +13,7 @@ from interpeer._identity import PeerId
 from interpeer._interfaces import Change, Watcher, watch
 from interpeer._lan import LanDiscovery
 from interpeer._portmap import PortMapper
+from interpeer._reach.tasks import Tasks
 
 if TYPE_CHECKING:
     from interpeer._node import Node
@@ -30,11 +31,13 @@ class Surroundings:
     def __init__(
         self,
         node: Node,
+        tasks: Tasks,
         on_change: Callable[[Change], None],
         on_neighbour: Callable[[PeerId], None],
         verify: Callable[[Endpoint], Awaitable[bool | None]],
     ) -> None:
         self._node = node
+        self._tasks = tasks
         self._on_change = on_change
         self._on_neighbour = on_neighbour
         self._watcher: Watcher | None = None
@@ -50,7 +53,7 @@ class Surroundings:
         with _host.on(self._node._host):  # wherever it was made that opens the node
             self._watcher = watch(loop, self._handle_change)
             self._watcher.start()
-            self._starting = loop.create_task(self._start())
+            self._starting = self._tasks.start(self._start())
 
     async def _start(self) -> None:
         node, driver = self._node, self._node._driver
@@ -105,6 +108,11 @@ class Surroundings:
         """Tell the gateway's client where peers see us: a gateway with another address is not the last NAT."""
         if self._mapper is not None and endpoints:
             self._mapper.set_reflexive(endpoint.host for endpoint in endpoints)
+
+    def handle_doubt(self) -> None:
+        """Have mappings checked: a path has died."""
+        if self._mapper is not None:
+            self._mapper.handle_doubt()
 
     def report(self) -> dict[str, Any]:
         """Say what was found, for people."""

@@ -18,6 +18,7 @@ from interpeer._nat import How, NatReport, NodeHooks, Server, discover, newest_p
 from interpeer._path import ANY_ADDRESS
 from interpeer._reach.peers import Peer, Peers
 from interpeer._reach.signals import OTHER_PEER, OTHER_PORT, SAME_PORT, TOKEN_BYTES, ProbeOrder, ProbeRequest
+from interpeer._reach.tasks import Tasks
 
 if TYPE_CHECKING:
     from interpeer._node import Node
@@ -76,9 +77,10 @@ class _Prober:
 class Surveyor:
     """Survey the NAT in front of the node when peers come and when the network changes."""
 
-    def __init__(self, node: Node, peers: Peers, on_report: Callable[[], None]) -> None:
+    def __init__(self, node: Node, peers: Peers, tasks: Tasks, on_report: Callable[[], None]) -> None:
         self._node = node
         self._peers = peers
+        self._tasks = tasks
         self._on_report = on_report
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
@@ -106,7 +108,7 @@ class Surveyor:
     def _begin(self) -> None:
         self._timer = None
         if self._task is None or self._task.done():
-            self._task = asyncio.get_running_loop().create_task(self._survey())
+            self._task = self._tasks.start(self._survey())
         else:
             self._begin_in(1.0)
 
