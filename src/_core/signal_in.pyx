@@ -8,7 +8,7 @@ from libc.string cimport memcpy, memset
 
 from interpeer._core.conn cimport CONN_EVENT_SIGNAL, Conn, conn_make_signals, conn_notify
 from interpeer._core.signals cimport MAX_SIGNAL_BYTES, Signals, signals_handle
-from interpeer._core.slab cimport ENDPOINT_ORDINARY, Endpoint, endpoint_kind
+from interpeer._core.slab cimport Endpoint, endpoint_is_virtual
 from interpeer._core.wire cimport (
     CODE_FRAME_ENCODING, CODE_INTERNAL, FRAME_SIGNAL, PARSE_OK, Frame, Reader, read_varint)
 
@@ -61,7 +61,7 @@ cdef uint64_t handle_observed(Conn *c, uint64_t number, Reader *r) noexcept nogi
         seen.address[11] = 0xFF
     memcpy(seen.address + 18 - n, r.p, n - 2)
     seen.port = <uint16_t>r.p[n - 2] << 8 | r.p[n - 1]
-    if number < s.observed_number or seen.port == 0 or endpoint_kind(seen.address) != ENDPOINT_ORDINARY:
+    if number < s.observed_number or seen.port == 0 or endpoint_is_virtual(seen.address):
         return 0
     s.observed_number = number + 1
     s.observed = seen
