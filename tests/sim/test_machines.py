@@ -8,7 +8,7 @@ import interpeer
 from interpeer import errors
 from interpeer._core import control
 from interpeer._interfaces import interfaces
-from interpeer.testing import Link, NatKind, SimClock, SimNet
+from interpeer.testing import Link, NatKind, SimClock, SimNet, run
 from interpeer.testing._extra import MAX_ADOPTED
 from tests.sim.nats import PROBE, Reflector, Socket
 
@@ -45,6 +45,48 @@ def test_a_host_that_roams_keeps_its_sockets_and_gets_the_addresses_of_the_place
     with pytest.raises(ValueError, match="cannot be an address"):
         host.move_to(cafe, other.addresses[0])
     assert host.addresses == ("10.0.0.99",)
+
+
+def test_an_address_that_a_host_has_left_is_given_to_the_next():
+    net = make_net()
+    small = net.router("small", lan="192.168.7.0/28")
+    hosts = [net.host(nat=small) for _ in range(5)]
+    assert [host.addresses[0] for host in hosts] == [f"192.168.7.{number}" for number in range(10, 15)]
+    with pytest.raises(ValueError, match="no address left"):
+        net.host(nat=small)
+    hosts[2].move_to(None)
+    assert net.host("late", nat=small).addresses == ("192.168.7.12",)
+
+
+def test_a_nat_that_rebinds_is_left_behind():
+    net = make_net()
+    server = Reflector(net.host("server", "203.0.113.1"), 3478)
+    host = net.host("phone", nat=NatKind.PORT)
+    socket = Socket(host, 5000)
+    for place in (host.router, None, net.router("cafe", lan="10.0.0.0/24")):
+        host.move_to(place)
+        for is_elsewhere in (True, False, True):
+            host.rebind(address=is_elsewhere)
+            socket.send(b"where", server.endpoint)
+            assert socket.hears()
+
+
+def test_a_run_behind_nats_is_the_same_each_time():
+    async def main():
+        net = SimNet(Link(delay_s=0.01, loss=0.05))
+        router = net.router("home", NatKind.SYMMETRIC_SEQ)
+        router.background(20)
+        server = net.host("server", "203.0.113.1")
+        async with net.host("a", nat=router).node() as a, server.node() as b, a.connect(b.address) as connection:
+            for _ in range(20):
+                connection.send_datagram(b"x")
+                await asyncio.sleep(0.5)
+            router.flush()
+            connection.send_datagram(b"y")
+            await asyncio.sleep(5)
+        return net.digest()
+
+    assert run(main(), seed=3) == run(main(), seed=3) != run(main(), seed=4)
 
 
 def test_what_is_on_its_way_to_where_a_host_was_finds_nobody():

@@ -205,6 +205,9 @@ class Host:
             realm.claim(self, interface.packed, packed)
         else:
             realm.claim(self, (), packed)
+            if interface is self.network_interfaces[0] and self.nat is not None:  # what `rebind` has put there stays behind
+                interface.realm.claim(self, self.nat.addresses, ())
+                self.nat = None
             interface.realm.claim(self, interface.packed, ())
             interface.realm = realm
         interface.packed = packed

@@ -78,7 +78,6 @@ class Router:
         self._ipv6 = ipv6
         self._set(_behaviour(kind))
         self._lan: ipaddress.IPv4Network | None = self._choose_lan(lan) if ipv4 else None
-        self._hosts_4 = itertools.islice(self._lan.hosts() if self._lan is not None else (), FIRST_HOST - 1, None)
         self._prefix_6 = f"2000:2:{net.next_site():x}::" if ipv6 != "off" else None
         self._numbers_6 = itertools.count(FIRST_HOST)
         if self._lan is not None:
@@ -123,8 +122,14 @@ class Router:
         return tuple(host for host in self.net.hosts if any(one.realm is self.inside for one in host.network_interfaces))
 
     def lease(self) -> list[str]:
-        """Return addresses for a host inside, one of each family that there is."""
-        leased = [str(next(self._hosts_4))] if self._lan is not None else []
+        """Return addresses for a host inside that nobody has, one of each family that there is. Raises ValueError."""
+        leased: list[str] = []
+        if self._lan is not None:
+            hosts = itertools.islice(self._lan.hosts(), FIRST_HOST - 1, None)
+            free = next((host for host in hosts if _packed(host) not in self.inside.nodes), None)
+            if free is None:
+                raise ValueError(f"{self.name} has no address left in {self._lan}: give it a larger lan")
+            leased.append(str(free))
         if self._prefix_6 is not None:
             leased.append(f"{self._prefix_6}{next(self._numbers_6):x}")
         return leased
