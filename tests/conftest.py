@@ -9,6 +9,7 @@ import ast
 import gc
 import os
 import secrets
+import shutil
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -55,6 +56,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if not any(map(item.get_closest_marker, unasked))]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Leave out a test whose programs are not here, before anything is set up for it."""
+    wanted = {program for marker in item.iter_markers("system") for program in marker.args}
+    missing = sorted(program for program in wanted if shutil.which(program) is None)
+    if missing:
+        pytest.skip(f"not installed: {', '.join(missing)} (./run test --system does that, on Debian and Ubuntu)")
 
 
 @pytest.hookimpl(trylast=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +16,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.system
+pytestmark = pytest.mark.system("miniupnpd", "nft", "ip", "conntrack")
 
 PROBE = Path(__file__).with_name("mapprobe.py")
 GATEWAY, OUTSIDE = "20.0.0.1", "20.0.0.2"  # miniupnpd maps nothing behind addresses that it takes for private
@@ -235,14 +234,6 @@ class Inside:
 def street(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Street]:
     if not sys.platform.startswith("linux") or os.geteuid():
         pytest.skip("network namespaces need Linux and root")
-    for program, package in (
-        ("miniupnpd", "miniupnpd-nftables"),
-        ("nft", "nftables"),
-        ("ip", "iproute2"),
-        ("conntrack", "conntrack"),
-    ):
-        if not shutil.which(program):
-            pytest.skip(f"{program} is not installed (Debian: {package})")
     street = Street(tmp_path_factory.mktemp("street"))
     yield street
     street.remove()
@@ -284,10 +275,8 @@ def test_port_is_open_to_the_outside_until_the_end(router, protocol, version):
         assert not router.reaches(own, 0.6)
 
 
+@pytest.mark.system("upnpc", "natpmpc")
 def test_another_client_sees_what_was_mapped(router):
-    for program, package in (("upnpc", "miniupnpc"), ("natpmpc", "natpmpc")):
-        if not shutil.which(program):
-            pytest.skip(f"{program} is not installed (Debian: {package})")
     router.start()
     with inside(router, "upnp") as host:
         port = host.event("port")

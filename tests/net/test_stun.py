@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shutil
 import socket
 import subprocess
 from collections.abc import AsyncIterator
@@ -91,12 +90,6 @@ def test_an_answer_goes_to_another_port_where_it_is_asked_for(run):
 # --- coturn ---
 
 
-def needs(*programs: str) -> None:
-    missing = [program for program in programs if shutil.which(program) is None]
-    if missing:
-        pytest.fail(f"{', '.join(missing)} not installed; ./run test --system does that")
-
-
 def free_ports(count: int) -> list[int]:
     """Return ports that nobody has on any of the addresses, at this moment."""
     found: list[int] = []
@@ -111,7 +104,6 @@ def free_ports(count: int) -> list[int]:
 @contextlib.asynccontextmanager
 async def coturn(folder) -> AsyncIterator[tuple[int, int]]:
     """Run a STUN server with two addresses and two ports, without a daemon, a database of its users, or a log."""
-    needs("turnserver")
     port, other = free_ports(2)
     command = (
         "turnserver", "-n", "--stun-only", "--no-cli", "--no-tls", "--no-dtls", "--no-tcp", "--log-file", "stdout",
@@ -126,7 +118,7 @@ async def coturn(folder) -> AsyncIterator[tuple[int, int]]:
             process.terminate()
 
 
-@pytest.mark.system
+@pytest.mark.system("turnserver")
 @pytest.mark.parametrize("driver", ["asyncio"], indirect=True)
 def test_our_client_asks_coturn(run, tmp_path):
     async def main():
@@ -153,11 +145,10 @@ async def output_of(*command: str) -> str:
     return done.stdout + done.stderr
 
 
-@pytest.mark.system
+@pytest.mark.system("turnutils_natdiscovery", "turnutils_stunclient")
 @pytest.mark.parametrize("driver", ["asyncio"], indirect=True)
 def test_coturns_clients_ask_us(run):
     """They send 20 bytes, which pay for no answer: who pads, or asks again, gets one."""
-    needs("turnutils_natdiscovery", "turnutils_stunclient")
 
     async def main():
         async with nodes(HOSTS[0]) as (node,):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
@@ -18,7 +17,7 @@ from interpeer._core import control
 from tests.net import session as talk
 from tests.net.namespaces import UNSHARE, are_available
 
-pytestmark = pytest.mark.system
+pytestmark = pytest.mark.system("tshark")
 
 CIPHERS = ("chacha20-poly1305", "aes-256-gcm", "aegis-128l", "aegis-256")
 RECORD_BYTES = 16  # before each packet of a capture file; 24 before the first
@@ -44,8 +43,6 @@ Packets = dict[tuple[str, int, int], list[str]]  # by direction (its first conne
 
 @pytest.fixture(scope="module", autouse=True)
 def _tools() -> None:
-    if shutil.which("tshark") is None:
-        pytest.fail("tshark is not installed; ./run test --system does that")
     if not are_available():
         pytest.skip("this user may not make network namespaces")
 

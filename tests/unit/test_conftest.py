@@ -12,7 +12,7 @@ def suite(pytester, root, monkeypatch):
     """Run `source` as a test module under this suite's conftest.py and return the result."""
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # a plugin would be imported anew by each run
     pytester.makeconftest((root / "tests/conftest.py").read_text())
-    pytester.makeini("[pytest]\nmarkers =\n  system: needs programs from the system\n  soak: takes minutes\n")
+    pytester.makeini("[pytest]\nmarkers =\n  system(*programs): needs these\n  soak: takes minutes\n")
 
     def run(source, *arguments):
         pytester.makepyfile(textwrap.dedent(source))
@@ -33,6 +33,21 @@ def test_system_and_soak_tests_are_left_out_unless_asked_for(suite):
     suite(source).assert_outcomes(passed=1, deselected=2)
     suite(source, "--system").assert_outcomes(passed=2, deselected=1)
     suite(source, "--soak").assert_outcomes(passed=2, deselected=1)
+
+
+def test_system_test_whose_programs_are_missing_is_left_out_and_names_them(suite):
+    source = """
+        import pytest
+        pytestmark = pytest.mark.system("sh")
+        @pytest.fixture(scope="module")
+        def costly(): raise AssertionError
+        def test_here(): pass
+        @pytest.mark.system("no-such-program", "nor-this")
+        def test_not_here(costly): pass
+    """
+    result = suite(source, "--system", "-rs")
+    result.assert_outcomes(passed=1, skipped=1)
+    result.stdout.fnmatch_lines(["SKIPPED*not installed: no-such-program, nor-this (./run test --system does that*"])
 
 
 def test_failure_prints_the_seed_that_repeats_it(suite):

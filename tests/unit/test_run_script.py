@@ -85,6 +85,41 @@ def test_sudo_that_would_ask_without_a_terminal_is_not_run(machine):
     assert not (machine.checkout / "calls").exists()
 
 
+@pytest.mark.parametrize(
+    ("tools", "said"),
+    [
+        ({"apt-get": ""}, "as root, run: apt-get update"),
+        ({"apk": ""}, "here, install the like of: shellcheck dash"),
+        ({"apt-get": "", "sudo": "exit 1"}, "sudo wants a password"),
+    ],
+)
+def test_tests_of_the_system_go_on_without_what_cannot_be_installed(machine, tools, said):
+    for name, script in tools.items():
+        machine.add(name, script)
+    done = machine("test", "--system")
+    assert said in done.stderr and "tests that need their programs are left out" in done.stderr
+    assert "missing: a C compiler" in done.stderr.partition("left out")[2]
+
+
+def test_only_the_packages_that_are_missing_are_installed_and_no_service_at_the_next_boot(machine):
+    """As root, with a policy in place for the time of the installation only."""
+    for tool in ("grep", "env", "tee", "chmod"):
+        if not (machine.checkout.parent / "bin" / tool).exists():
+            (machine.checkout.parent / "bin" / tool).symlink_to(shutil.which(tool))
+    script = machine.checkout / "run"
+    policy = machine.checkout / "policy"
+    script.write_text(script.read_text().replace("policy=/usr/sbin/policy-rc.d", f"policy={policy}"))
+    machine.add("id", "echo 0")
+    machine.add("dpkg-query", "case $4 in coturn | tshark) exit 1 ;; *) printf installed ;; esac")
+    machine.add("apt-get", f'echo "$*" "$(sh {policy}; echo $?)" >>calls')
+    machine.add("systemctl", 'echo systemctl "$*" >>calls')
+    done = machine("test", "--system")
+    assert "left out" not in done.stderr
+    calls = (machine.checkout / "calls").read_text().splitlines()
+    assert calls[:3] == ["update 101", "install -y --no-install-recommends tshark coturn 101", "systemctl -q disable coturn"]
+    assert not policy.exists()
+
+
 def test_old_python_is_named_with_advice(machine):
     machine.add("id", "echo 0")
     machine.add("cc", "exit 0")
@@ -133,7 +168,7 @@ def test_help_lists_exactly_the_commands_there_are(machine, root):
     assert listed == defined
 
 
-@pytest.mark.system
+@pytest.mark.system("shellcheck", "dash")
 def test_scripts_are_clean_under_shellcheck_and_parse_in_dash(root):
     scripts = [root / "run", root / ".ci/run", *(root / ".ci").glob("*.sh")]
     for command in (["shellcheck"], ["dash", "-n"]):
