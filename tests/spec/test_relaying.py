@@ -4,8 +4,8 @@ import pytest
 
 from interpeer._core import control, legs, path_handle
 from tests.spec import reference as ref
-from tests.spec.paths import QUESTION, challenge_in, opening, paths, states
-from tests.spec.peer import ELSEWHERE, MS, OPEN, SECOND, Node, Peer, ack_of, endpoint
+from tests.spec.paths import QUESTION, accepted, challenge_in, opening, paths, states
+from tests.spec.peer import ELSEWHERE, MS, OPEN, PEER_AT, SECOND, Node, Peer, ack_of, endpoint
 from tests.spec.relays import INNER, LEG, OTHER, Through, behind, number, relaying
 
 THIRD = endpoint("203.0.113.77", 7007)
@@ -34,22 +34,23 @@ def test_an_id_that_is_in_use_is_no_legs():
         legs.add(a.handle, int.from_bytes(half_open.remote_cid))
 
 
-@pytest.mark.spec("RE-2")
+@pytest.mark.spec("RE-20")
 def test_no_connection_id_is_issued_that_is_a_legs():
-    """The random bytes are known, and so the id that would come next."""
-    drawn = bytes([0x85, 5, 6, 7, 8, 9, 10, 11])
-    node = Node(entropy=bytes(range(256)) * 4)
-    peer = Peer(node).call()
-    leg = bytes([0x80 | drawn[1]]) + drawn[1:]
-    legs.add(peer.handle, int.from_bytes(leg))
-    control.add_entropy(node.engine, bytes(control.entropy_missing(node.engine) - 0))
-    stranger = Peer(node, bytes([5]) * 32, at=THIRD)
-    ids = set()
-    for _ in range(3):
-        for sent in node.answers(stranger.init(), source=THIRD):
-            found = stranger.read_response(sent)
-            ids.add(found[ref.CONNECTION_ID])
-    assert leg not in ids
+    """Random bytes are the same each time, and so the id that comes next."""
+
+    def next_id(leg=None):
+        node = Node()
+        peer = Peer(node).call()
+        peer.exchange()
+        if leg is not None:
+            legs.add(peer.handle, int.from_bytes(leg))
+        stranger = Peer(node, bytes([5]) * 32, at=THIRD)
+        said = node.answers(stranger.init(), source=THIRD)
+        return stranger.read_response(said[0])[ref.CONNECTION_ID] if said else None
+
+    foreseen = next_id()
+    assert next_id() == foreseen
+    assert next_id(foreseen) != foreseen
 
 
 # --- at the relay ---
@@ -96,7 +97,7 @@ def test_a_relayed_datagram_counts_only_at_the_address_that_the_carriers_path_ha
     assert forwarded(node) == [(OTHER + INNER, b.at)] * 2
 
 
-@pytest.mark.spec("RE-5")
+@pytest.mark.spec("RE-21")
 def test_nothing_is_sent_to_where_the_carrier_has_proved_nothing():
     node, a, b = relaying()
     b.send(ref.ping(), source=THIRD)    # it claims to be there now
@@ -117,6 +118,24 @@ def test_it_is_sent_where_the_carrier_sends_its_own():
     node.say()
     node.hear(LEG + INNER, source=a.at)
     assert forwarded(node) == [(OTHER + INNER, THIRD)]
+
+
+@pytest.mark.spec("RE-5")
+def test_it_takes_the_path_that_the_carrier_prefers():
+    node = Node()
+    a = Peer(node, at=PEER_AT).call()
+    a.exchange()
+    b = Peer(node, bytes([3]) * 32, at=ELSEWHERE).call(MAX_PATHS=4)
+    b.send(b.new_cid(0, 1), b.new_cid(1, 0), b.new_cid(2, 0))
+    b.exchange()
+    legs.join(a.handle, number(LEG), b.handle, number(OTHER), 1e9, 1 << 20)
+    accepted(b, source=THIRD)
+    for standby, target in ((2, ELSEWHERE), (0, THIRD)):
+        path_handle.set_standby(b.handle, standby, True)
+        path_handle.set_standby(b.handle, 2 - standby, False)
+        node.say()
+        node.hear(LEG + INNER, source=a.at)
+        assert forwarded(node) == [(OTHER + INNER, target)]
 
 
 @pytest.mark.spec("RE-9")
@@ -392,7 +411,7 @@ def test_paths_through_a_leg_that_has_ended_are_abandoned():
     assert (0, 6, 8) in [event[:3] for event in told]
 
 
-@pytest.mark.spec("RE-17")
+@pytest.mark.spec("RE-22")
 def test_a_connection_without_a_relay_waits_for_another_way_and_takes_it_at_once():
     peer, relay = behind()
     node = peer.node.node
@@ -410,6 +429,24 @@ def test_a_connection_without_a_relay_waits_for_another_way_and_takes_it_at_once
     node.hear(peer.packet(ref.path_response(asked), peer.new_cid(path, 1), path=path), source=THIRD)
     frames = peer.frames([sent for sent in node.say() if sent.to == THIRD])
     assert any(frame.data == b"left behind" for frame in frames if ref.STREAM <= frame.kind < ref.STREAM + 8)
+
+
+@pytest.mark.spec("RE-22")
+def test_an_only_path_that_is_silent_makes_way_at_once():
+    peer, _ = behind()
+    node = peer.node.node
+    peer.send(peer.new_cid(0, 1), peer.new_cid(1, 0), peer.new_cid(2, 0))
+    peer.exchange()
+    peer.stream = peer.handle.open_stream()
+    peer.stream.write(b"left behind")
+    node.wait(8 * SECOND)
+    path = opening(peer, THIRD)
+    asked = challenge_in(peer, [sent for sent in node.say() if sent.to == THIRD])
+    node.now_ns += 20 * MS
+    node.hear(peer.packet(ref.path_response(asked), peer.new_cid(path, 1), path=path), source=THIRD)
+    frames = peer.frames([sent for sent in node.say() if sent.to == THIRD])
+    assert any(frame.data == b"left behind" for frame in frames if ref.STREAM <= frame.kind < ref.STREAM + 8)
+    assert states(peer)[0] == "suspect"
 
 
 # --- keeping paths open ---
