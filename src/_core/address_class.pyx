@@ -4,9 +4,6 @@ from libc.stdint cimport uint8_t
 
 from interpeer._core.slab cimport Endpoint, endpoint_is_ipv4
 
-REFUSALS = ("", "it has no port", "it is unspecified", "it is this machine's own loopback", "it is multicast", "it is reserved",
-            "it is discard-only", "it is link-local without an interface")
-
 
 cdef int address_refusal(const Endpoint *e, bint is_same_machine) noexcept nogil:
     """Return why nothing may be sent there, or ADDRESS_USABLE. Loopback is usable if both ends are on this machine."""

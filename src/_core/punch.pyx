@@ -31,11 +31,13 @@ from interpeer._core.spray cimport (
     spray_poll, spray_ports, spray_sockets, spray_sockets_and_ports, spray_sweep)
 from interpeer._core.spray_budget cimport SprayBudget
 
-from interpeer._core.address_class import REFUSALS
+from interpeer._core.natfacts import PLAN_NAMES as _PLAN_NAMES
 from interpeer._core.natfacts import plan as _plan
 
 KINDS = ("host", "ipv6", "reflexive", "mapped", "predicted", "peer-reflexive", "sprayed")
 STATES = ("idle", "ready", "waiting", "opening", "checking", "spraying", "settling", "found", "failed")
+_REFUSALS = ("", "it has no port", "it is unspecified", "it is this machine's own loopback", "it is multicast", "it is reserved",
+             "it is discard-only", "it is link-local without an interface")      # by ADDRESS_*
 
 cdef enum:
     NOT_ALLOWED = 0xFF
@@ -229,7 +231,7 @@ cdef class Punch:
         read_endpoint(remote, &e)
         refusal = address_refusal(&e, self.is_same_machine)
         if refusal:
-            return REFUSALS[refusal]
+            return _REFUSALS[refusal]
         for i in range(self.count):
             if self.pairs[i].kind < KIND_HEARD and is_same_address(&self.pairs[i].remote, &e):
                 of_host += 1
@@ -529,6 +531,7 @@ cdef class Punch:
         cdef bint may_poison = self.low_ttl and self.peer_nat.mapping_class != NAT_NONE and (
             self.peer_nat.allocation_class == PORTS_PRESERVED or self.peer_nat.allocation_class == PORTS_UNKNOWN)
         self.input(PUNCH_IN_SPRAY)
+        self.spray_plan = plan
         self.deadline_ns = now_ns + SPRAY_FOR_NS + 2 * self.rtt_ns
         memset(&self.spray, 0, sizeof(Spray))
         self.spray.to = to[0]
@@ -555,7 +558,7 @@ cdef class Punch:
     cdef void end_spray(self, uint64_t now_ns):
         if self.spray.kind != SPRAY_NOTHING:
             self.budget.end(self, now_ns)
-            self.events.append(("spray", self.plan[0], self.spray.sent))
+            self.events.append(("spray", _PLAN_NAMES[self.spray_plan], self.spray.sent))
             self.spray.kind = SPRAY_NOTHING
             self.spray.next_ns = 0
 

@@ -228,7 +228,7 @@ class Side:
         for observer in observers:
             observer.on_datagram = lambda data, source, port: self.observed.append(source)
             self.host.send(b"who am I", PORT, (observer.address, 3478))
-            self.world.run(self.world.now + SECOND // 10)
+            self.world.run(self.world.now + SECOND // 10 + 2 * self.world.delay_ns)
         self.observed_ns = self.world.now
 
     def facts(self) -> NatFacts:

@@ -121,6 +121,7 @@ cdef class Punch:
     cdef uint8_t nominations
     cdef uint32_t unattested_bytes
     cdef Spray spray
+    cdef int spray_plan             # that it follows: the peer may tell of another NAT meanwhile
     cdef dict tally
 
     cdef int input(self, int event) noexcept

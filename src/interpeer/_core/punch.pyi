@@ -1,4 +1,4 @@
-from typing import Any, Literal, Self, final
+from typing import Any, Self, final
 
 from interpeer._core.natfacts import NatFacts
 from interpeer._core.spray_budget import SprayBudget
@@ -25,7 +25,7 @@ class Punch:
     def add_remote(
         self,
         remote: tuple[bytes, int, int],
-        kind: Literal["host", "ipv6", "reflexive", "mapped", "predicted"],
+        kind: str,
         is_attested: bool = ...,
     ) -> str | None: ...
     def start(self, now_ns: int, rtt_ns: int, delay_ns: int = ...) -> None: ...

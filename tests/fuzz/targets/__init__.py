@@ -21,6 +21,7 @@ TARGETS = {
     "acks": "acknowledgements of what was sent and of what never was; the ranges that are acknowledged",
     "repairs": "forward error correction: repairs that are right, delayed, lost, repeated or made up",
     "agreements": "fresh keys: messages that are lost, repeated, delayed or damaged, among key updates",
+    "punching": "a punching machine: candidates, probes and answers of peers and strangers, sockets, time; facts of NATs",
     "addresses": "ids, addresses, tickets, endpoints and what is typed for them",
     "keyfiles": "key files",
     "stun": "STUN: what a node answers to it, for what it costs, and what a client believes",
