@@ -5,8 +5,8 @@
     python -m benchmarks nat --kinds port,symmetric --runs 20 --background 20 --delay 0.015
     python -m benchmarks nat --json >matrix.json        what every call said, one object a line
 
-In the laboratory (interpeer.testing.natlab) stands one public node, R, and two hosts of each kind. On the one `interpeer up` runs
-all the time, from the other `interpeer ping` calls; both know R by --bootstrap. Rows call, columns are called. A cell has the
+In the laboratory (interpeer.testing.natlab) stand three public nodes and two hosts of each kind. On the one `interpeer up` runs
+all the time, from the other `interpeer ping` calls; both know the public ones by --bootstrap. Rows call, columns are called. A cell has the
 seconds from the call until the direct path, or else how the peer was reached. It is bold where a plain timed punch can work and
 the path was not direct, and where the peer was not reached at all. The exit code is 1 if one was not reached.
 """
@@ -118,19 +118,26 @@ def main(arguments: list[str]) -> int:
 # --- running it ---
 
 
+HELPERS = 3
+"""Public nodes that all know: with two a NAT that gives each destination another port is told from one that draws ports."""
+
+
 class Matrix(contextlib.ExitStack):
-    """Nodes on all hosts of a laboratory: R, and one for each site that is called."""
+    """Nodes on all hosts of a laboratory: the public ones, and one for each site that is called."""
 
     def __init__(self, lab: Lab, sites: Sequence[Site], link: Link | None, relay_options: Sequence[str]) -> None:
         super().__init__()
         self._sites = sites
         self._folder = Path(self.enter_context(tempfile.TemporaryDirectory(prefix="interpeer-")))
-        relay = lab.host("r")
-        self._relay_address = str(relay.address)
+        helpers = [lab.host(f"r{number}") for number in range(HELPERS)]
+        self._relay_address = str(helpers[0].address)
         self._hosts = {site: (self._host(lab, site, "a", link), self._host(lab, site, "b", link)) for site in sites}
         try:
-            _, self._ticket = self._up({None: relay}, relay_options)[None]
-            called = self._up({site: hosts[1] for site, hosts in self._hosts.items()}, ["--bootstrap", self._ticket])
+            self._known: list[str] = []
+            for helper in helpers:
+                _, ticket = self._up({None: helper}, relay_options)[None]
+                self._known += ["--bootstrap", ticket]
+            called = self._up({site: hosts[1] for site, hosts in self._hosts.items()}, self._known)
         except BaseException:
             self.close()
             raise
@@ -179,7 +186,7 @@ class Matrix(contextlib.ExitStack):
                 yield from pool.map(call, zip(self._sites, [*self._sites[shift:], *self._sites[:shift]], strict=True))
 
     def _call(self, caller: Site, called: Site, timeout_s: float, options: Sequence[str]) -> Call:
-        words = [*INTERPEER, "ping", self._ids[called], "--json", "--bootstrap", self._ticket, *options]
+        words = [*INTERPEER, "ping", self._ids[called], "--json", *self._known, *options]
         with tempfile.TemporaryDirectory(dir=self._folder) as state:
             try:
                 done = self._hosts[caller][0].run([*words, "--state", state], check=False, timeout_s=timeout_s)

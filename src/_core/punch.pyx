@@ -144,6 +144,7 @@ cdef class Punch:
 
     - ("sockets", n): open n more sockets for IPv4, say `sockets_opened`; datagrams from them have numbers from 1 to n
     - ("spray", kind, probes): a spray has ended
+    - ("heard", remote): the peer's probes come from an attested address to the node's own socket: most likely ours get there, too
     - ("found", remote, socket, kind): this pair works in both directions, and is the one to use
     - ("failed", reasons): nothing was found; a sentence for each thing that was tried
 
@@ -263,6 +264,11 @@ cdef class Punch:
             raise ValueError(f"a machine that is {STATES[self.state]} cannot be started: make a new one for another attempt")
         self.rtt_ns = rtt_ns
         self.open_ns = now_ns + delay_ns
+
+    def peer_opened(self, uint64_t now_ns):
+        """The peer has said that it has opened: from now on probes may get there. Harmless at any other time."""
+        if self.state == PUNCH_OPENING:
+            self.full_ns = now_ns
 
     def sockets_opened(self, uint16_t count, uint64_t now_ns):
         """So many of the sockets that were asked for are open; 0: the system gave none."""
@@ -495,8 +501,8 @@ cdef class Punch:
         for i in range(self.count):
             is_any_low = is_any_low or self.pairs[i].is_low
         self.full_ns = now_ns
-        if is_any_low:
-            self.full_ns += between(self.rtt_ns // 2, LEAST_LOW_NS, MOST_LOW_NS)
+        if is_any_low and self.is_controlling:      # who is asked to open knows that the other side has
+            self.full_ns += between(self.rtt_ns + self.rtt_ns // 2, LEAST_LOW_NS, MOST_LOW_NS)
 
     cdef void check(self, uint64_t now_ns):
         """Probe in earnest: the time for low TTLs is over, or the peer's own probes show that it has opened."""
@@ -582,6 +588,8 @@ cdef class Punch:
         if pair != NULL:
             pair.heard += pair.heard < 0xFFFF
             pair.is_nominated = pair.is_nominated or (message.flags & PUNCH_NOMINATED and not self.is_controlling)
+            if pair.heard == 1 and pair.is_attested and socket == 0 and self.state < PUNCH_FOUND:
+                self.events.append(("heard", endpoint_tuple(remote)))
         self.input(PUNCH_IN_HEARD)
         if self.state == PUNCH_CHECKING and before != PUNCH_CHECKING:
             if before == PUNCH_WAITING:

@@ -251,8 +251,8 @@ def test_first_probes_do_not_get_to_the_peers_nat():
     sent = probes(bench.run(SECOND))
     for remote, kind, *_ in remotes:
         ttls = [(when - START, ttl) for when, _, to, _, ttl in sent if to == remote]
-        assert {ttl for when, ttl in ttls if when < RTT // 2} == ({0} if kind == "mapped" else {2})
-        assert {ttl for when, ttl in ttls if when >= RTT // 2} == {0}
+        assert {ttl for when, ttl in ttls if when < 100 * MS} == ({0} if kind == "mapped" else {2})
+        assert {ttl for when, ttl in ttls if when >= 100 * MS} == {0}
     assert all(ttl == 0 for *_, to, _, ttl in sent if to in (HOME, GLOBAL6))
     heard = Bench()
     heard.turn()
@@ -261,10 +261,15 @@ def test_first_probes_do_not_get_to_the_peers_nat():
     assert {ttl for *_, ttl in public.run(SECOND)} == {0}
     quick = Bench(low_ttl=5)
     assert [ttl for *_, ttl in quick.turn()] == [5]
-    for rtt, least in ((0, 20), (400 * MS, 200), (9 * SECOND, 500)):
+    for rtt, least in ((0, 100), (400 * MS, 600), (9 * SECOND, 1500)):
         slow = Bench(start=False)
         slow.punch.start(slow.now, rtt)
-        assert min(when for when, *_, ttl in slow.run(SECOND) if ttl == 0) == START + least * MS
+        assert min(when for when, *_, ttl in slow.run(2 * SECOND) if ttl == 0) == START + least * MS
+    told = Bench()
+    told.run(30 * MS)
+    told.punch.peer_opened(told.now)
+    assert {ttl for *_, ttl in told.run(SECOND)} == {0}, "the peer says that it has opened"
+    assert {ttl for *_, ttl in Bench(controlling=False).run(SECOND)} == {0}, "who is asked knows that the other side has"
 
 
 @pytest.mark.spec("PU-17")
@@ -389,8 +394,8 @@ def test_no_spray_begins_before_the_plain_punch_has_had_a_round_trip():
     for rtt, grace in ((0, 50), (RTT, 60), (200 * MS, 200), (2 * SECOND, 500)):
         bench = Bench(peer=RANDOM, start=False)
         bench.punch.start(bench.now, rtt)
-        low = min(max(rtt // 2, 20 * MS), 500 * MS)
-        assert sprayed(bench, 3 * SECOND)[0][0] == START + low + grace * MS
+        low = min(max(rtt * 3 // 2, 100 * MS), 1500 * MS)
+        assert sprayed(bench, 4 * SECOND)[0][0] == START + low + grace * MS
 
 
 @pytest.mark.spec("PU-27")
@@ -491,7 +496,7 @@ def test_a_side_that_gives_up_says_what_it_has_tried():
     plain = Bench(remotes=[(REFLEXIVE, "reflexive", True), (HOME, "host")])
     plain.run(10 * SECOND)
     when, _, reasons = plain.event("failed")
-    assert when == START + RTT // 2 + 3 * SECOND + 2 * RTT
+    assert when == START + 100 * MS + 3 * SECOND + 2 * RTT
     assert any(reason.startswith("198.51.100.7:4000 (reflexive): no answer to ") for reason in reasons)
     assert any(reason.startswith("192.168.1.10:4433 (host): no answer to ") for reason in reasons)
     spraying = Bench(peer=RANDOM)

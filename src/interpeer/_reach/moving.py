@@ -25,8 +25,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("interpeer")
 
+SPARE_AFTER_S = 1.0
+"""How long a connection has one relay alone: most have a direct path by then."""
 MAX_RELAYS = 2
 """Relayed paths of a connection that has no direct one: when a relay dies, the other carries on."""
+LATE = 1.25
+"""By how much later the side that follows asks, if the other one does not."""
 RETRY_RANDOM_BYTES = 4
 MAX_RESTARTS = 4
 """Attempts that begin anew because more has become known of one of the NATs, until one has failed by itself."""
@@ -52,11 +56,13 @@ class Mover:
         self._peer_key = self._peer_token = b""
         self._peer_side = ""
         self._restarts = 0
-        self._opening: int | None = None
+        self._path: tuple[CoreEndpoint, bytes] | None = None  # that is being opened
+        self._opening: int | None = None  # and its number, once it has one
         self._was_direct = False
         self._path_task: asyncio.Task[None] | None = None
         self._refreshing: asyncio.Task[None] | None = None
         self._leg_task: asyncio.Task[None] | None = None
+        self._spare: asyncio.TimerHandle | None = None
         self._legs: list[Leg] = []
         self._asked: set[int] = set()
         self._details: dict[bytes, str] = {}
@@ -84,10 +90,11 @@ class Mover:
             state = next((state for number, state, _ in ways if number == self._opening), "abandoned")
             if state == "validating":
                 return
-            self._opening = None
             if state == "abandoned":
-                self._failed(("the direct path that was found was not proved",))
+                self._path_failed("the direct path that was found was not proved")
             else:
+                self._path = self._opening = None
+                self._is_trying = False
                 self._retry.succeed()
                 self.reasons = ()
         was_direct, self._was_direct = self._was_direct, not self._is_relayed
@@ -96,7 +103,8 @@ class Mover:
             self._reach.doubt()
         if self._is_controlling and self._is_relayed:
             self._schedule()
-            self._ask_for_more()
+            if self._spare is None:
+                self._spare = self._loop.call_later(SPARE_AFTER_S, self._ask_for_more)
 
     def on_network_change(self) -> None:
         """Our addresses have changed: what was tried before may work now."""
@@ -115,7 +123,7 @@ class Mover:
 
     def _lead_again(self) -> None:
         """Begin anew with what is known now; a few times, for the peer can cause it."""
-        if self._opening is None and self._restarts < MAX_RESTARTS:
+        if self._path is None and self._restarts < MAX_RESTARTS:
             self._restarts += 1
             self._lead()
 
@@ -132,7 +140,7 @@ class Mover:
                 return
             self._attempt.set_peer(self._peer_token, self._peer_key, told.facts)
             self._add(self._attempt, told)
-            self._attempt.step()
+            self._attempt.peer_opened()
 
     @property
     def _is_relayed(self) -> bool:
@@ -149,7 +157,7 @@ class Mover:
 
     def _schedule(self) -> None:
         """Try when it is time to: for ever, and ever less often."""
-        if self._is_trying or self._opening is not None:
+        if self._is_trying or self._path is not None:
             return
         if self._timer is not None:
             self._timer.cancel()
@@ -166,7 +174,7 @@ class Mover:
             self._schedule()
 
     def _lead(self) -> None:
-        """Say where we may be reached, and open half a round trip later, when the peer has heard of it."""
+        """Say where we may be reached, and open our NAT meanwhile."""
         self._retry.begin(self._now_ns())
         self._is_trying = True
         self._do(self._lead_now)
@@ -200,8 +208,7 @@ class Mover:
         attempt = self._begin(token, key)
         attempt.set_peer(self._peer_token, self._peer_key, next((leg.facts for leg in self._legs if leg.facts), b""))
         self._add_attested(attempt)
-        rtt_s = self._rtt_s()
-        attempt.start(rtt_s, rtt_s / 2)
+        attempt.start(self._rtt_s(), 0.0)
 
     def _follow(self, told: Candidates) -> None:
         """Answer the peer's candidates with ours, and open at once."""
@@ -225,7 +232,7 @@ class Mover:
         self._is_trying = True
         self._attempt = Attempt(
             self._reach, self._connection, token, key,
-            is_controlling=self._is_controlling, on_found=self._found, on_failed=self._failed,
+            is_controlling=self._is_controlling, on_heard=self._heard, on_found=self._found, on_failed=self._failed,
         )  # fmt: skip
         return self._attempt
 
@@ -243,28 +250,46 @@ class Mover:
         rtt_ns = self._handle.stats()["rtt_ns"]
         return rtt_ns / 1e9 if rtt_ns else DEFAULT_RTT_S
 
+    def _heard(self, remote: CoreEndpoint) -> None:
+        """The peer's probes come from where others see it. Unless our NAT gives that address another port than it expects, the path
+        works: open it now, and be a round trip earlier. (An address that the peer alone vouches for could be a victim's.)"""
+        if self._is_controlling and self._path is None and not self._reach.surveyor.is_hard:
+            self._details[remote[0]] = "punched to its reflexive address"
+            self._begin_path(remote, ANY_ADDRESS)
+
     def _found(self, remote: CoreEndpoint, local: bytes, kind: str) -> None:
         """A pair of addresses works. Who leads opens the path; who follows will see it come."""
         how = f"punched to its {kind} address" if kind != "host" else "by its own address"
         self._details[remote[0]] = how if local == ANY_ADDRESS else f"{how}, from one of many sockets"
-        if not self._is_controlling:
-            return
+        self._is_trying = False
+        is_there = any(remote == way[4] and path_handle.STATES[way[1]] != "abandoned" for way in self._ways())
+        if self._is_controlling and not is_there:
+            self._begin_path(remote, local)
+
+    def _begin_path(self, remote: CoreEndpoint, local: bytes) -> None:
         at = Endpoint.from_core(remote)
         if not self._reach.node._driver.can_reach(at):
-            self._failed((f"{at}: this node has no socket of that family",))
+            self._path_failed(f"{at}: this node has no socket of that family")
             return
+        if self._path_task is not None:
+            self._path_task.cancel()
+        self._path, self._opening = (remote, local), None
         self._path_task = self._reach.tasks.start(self._open(at, local))
 
     async def _open(self, at: Endpoint, local: bytes) -> None:
         """Open the path that was found; the peer's connection ids for it may still be on their way."""
         try:
-            path = await self._connection._begin_path(at.to_core(), local)
+            self._opening = await self._connection._begin_path(at.to_core(), local)
         except (errors.LocalError, errors.NetworkError, errors.ProtocolError) as error:
-            self._failed((f"{at}: it works, but the connection takes no other path: {error}",))
+            self._path_failed(f"{at}: it works, but the connection takes no other path: {error}")
         else:
-            self._is_trying = False
-            self._opening = path
             self.on_paths()
+
+    def _path_failed(self, why: str) -> None:
+        """A path has come to nothing: the attempt goes on, if it has not ended."""
+        self._path = self._opening = None
+        if not self._is_trying:
+            self._failed((why,))
 
     def _failed(self, reasons: tuple[str, ...]) -> None:
         self._restarts = 0
@@ -279,6 +304,9 @@ class Mover:
 
     def _ask_for_more(self) -> None:
         """Have a second relay, so that one may die."""
+        self._spare = None
+        if not self._connection.is_open or not self._is_relayed:
+            return
         if len(self._legs) >= MAX_RELAYS or self._asked:
             return
         used = {leg.relay.peer_id for leg in self._legs}
@@ -307,7 +335,9 @@ class Mover:
         for number, _, _ in ways:
             if number not in self._tended:
                 self._tended.add(number)
-                path_handle.set_path_keep_alive(self._handle, number, KEEP_ALIVE_S)
+                # one side asks, and the other answers: both NATs have seen a packet go out
+                interval_s = KEEP_ALIVE_S if self._is_controlling else KEEP_ALIVE_S * LATE
+                path_handle.set_path_keep_alive(self._handle, number, interval_s)
 
     # --- for people ---
 
@@ -320,8 +350,9 @@ class Mover:
 
     def close(self) -> None:
         """End whatever runs."""
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._spare):
+            if timer is not None:
+                timer.cancel()
         for task in (self._path_task, self._refreshing, self._leg_task):
             if task is not None:
                 task.cancel()

@@ -40,7 +40,7 @@ def kind_name(kind: int, endpoint: CoreEndpoint) -> CandidateKind:
 class Attempt:
     """Run a punching machine until it has found a pair, or failed.
 
-    `on_found` gets the peer's address and our local one (zeros: the node's own socket), `on_failed` the reasons."""
+    `on_heard` gets an address of the peer that most likely works; `on_found` gets the peer's address and our local one (zeros: the node's own socket), `on_failed` the reasons."""
 
     def __init__(
         self,
@@ -50,12 +50,14 @@ class Attempt:
         key: bytes,
         *,
         is_controlling: bool,
+        on_heard: Callable[[CoreEndpoint], None],
         on_found: Callable[[CoreEndpoint, bytes, str], None],
         on_failed: Callable[[tuple[str, ...]], None],
     ) -> None:
         self._node = reach.node
         self._core = connection._handle.engine
         self._token = token
+        self._on_heard = on_heard
         self._on_found = on_found
         self._on_failed = on_failed
         self._loop = asyncio.get_running_loop()
@@ -86,6 +88,11 @@ class Attempt:
         self.machine.start(self._now_ns(), round(rtt_s * 1e9), round(delay_s * 1e9))
         self.step()
 
+    def peer_opened(self) -> None:
+        """The peer has said that it has opened its NAT for us."""
+        self.machine.peer_opened(self._now_ns())
+        self.step()
+
     def step(self) -> None:
         """Do what is due, and come back when more is."""
         if self._is_over:
@@ -107,6 +114,8 @@ class Attempt:
     def _handle(self, event: tuple[Any, ...]) -> None:
         if event[0] == "sockets":
             self._open_sockets(event[1])
+        elif event[0] == "heard":
+            self._on_heard(event[1])
         elif event[0] == "found":
             self._found(event[1], event[2], event[3])
         elif event[0] == "failed":

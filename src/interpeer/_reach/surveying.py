@@ -163,6 +163,11 @@ class Surveyor:
             return NatFacts()
         return facts_of(self.report, self._last_port, round((self._now() - self._last_port_s) * 1000))
 
+    @property
+    def is_hard(self) -> bool:
+        """Whether our NAT gives each destination another port, as far as is known."""
+        return self.facts.mapping in ("address-dependent", "address-and-port-dependent")
+
     async def refresh(self) -> None:
         """Where ports follow each other, look which one is the newest: in a minute a NAT gives out many."""
         servers = self.servers()
