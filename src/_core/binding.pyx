@@ -12,7 +12,7 @@ from interpeer._core.registry cimport (
     Registry, Reply, StunCredit, rate_allows, registry_reply, share_of)
 from interpeer._core.slab cimport ENDPOINT_ORDINARY, Datagrams, endpoint_kind
 from interpeer._core.stun cimport (
-    ATTR_CHANGE_REQUEST, FOUND_FINGERPRINT, STUN_ANSWER_BYTES, STUN_BINDING, STUN_OK, STUN_REQUEST, Stun, parse_stun,
+    ATTR_CHANGE_REQUEST, FOUND_FINGERPRINT, STUN_ANSWER_BYTES, STUN_BINDING, STUN_OK, Stun, parse_stun,
     write_stun_success, write_stun_unknown)
 from interpeer._core.wire cimport read_u64
 
@@ -23,13 +23,13 @@ cdef enum:
 
 
 cdef void binding_handle(Registry *r, const uint8_t *p, uint32_t n, const Datagrams *from_, uint64_t now_ns) noexcept nogil:
-    """Take a datagram that looks like STUN and that nobody waits for: answer a Binding request, drop all else."""
+    """Take what looks like a request by STUN: answer it if it is one and asks for a binding, or drop it."""
     cdef uint8_t answer[64]
     cdef uint32_t bytes
     cdef Reply *reply
     cdef Stun s
     if not r.context.limits.answers_stun or endpoint_kind(from_.remote.address) != ENDPOINT_ORDINARY \
-            or parse_stun(p, n, &s) != STUN_OK or s.kind != STUN_REQUEST or s.method != STUN_BINDING:
+            or parse_stun(p, n, &s) != STUN_OK or s.method != STUN_BINDING:
         r.context.counters.dropped_stun += 1
         return
     if r.reply_count >= MAX_STUN_REPLIES or not rate_allows(&r.stun_answers, share_of(r, STUN_PER_SECOND), now_ns):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 
-from hypothesis import given
+import pytest
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from interpeer._core import stun
@@ -81,7 +82,9 @@ def test_a_block_holds_all_that_was_seen(low, offsets):
     assert found is not None and found[0] <= min(made) and max(made) <= found[1]
 
 
+@pytest.mark.spec("NB-7")
 @given(st.lists(ports, max_size=3))
+@example([5000, 5001, 5002])
 def test_nothing_is_guessed_from_few(made):
     assert port_step(made) is None and port_block(made) is None
 
