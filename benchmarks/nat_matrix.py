@@ -24,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -68,6 +69,8 @@ class Call:
     called: str
     is_direct_expected: bool
     facts: dict[str, Any] = field(default_factory=dict[str, Any])
+    elapsed_s: float = 0.0
+    """How long the command ran, the interpreter's start and the pings included."""
 
     @property
     def is_reached(self) -> bool:
@@ -83,7 +86,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--kinds", metavar="A,B,...", help="only these rows and columns")
     parser.add_argument("--ipv6", action="store_true", help="also sites with IPv6")
     parser.add_argument("--runs", type=int, default=1, help="of each pair (default: 1)")
-    parser.add_argument("--jobs", type=int, default=4, help="calls at the same time, between different hosts (default: 4)")
+    parser.add_argument("--jobs", type=int, default=8, help="calls at the same time, between different hosts (default: 8)")
     parser.add_argument(
         "--delay", type=float, default=0.0, metavar="S", help="one way, of every link: a round trip has four of them"
     )
@@ -187,16 +190,16 @@ class Matrix(contextlib.ExitStack):
 
     def _call(self, caller: Site, called: Site, timeout_s: float, options: Sequence[str]) -> Call:
         words = [*INTERPEER, "ping", self._ids[called], "--json", *self._known, *options]
+        began = time.monotonic()
         with tempfile.TemporaryDirectory(dir=self._folder) as state:
             try:
                 done = self._hosts[caller][0].run([*words, "--state", state], check=False, timeout_s=timeout_s)
             except subprocess.TimeoutExpired:
-                return Call(
-                    caller.name, called.name, expects_direct(caller, called), {"ok": False, "error": "time-out of the matrix"}
-                )
-        lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
-        facts = json.loads(lines[-1]) if lines else {"ok": False, "error": done.stderr.strip()[-500:]}
-        return Call(caller.name, called.name, expects_direct(caller, called), facts)
+                facts = {"ok": False, "error": f"no outcome within {timeout_s} s"}
+            else:
+                lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
+                facts = json.loads(lines[-1]) if lines else {"ok": False, "error": done.stderr.strip()[-500:]}
+        return Call(caller.name, called.name, expects_direct(caller, called), facts, time.monotonic() - began)
 
 
 def _read_events(process: subprocess.Popen[str], site: Site | None, ready: queue.Queue[tuple[Site | None, str]]) -> None:
