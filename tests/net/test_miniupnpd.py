@@ -117,8 +117,9 @@ class Street:
         self._plug("in", "lan", "192.168.77", "2a00:77:")
         self._plug("out", "wan", "20.0.0", "2a00:1:")
         do("ip", "-n", "portmap-in", "route", "add", "default", "via", "192.168.77.1")
-        for name, prefix in (("in", "2a00:77:"), ("out", "2a00:1:")):
-            do("ip", "-n", f"portmap-{name}", "-6", "route", "add", "default", "via", f"{prefix}:1")
+        do("ip", "-n", "portmap-gw", "addr", "add", "fe80::1/64", "dev", "lan", "nodad")  # as routers announce themselves
+        do("ip", "-n", "portmap-in", "-6", "route", "add", "default", "via", "fe80::1", "dev", "eth0")
+        do("ip", "-n", "portmap-out", "-6", "route", "add", "default", "via", "2a00:1::1")
         self.on("gw", "sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
         self.on("gw", "nft", "-f", "-", text=NFT)
 

@@ -67,6 +67,12 @@ def test_windows_row_of_the_best_route_is_read():
     assert gateway.parse_best_route(head + struct.pack("<HHI16sI", family, 0, 0, link, 0) + bytes(32)) == "fe80::1%7"
 
 
+def test_gateway_of_the_link_is_known_however_its_scope_is_written():
+    found = Gateway("fe80::1%eth0", "2a00::10")
+    assert found.version == 6 and all(found.is_at((host, 5351, 0, 2)) for host in ("fe80::1", "fe80::1%eth0", "fe80::1%2"))
+    assert not found.is_at(("fe80::2%eth0", 5351, 0, 2))
+
+
 def test_environment_names_the_gateway(monkeypatch):
     monkeypatch.setenv(gateway.VARIABLE, "127.0.0.1, ::1")
     assert gateway.find(4) == Gateway("127.0.0.1", "127.0.0.1")

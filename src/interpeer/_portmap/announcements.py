@@ -37,8 +37,7 @@ class Announcements(asyncio.DatagramProtocol):
             self._transport.close()
 
     def datagram_received(self, data: bytes, addr: tuple[str | Any, int]) -> None:
-        source, _, _ = str(addr[0]).partition("%")
-        if source != self._gateway.host.partition("%")[0] or addr[1] != self._gateway.port:
+        if not self._gateway.is_at(addr) or addr[1] != self._gateway.port:
             self.ignored += 1
         else:
             self._on_datagram(data)

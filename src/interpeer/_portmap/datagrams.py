@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, final
 
 from interpeer._portmap.answers import Answer, Kind, Wish
@@ -45,7 +46,7 @@ class Datagrams(asyncio.DatagramProtocol):
             raise Absent(f"no way to the gateway: {error.strerror or error}") from None
         self._heard = loop.create_future()
         for wait_s in PROBE_RETRIES_S:
-            self._transport.sendto(self._dialect.probe())
+            self._send(self._dialect.probe())
             await asyncio.wait([self._heard], timeout=wait_s)
             if self._heard.done():
                 break
@@ -57,9 +58,8 @@ class Datagrams(asyncio.DatagramProtocol):
 
     def send(self, wish: Wish) -> None:
         """Ask; the answer comes by `on_answer`, if it comes."""
-        assert self._transport is not None
         for request in self._dialect.requests(wish):
-            self._transport.sendto(request)
+            self._send(request)
 
     def handle_announcement(self, data: bytes) -> None:
         """Take what the gateway has said to everybody."""
@@ -72,7 +72,7 @@ class Datagrams(asyncio.DatagramProtocol):
     # --- asyncio's callbacks ---
 
     def datagram_received(self, data: bytes, addr: tuple[str | Any, int]) -> None:
-        if addr[0] != self._gateway.host.partition("%")[0] and addr[0] != self._gateway.host:
+        if not self._gateway.is_at(addr):
             self.ignored += 1
         else:
             self._take(data)
@@ -81,6 +81,11 @@ class Datagrams(asyncio.DatagramProtocol):
         """Take the news that nobody listens there."""
         if self._heard is not None and not self._heard.done():
             self._heard.set_result(Answer(Kind.REFUSED, reason="nobody listens there"))
+
+    def _send(self, request: bytes) -> None:
+        assert self._transport is not None
+        with suppress(OSError):  # some loops raise what others tell error_received: the way is gone, and may come back
+            self._transport.sendto(request)
 
     def _take(self, data: bytes) -> None:
         answer = self._dialect.parse(data)

@@ -39,6 +39,10 @@ class Gateway:
         """4 or 6."""
         return ipaddress.ip_address(self.host).version
 
+    def is_at(self, address: tuple[Any, ...]) -> bool:
+        """Tell whether a socket address is the gateway's; loops write the scope of one in several ways."""
+        return str(address[0]).partition("%")[0] == self.host.partition("%")[0]
+
 
 def find(version: int) -> Gateway | None:
     """Return the gateway of IPv4 or IPv6; None when there is no default route, or no address that it could serve."""

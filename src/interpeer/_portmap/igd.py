@@ -224,7 +224,8 @@ class Search(asyncio.DatagramProtocol):
                     f'M-SEARCH * HTTP/1.1\r\nHOST: {MULTICAST}:1900\r\nMAN: "ssdp:discover"\r\nMX: 1\r\n'
                     f"ST: urn:schemas-upnp-org:device:{target}\r\n\r\n"
                 )
-                self._transport.sendto(request.encode(), (host, self._gateway.ssdp_port))
+                with suppress(OSError):  # some loops raise what others tell error_received
+                    self._transport.sendto(request.encode(), (host, self._gateway.ssdp_port))
 
     # --- asyncio's callbacks ---
 
