@@ -8,7 +8,7 @@ import pytest
 from interpeer._core import control, legs
 from interpeer.errors import LocalError
 from interpeer.testing import Packet
-from tests.sim.relayed import BURST, Relayed, core_of, with_relays
+from tests.sim.relayed import BURST, Relayed, core_of
 from tests.sim.test_relaying import MB, run, transfer
 
 

@@ -5,8 +5,8 @@ import random
 
 import pytest
 
+from interpeer._core import control, path_handle
 from tests.sim.relayed import Relayed, core_of, is_relayed, open_path, way, with_relays
-from interpeer._core import control, legs, path_handle
 
 MB = 1_000_000
 
