@@ -113,6 +113,7 @@ MODULES = (
     "probe_punch",
     "probe_memory",
     "probe_rekey",
+    "probe_relay",
     "probe_shards",
     "probe_transport",
     "probe_wire",

@@ -113,7 +113,7 @@ async def _receive(control: Control, relay: str, leg: int, seconds: float, max_p
         legs.add(carrier._handle, leg)
         control.tell(address=str(node.address))
         control.tell(**await transfer.count(await node.accept(), seconds))
-        await control.stopped()         # the relay counts for as long as we are here
+        await control.stopped()  # the relay counts for as long as we are here
 
 
 def send(
@@ -122,9 +122,7 @@ def send(
     return _run(_send(relay, there, leg, is_relayed, seconds, max_packet_bytes))
 
 
-async def _send(
-    relay: str, there: str, leg: int, is_relayed: bool, seconds: float, max_packet_bytes: int | None
-) -> Facts:
+async def _send(relay: str, there: str, leg: int, is_relayed: bool, seconds: float, max_packet_bytes: int | None) -> Facts:
     async with Node(SENDER, "127.0.0.1:0", config=Config(max_packet_bytes=max_packet_bytes)) as node:
         carrier = await node.connect(relay)
         if is_relayed:

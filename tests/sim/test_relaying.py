@@ -128,6 +128,34 @@ def test_an_idle_connection_notices_a_dead_direct_path_within_three_heartbeats(s
     run(sim, program, keep_alive_s=0.0)
 
 
+def test_a_path_is_kept_open_for_less_than_twenty_bytes_a_second(sim):
+    async def program(net: Relayed):
+        net.is_direct_open = True
+        here, there = await net.connect()
+        await proven(here, await open_path(here, direct(net)))
+        for end in (here, there):
+            for one in path_handle.paths(end._handle):
+                path_handle.set_path_keep_alive(end._handle, one["id"], 15.0)
+        await asyncio.sleep(60)
+        wire_bytes = {"direct": 0, "to the relay": 0, "to the peer": 0}
+
+        def count(packet):
+            hosts = packet.source.host, packet.target.host
+            if not any(host in net.relay_hosts[0].addresses for host in hosts):
+                wire_bytes["direct"] += packet.wire_bytes
+            elif any(host in net.alice.addresses for host in hosts):
+                wire_bytes["to the relay"] += packet.wire_bytes
+            else:
+                wire_bytes["to the peer"] += packet.wire_bytes
+
+        net.net.intercept(count)
+        await asyncio.sleep(600)
+        assert here.is_open and not is_relayed(here)
+        assert all(8 < total / 600 < 20 for total in wire_bytes.values()), wire_bytes
+
+    run(sim, program, keep_alive_s=0.0, idle_timeout_s=3600.0)
+
+
 # --- the end of a relay ---
 
 

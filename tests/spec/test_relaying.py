@@ -93,14 +93,14 @@ def test_a_relayed_datagram_counts_only_at_the_address_that_the_carriers_path_ha
     node.hear(LEG + INNER, source=a.at, at=ALSO_OURS)
     assert forwarded(node) == []
     node.hear(LEG + INNER, source=a.at, at=OURS)
-    node.hear(LEG + INNER, source=a.at)     # the system has not told
+    node.hear(LEG + INNER, source=a.at)  # the system has not told
     assert forwarded(node) == [(OTHER + INNER, b.at)] * 2
 
 
 @pytest.mark.spec("RE-21")
 def test_nothing_is_sent_to_where_the_carrier_has_proved_nothing():
     node, a, b = relaying()
-    b.send(ref.ping(), source=THIRD)    # it claims to be there now
+    b.send(ref.ping(), source=THIRD)  # it claims to be there now
     node.say()
     node.hear(LEG + INNER, source=a.at)
     assert forwarded(node) == []
@@ -167,9 +167,9 @@ def test_a_pair_passes_its_burst_at_once_and_then_its_rate_both_ways_together():
 
 @pytest.mark.spec("RE-11")
 def test_what_does_not_fit_in_the_queue_is_dropped():
-    node, a, b = relaying(burst=1 << 40)
+    node, a, _ = relaying(burst=1 << 40)
     inner = b"\x80" + bytes(65_000)
-    for _ in range(40):     # and nobody asks the node what it has to say
+    for _ in range(40):  # and nobody asks the node what it has to say
         node.hear(LEG + inner, source=a.at)
     assert len(forwarded(node)) == (1 << 20) // 65_009
     (pair,) = legs.pairs(node.engine)
@@ -321,7 +321,7 @@ def test_a_size_that_the_interface_refuses_is_the_paths_and_the_id():
     stream = peer.handle.open_stream()
     for _ in range(60):
         stream.write(bytes(10_000))
-        said = [sent for sent in node.say(refuses=lambda local, size: size > 1500)]
+        said = node.say(refuses=lambda local, size: size > 1500)
         peer.packets(peer.node.unwrap(said))
         node.now_ns += 20 * MS
         node.exchange.handle_timeout(node.now_ns)
@@ -340,7 +340,7 @@ def with_direct_path(**limits):
     peer.exchange()
     path = opening(peer, THIRD)
     asked = challenge_in(peer, [sent for sent in node.say() if sent.to == THIRD])
-    node.now_ns += 200 * MS     # ten times the relayed round trip
+    node.now_ns += 200 * MS  # ten times the relayed round trip
     node.hear(peer.packet(ref.path_response(asked), peer.new_cid(path, 1), path=path), source=THIRD)
     assert states(peer)[path] == "active"
     settle_both(peer)
@@ -386,10 +386,8 @@ def test_the_relayed_path_is_used_as_soon_as_the_direct_one_is_suspect_and_the_d
     said = []
     while states(peer)[path] == "active":
         said = node.wait(20 * MS)
-    kinds = [
-        frame.kind for sent in peer.node.unwrap(said) for frame in ref.read_frames(peer.open(sent.data).payload)
-    ]
-    assert any(ref.STREAM <= kind < ref.STREAM + 8 for kind in kinds)   # what was on its way, in the same turn
+    kinds = [frame.kind for sent in peer.node.unwrap(said) for frame in ref.read_frames(peer.open(sent.data).payload)]
+    assert any(ref.STREAM <= kind < ref.STREAM + 8 for kind in kinds)  # what was on its way, in the same turn
     assert to_whom(peer) == {"relay"}
     probes = [sent for sent in node.wait(3 * SECOND) if sent.to == THIRD]
     peer.packets(probes)
@@ -465,7 +463,7 @@ def test_each_path_is_kept_open_at_its_own_interval():
         for sent in said:
             inner = sent.data[8:] if sent.data[:8] == LEG else sent.data
             if inner[:8] not in peer.own_cids:
-                continue    # it is the relay's
+                continue  # it is the relay's
             on = peer.own_cids[inner[:8]]
             opened = peer.open(inner)
             if any(frame.kind == ref.PING for frame in ref.read_frames(opened.payload)):

@@ -106,6 +106,7 @@ ALLOWED: dict[str, set[str]] = {
     "probe_transport": L0 | L1 | L2 | {"probe", "probe_memory"},
     "probe_handshake": L0 | L1 | L2 | {"probe", "probe_wire"},
     "probe_rekey": L0 | L1 | L2 | {"probe", "probe_wire"},
+    "probe_relay": L0 | L1 | L2 | {"probe"},
     "probe_fec": L0 | L1 | L2 | {"probe"},
     "probe_conn": L0 | L1 | L2 | {"probe", "probe_wire"},
     "probe_shards": L0 | L1 | L2 | {"probe", "engine"},
