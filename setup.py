@@ -29,6 +29,8 @@ MODULES = (
     "slab",
     "table",
     "timers",
+    "tunnel",
+    "tunnels",
     "wire",
     "bbr",
     "bbr_model",

@@ -19,7 +19,7 @@ from interpeer._core.controller cimport CONTROLLERS
 from interpeer._core.crypto cimport KEY_BYTES, SUITES, blake2b, suite_is_available, wipe, x25519_of_identity
 from interpeer._core.dial cimport MAX_CANDIDATES, Candidate, Dial, dial_add_candidate
 from interpeer._core.engine cimport (
-    EVENT_ASK, EVENT_CONNECTION, EVENT_INCOMING, EVENT_LEG_GONE, EVENT_RAW, EVENT_STREAM, Engine, Event)
+    EVENT_ASK, EVENT_CONNECTION, EVENT_INCOMING, EVENT_LEG_GONE, EVENT_RAW, EVENT_STREAM, EVENT_TUNNEL, Engine, Event)
 from interpeer._core.entry cimport begin_alone, end_alone, kick, leave, take_lock
 from interpeer._core.handshake cimport MAX_NETWORK_BYTES, node_keys_init
 from interpeer._core.raw cimport (
@@ -34,12 +34,13 @@ from interpeer._core.slab cimport (
     recv_batch_init, send_batch_clear, send_batch_free, send_batch_init)
 from interpeer._core.table cimport table_init
 from interpeer._core.trace cimport Trace, TraceKey, TraceRecord, trace_is_ripe, trace_new
+from interpeer._core.tunnel cimport Tunnel, Tunnels, tunnels_emptied, tunnels_next_ready
 from interpeer._core.wire cimport MAX_PROTOCOL_BYTES, read_u64
 
 from interpeer.errors import LocalError as _LocalError
 
 ASK, CONNECTION, INCOMING, STREAM, RAW = EVENT_ASK, EVENT_CONNECTION, EVENT_INCOMING, EVENT_STREAM, EVENT_RAW
-LEG_GONE = EVENT_LEG_GONE
+LEG_GONE, TUNNEL = EVENT_LEG_GONE, EVENT_TUNNEL
 ENTROPY = ENTROPY_BYTES
 MOST_SHARDS = MAX_SHARDS
 SUITE_NAMES = {1: "chacha20-poly1305", 2: "aes-256-gcm", 3: "aegis-128l", 4: "aegis-256"}
@@ -361,13 +362,34 @@ def add_candidate(ConnectionHandle handle not None, address):
     leave(handle.engine)
 
 
+cdef int add_tunnel_events(Engine engine, list out) except -1:
+    """Append what is to be written to tunnels: one bytes object each, however many packets."""
+    cdef Tunnels *t
+    cdef Tunnel *tunnel
+    cdef bytes frames
+    cdef uint64_t number = 0
+    while True:
+        take_lock(engine)
+        try:
+            t = engine.registry.tunnels
+            tunnel = tunnels_next_ready(t) if t != NULL else NULL
+            if tunnel == NULL:
+                return 0
+            number = tunnel.number
+            frames = PyBytes_FromStringAndSize(<char *>tunnel.queue, tunnel.used)
+            tunnels_emptied(t, tunnel)
+        finally:
+            engine.unlock()
+        out.append((TUNNEL, number, frames))
+
+
 def events(Engine engine not None):
     """Return what has happened since the last call, as tuples.
 
     (CONNECTION, handle, events), (STREAM, handle, stream id, events), (INCOMING, handle, events) for a connection that
     a peer has opened, (ASK, number, identity, protocol) for a peer that wants to come in, (RAW, data, remote, local) for an
     answer that was expected, which came from (16 bytes, port, scope) to 16 bytes, (LEG_GONE, id) for a leg that has ended
-    with a connection."""
+    with a connection, (TUNNEL, number, frames) for packets that are to be written to a tunnel."""
     cdef Event batch[128]
     cdef int n = EVENTS_AT_A_TIME, i
     cdef list out = []
@@ -381,6 +403,7 @@ def events(Engine engine not None):
             if event is not None:
                 out.append(event)
     add_raw_events(engine, out)
+    add_tunnel_events(engine, out)
     return out
 
 

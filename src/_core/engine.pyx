@@ -43,13 +43,14 @@ from interpeer._core.relay cimport LEG_BYTES, Leg, forwards_release, forwards_wa
 from interpeer._core.relaying cimport relaying_end, relaying_forward, relaying_refused, relaying_transmit
 from interpeer._core.shards cimport Mail, mail_bytes, shard_of, shards_collect, shards_have_mail, shards_leave
 from interpeer._core.slab cimport (
-    ENDPOINT_LEG, SEND_BATCH_BYTES, SEND_ENTRIES, Datagrams, Endpoint, RecvBatch, SendBatch, endpoint_is_virtual,
+    ENDPOINT_LEG, ENDPOINT_TUNNEL, SEND_BATCH_BYTES, SEND_ENTRIES, Datagrams, Endpoint, RecvBatch, SendBatch, endpoint_is_virtual,
     endpoint_kind, endpoint_set_virtual)
 from interpeer._core.stream cimport Stream
 from interpeer._core.stun cimport STUN_HEADER_BYTES, STUN_MAGIC
 from interpeer._core.table cimport table_find
 from interpeer._core.timers cimport Timer, timer_set, timers_due, timers_next_ns
 from interpeer._core.trace cimport trace_is_ripe
+from interpeer._core.tunnel cimport MAX_FRAME_BYTES, Letter, Tunnels, tunnels_push
 from interpeer._core.wire cimport (
     CID_FLAG, HEADER_BYTES, MESSAGE_HEADER_BYTES, MESSAGE_INIT, MESSAGE_PROBE, MESSAGE_PROBE_ANSWER, MESSAGE_VERSIONS, VERSION,
     read_u64)
@@ -59,6 +60,7 @@ cdef extern from "platform.h" nogil:
     int atomic_replace_pointer(void **at, void *expected, void *value)
     void *atomic_load_pointer(void **at)
     void atomic_add_long(long *at, long value)
+    long atomic_load_long(long *at)
 
 cdef extern from "fork.h" nogil:
     long fork_generation
@@ -244,22 +246,44 @@ cdef class Engine:
             start = end
 
     cdef bint has_mail(self) noexcept nogil:
-        """Tell whether another shard has passed something on; without the lock."""
-        return self.registry.shards != NULL and shards_have_mail(self.registry.shards, self.registry.shard)
+        """Tell whether another shard has passed something on, or a tunnel has brought something; without the lock."""
+        return (self.registry.shards != NULL and shards_have_mail(self.registry.shards, self.registry.shard)) \
+            or (self.registry.tunnels != NULL and atomic_load_long(&self.registry.tunnels.inbox_used) != 0)
 
     cdef void handle_mail(self, uint64_t now_ns) noexcept nogil:
-        """Take what other shards have passed on."""
+        """Take what other shards have passed on, and what tunnels have brought."""
         cdef Registry *r = &self.registry
         cdef uint8_t *mail
         cdef Mail *m
-        cdef uint32_t at = 0, used = shards_collect(r.shards, r.shard, &mail)
+        cdef uint32_t at = 0, used
         self.set_now(now_ns)
+        if r.tunnels != NULL and r.tunnels.inbox_used:
+            self.handle_tunnelled(now_ns)
+        if r.shards == NULL:
+            return
+        used = shards_collect(r.shards, r.shard, &mail)
         while at < used:
             m = <Mail *>(mail + at)
             r.seen = m.seen
             self.handle_run(&m.datagrams, 0, m.datagrams.bytes, now_ns)
             at += mail_bytes(m.datagrams.bytes)
         r.seen = 0
+
+    cdef void handle_tunnelled(self, uint64_t now_ns) noexcept nogil:
+        """Take the packets that tunnels have brought, as from the virtual addresses that stand for those."""
+        cdef Tunnels *t = self.registry.tunnels
+        cdef uint32_t at = 0, used = <uint32_t>t.inbox_used
+        cdef Letter letter
+        cdef Datagrams d
+        memset(&d, 0, sizeof(Datagrams))
+        while at < used:
+            memcpy(&letter, t.inbox + at, sizeof(Letter))
+            endpoint_set_virtual(&d.remote, ENDPOINT_TUNNEL, letter.number)
+            d.data = t.inbox + at + sizeof(Letter)
+            d.bytes = d.segment = letter.bytes
+            self.handle_message(&d, now_ns)
+            at += <uint32_t>sizeof(Letter) + letter.bytes
+        t.inbox_used = 0
 
     cdef uint32_t take_posted(self) noexcept nogil:
         """Return the shards that have mail of ours since the last call and are to be woken, a bit each."""
@@ -370,6 +394,32 @@ cdef class Engine:
 
     cdef bint poll_transmit(self, SendBatch *batch, uint64_t now_ns) noexcept nogil:
         """Fill the batch with packets that may go now. Return whether there are more than fit."""
+        cdef bint more = self.fill(batch, now_ns)
+        if self.registry.tunnels != NULL:   # perhaps the last one is gone, and paths by it are not
+            more |= self.divert(batch)
+        return more
+
+    cdef bint divert(self, SendBatch *batch) noexcept nogil:
+        """Take out of the batch what goes over tunnels. Return whether some was too large, and is to be said anew."""
+        cdef uint32_t i, kept = 0
+        cdef bint is_refused = False
+        cdef Datagrams *d
+        for i in range(batch.count):
+            d = &batch.entries[i]
+            if endpoint_kind(d.remote.address) != ENDPOINT_TUNNEL:
+                if kept != i:
+                    batch.entries[kept] = d[0]
+                kept += 1
+            elif d.segment > MAX_FRAME_BYTES:
+                self.refuse(d)
+                is_refused = True
+            else:
+                tunnels_push(self.registry.tunnels, d)
+        batch.count = kept
+        batch.run = 0
+        return is_refused
+
+    cdef bint fill(self, SendBatch *batch, uint64_t now_ns) noexcept nogil:
         cdef Link *ready = &self.registry.context.ready
         cdef Link *link
         cdef Conn *c
@@ -441,15 +491,16 @@ cdef class Engine:
     cdef void handle_refusals(self, const SendBatch *batch) noexcept nogil:
         """The interface has refused packets of a batch as too large: their paths carry less than was thought."""
         cdef uint32_t i
-        cdef const Datagrams *d
-        cdef const LocalCid *id
         for i in range(batch.sent):
-            d = &batch.entries[i]
-            id = <const LocalCid *>table_find(&self.registry.by_cid, d.cid) if d.is_too_big and d.cid else NULL
-            if id != NULL:
-                conn_handle_refused(<Conn *>id.conn, d.path, &d.remote, d.segment)
-            elif d.is_too_big and d.cid:
-                relaying_refused(&self.registry, d)
+            if batch.entries[i].is_too_big:
+                self.refuse(&batch.entries[i])
+
+    cdef void refuse(self, const Datagrams *d) noexcept nogil:
+        cdef const LocalCid *id = <const LocalCid *>table_find(&self.registry.by_cid, d.cid) if d.cid else NULL
+        if id != NULL:
+            conn_handle_refused(<Conn *>id.conn, d.path, &d.remote, d.segment)
+        elif d.cid:
+            relaying_refused(&self.registry, d)
 
     # --- events ---
 
@@ -459,6 +510,7 @@ cdef class Engine:
     cdef bint has_events(self) noexcept nogil:
         return first_link(&self.registry.context.eventful) != NULL or self.registry.ask_count or self.has_gone_legs() \
             or (self.registry.raw != NULL and self.registry.raw.events != NULL) \
+            or (self.registry.tunnels != NULL and self.registry.tunnels.is_ready) \
             or (self.registry.context.trace != NULL and trace_is_ripe(self.registry.context.trace))
 
     cdef int poll_events(self, Event *out, int room) noexcept nogil:

@@ -20,6 +20,7 @@ from interpeer._core.shards cimport POST_FIRST, POST_FULL, shards_connections, s
 from interpeer._core.slab cimport Datagrams, Endpoint
 from interpeer._core.table cimport table_find, table_free, table_init, table_put, table_remove
 from interpeer._core.timers cimport timer_set, timers_free, timers_init
+from interpeer._core.tunnel cimport tunnels_free
 from interpeer._core.wire cimport CID_FLAG, MAX_UDP_PAYLOAD_ACCEPTED, Parameters, read_u64
 
 cdef extern from "platform.h" nogil:
@@ -59,6 +60,7 @@ cdef void registry_free(Registry *r) noexcept nogil:
     timers_free(&r.timers)
     raw_free(r.raw)
     free(r.early)
+    tunnels_free(r.tunnels)
     context_free(&r.context)
     wipe(&r.keys, sizeof(NodeKeys))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import socket
+import string
 from dataclasses import dataclass, field
 from typing import Self, final
 
@@ -16,25 +17,40 @@ MAX_SCOPE_BYTES = 255
 _VERSION = 1
 MAX_VIA = 4
 _VIA = 9  # the id of a peer through which this one can be reached; the endpoints that follow are that one's
+_OVER = 10  # the transport of the endpoint that follows, if it is not UDP: its number, and a path with its length in front
 _SCOPED = 7  # in place of 6: an IPv6 address whose scope follows the port, as one byte of length and UTF-8
 _CHECK_BYTES = 4
+_UNREADABLE = "this is not an address: an endpoint in it cannot be read"
 _MAPPED = b"\0" * 10 + b"\xff\xff"
 
 CoreEndpoint = tuple[bytes, int, int]
 """What the core takes: 16 bytes (IPv4 mapped), port, scope."""
 
 
+TRANSPORTS = ("udp", "tcp", "tls", "ws", "wss")
+"""In the order of their numbers in words."""
+MAX_PATH_BYTES = 255
+_PATH_CHARACTERS = frozenset(string.ascii_letters + string.digits + "-._~/")
+
+
 @final
 @dataclass(frozen=True, slots=True, order=True)
 class Endpoint:
-    """Name a UDP port of a host by number: `host` is an IPv4 or IPv6 address, `port` from 1 to 65535.
+    """Name a port of a host by number: `host` is an IPv4 or IPv6 address, `port` from 1 to 65535.
+
+    `transport` is "udp", or for a tunnel "tcp", "tls", "ws" or "wss" (WebSocket, the latter over TLS), whose text begins with
+    it; a WebSocket has a `path` as well ("" is "/").
 
     >>> str(Endpoint.parse("[::1]:4000"))
     '[::1]:4000'
+    >>> Endpoint.parse("tls://192.0.2.1:443").transport
+    'tls'
     """
 
     host: str
     port: int
+    transport: str = "udp"
+    path: str = ""
 
     def __post_init__(self) -> None:
         if not isinstance(self.host, str):  # ipaddress takes numbers and bytes, too
@@ -47,13 +63,17 @@ class Endpoint:
         object.__setattr__(self, "host", str(address))
         if not 0 < self.port < 65536:
             raise ValueError(f"a port is a number from 1 to 65535, not {self.port}")
+        if self.transport not in TRANSPORTS:
+            raise ValueError(f"a transport is one of {', '.join(TRANSPORTS)}, not {self.transport!r}")
+        check_path(self.transport, self.path)
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Parse `1.2.3.4:5` or `[::1]:5`. Raises ValueError with what was expected."""
-        host, port = split_host_port(text)
+        """Parse `1.2.3.4:5`, `[::1]:5`, or with a transport `wss://1.2.3.4:5/path`. Raises ValueError with what was expected."""
+        transport, place, path = split_transport(text)
+        host, port = split_host_port(place)
         try:
-            return cls(host, port)
+            return cls(host, port, transport, path)
         except ValueError as error:
             raise ValueError(f"{text!r} is not an address like 192.0.2.1:4433 or [2001:db8::1]:4433: {error}") from None
 
@@ -82,7 +102,8 @@ class Endpoint:
         return address.is_private or address.is_link_local
 
     def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        place = f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return place if self.transport == "udp" else f"{self.transport}://{place}{self.path}"
 
 
 _VIRTUAL = b"\1" + bytes(6)
@@ -113,6 +134,25 @@ def _scope_number(scope: str) -> int:
         return socket.if_nametoindex(scope)
     except OSError:
         raise ValueError(f"there is no network interface {scope!r}") from None
+
+
+def split_transport(text: str) -> tuple[str, str, str]:
+    """Split `ws://host:port/path` into transport, `host:port` and path; without a transport it is UDP. Raises ValueError."""
+    transport, separator, rest = text.partition("://")
+    if not separator:
+        return "udp", text, ""
+    if transport not in TRANSPORTS:
+        raise ValueError(f"{text!r}: a transport is one of {', '.join(TRANSPORTS)}, not {transport!r}")
+    place, slash, path = rest.partition("/")
+    return transport, place, slash + path
+
+
+def check_path(transport: str, path: str) -> None:
+    """Raise ValueError for a path that an endpoint with this transport cannot have."""
+    if path and transport not in ("ws", "wss"):
+        raise ValueError(f"only a WebSocket has a path; {transport} has none, not {path!r}")
+    if path and not (path[0] == "/" and len(path) <= MAX_PATH_BYTES and set(path) <= _PATH_CHARACTERS):
+        raise ValueError(f"a path begins with / and has at most {MAX_PATH_BYTES} letters, digits and -._~/; not {path!r}")
 
 
 def split_host_port(text: str) -> tuple[str, int]:
@@ -200,6 +240,8 @@ def _pack(endpoints: tuple[Endpoint, ...]) -> bytes:
         address = ipaddress.ip_address(endpoint.host)
         scope = (address.scope_id or "").encode() if isinstance(address, ipaddress.IPv6Address) else b""
         kind = _SCOPED if scope else address.version
+        if endpoint.transport != "udp":
+            body += bytes([_OVER, TRANSPORTS.index(endpoint.transport), len(endpoint.path)]) + endpoint.path.encode()
         body += bytes([kind]) + address.packed + endpoint.port.to_bytes(2, "big")
         body += bytes([len(scope)]) + scope if scope else b""
     return body
@@ -243,18 +285,31 @@ def _parse_body(body: bytes) -> Address:
             groups.append((PeerId(body[at + 1 : at + 33]), endpoints))
             at += 33
             continue
+        transport, path, at = _parse_over(body, at)
+        if at >= len(body):
+            raise ValueError(_UNREADABLE)
         kind, size = body[at], {4: 4, 6: 16, _SCOPED: 16}.get(body[at], 0)
         end = at + 3 + size
         if not size or end + (kind == _SCOPED) > len(body):
-            raise ValueError("this is not an address: an endpoint in it cannot be read")
+            raise ValueError(_UNREADABLE)
         host = str(ipaddress.ip_address(body[at + 1 : at + 1 + size]))
         port = int.from_bytes(body[at + 1 + size : end], "big")
         if kind == _SCOPED:
             scope = body[end + 1 : end + 1 + body[end]]
             if not scope or len(scope) < body[end]:
-                raise ValueError("this is not an address: an endpoint in it cannot be read")
+                raise ValueError(_UNREADABLE)
             host += f"%{scope.decode()}"  # raises ValueError
             end += 1 + len(scope)
-        endpoints.append(Endpoint(host, port))
+        endpoints.append(Endpoint(host, port, transport, path))
         at = end
     return Address.of(peer_id, groups[0][1], secret, [Address.of(*group) for group in groups[1:]])
+
+
+def _parse_over(body: bytes, at: int) -> tuple[str, str, int]:
+    """Read which transport the endpoint that stands at `at` has; return that, its path, and where the endpoint begins."""
+    if body[at] != _OVER:
+        return "udp", "", at
+    if len(body) < at + 3 or not 0 < body[at + 1] < len(TRANSPORTS):
+        raise ValueError(_UNREADABLE)
+    end = at + 3 + body[at + 2]
+    return TRANSPORTS[body[at + 1]], body[at + 3 : end].decode(), end

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import final
+
+from interpeer._address import check_path, split_host_port, split_transport
 
 KIB, MIB = 1 << 10, 1 << 20
 _NS = 1_000_000_000
@@ -129,6 +132,12 @@ class Config:
     """How long to poll for the next packet before sleeping: lower latency for a busy core."""
     port_mapping: bool = True
     """Whether gateways are asked to let the node's port through (PCP, NAT-PMP, UPnP), once it belongs to a network."""
+    tunnel_listen: tuple[str, ...] = ()
+    """Where peers whose UDP is blocked can call as well: "tcp://0.0.0.0:443", "tls://[::]:443", "ws://0.0.0.0:80/path",
+    "wss://..."; the last two need the package `websockets`. What is said is encrypted in any case."""
+    tunnel_certificate: Path | str | None = None
+    """A PEM file with the certificate and the key for "tls" and "wss". None: one that is made for the occasion, which no
+    peer minds, since tunnels prove inside who is at their ends."""
     qlog_dir: Path | str | None = None
     """A folder for what happens on each connection, as qlog: numbers, no payload. None: that of the environment's
     INTERPEER_QLOG or QLOGDIR, or none."""
@@ -151,6 +160,10 @@ class Config:
             raise ValueError(f"max_packet_bytes is from packet_bytes to 65507, not {self.max_packet_bytes}")
         if not self.ciphers or set(self.ciphers) - set(_CIPHERS) or len(set(self.ciphers)) < len(self.ciphers):
             raise ValueError(f"ciphers are some of {', '.join(_CIPHERS)}, each once; not {self.ciphers!r}")
+        if isinstance(self.tunnel_listen, str):
+            raise TypeError("tunnel_listen is several addresses, not one: put it in a tuple")
+        for text in self.tunnel_listen:
+            parse_tunnel(text)
         if self.key_limit_packets < self.key_update_packets:
             raise ValueError("key_limit_packets is not less than key_update_packets")
         if 0 < self.rekey_s < 2:
@@ -196,6 +209,18 @@ class Config:
             "bundle": int(self.bundle),
             "observe": 0,  # the node says, if it belongs to a network
         }
+
+
+def parse_tunnel(text: str) -> tuple[str, str, int, str]:
+    """Return transport, host, port (perhaps 0) and path of where tunnels are listened for. Raises ValueError."""
+    transport, place, path = split_transport(text)
+    if transport == "udp":
+        raise ValueError(f"{text!r}: a tunnel begins with tcp://, tls://, ws:// or wss://")
+    host, port = split_host_port(place)
+    check_path(transport, path)
+    if not port < 65536:
+        raise ValueError(f"a port is a number from 0 to 65535, not {port}")
+    return transport, str(ipaddress.ip_address(host)), port, path
 
 
 def congestion_number(name: str) -> int:

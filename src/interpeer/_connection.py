@@ -12,7 +12,7 @@ from interpeer._address import CoreEndpoint, Endpoint
 from interpeer._channel import Channel, ChannelOptions
 from interpeer._core import connection_handle, control, entry, path_handle
 from interpeer._identity import PeerId
-from interpeer._path import ANY_ADDRESS, Explanation, Path, kind_of
+from interpeer._path import ANY_ADDRESS, Explanation, Path
 from interpeer._stats import Stats, make_stats
 from interpeer._stream import Stream, bytes_in
 from interpeer._waiting import Opening, Waiters
@@ -247,7 +247,8 @@ class Connection:
         for way in path_handle.ways(self._handle):
             if way[2]:
                 return Path._of_core(way, self._explain)
-        return Path(kind_of(remote := Endpoint.from_core(self._handle.remote)), remote)  # not reached yet, or never
+        said = self._explain(self._handle.remote)
+        return Path(said.kind, said.remote)  # not reached yet, or never
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -517,13 +518,12 @@ class Connection:
             return errors.Refused(f"the peer refuses: {_CODES.get(code, 'no reason given')}", code)
         if by == _BY_VERSION:
             return errors.UnsupportedVersion("the peer speaks no version of the protocol that this library speaks")
-        tried = [_describe_attempt(*attempt) for attempt in self._handle.dial_report()]
+        tried = [_describe_attempt(self._explain(at).remote, *said) for at, *said in self._handle.dial_report()]
         ways = f"{len(tried)} address{'es' if len(tried) != 1 else ''}"
         return errors.Unreachable(f"cannot reach {self.peer_id}: tried {ways}: {'; '.join(tried)}", tuple(tried))
 
 
-def _describe_attempt(endpoint: tuple[bytes, int, int], sent: int, has_cookie: bool) -> str:
-    where = Endpoint.from_core(endpoint)
+def _describe_attempt(where: Endpoint, sent: int, has_cookie: bool) -> str:
     if not sent:
         return f"{where}: not called before the time was up"
     messages = f"{sent} call{'s' if sent != 1 else ''}"

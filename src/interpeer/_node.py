@@ -15,7 +15,7 @@ from types import TracebackType, UnionType
 from typing import Any, Self, final
 
 from interpeer import _host, errors
-from interpeer._address import MAX_ENDPOINTS, Address, CoreEndpoint, Endpoint
+from interpeer._address import MAX_ENDPOINTS, Address, CoreEndpoint, Endpoint, is_virtual
 from interpeer._config import Config, Give, congestion_number
 from interpeer._connection import Connection
 from interpeer._core import connection_handle, control, engine, path_handle, pump
@@ -27,6 +27,7 @@ from interpeer._reach import PROTOCOL, Reach
 from interpeer._roaming import Roaming
 from interpeer._state import StateDirectory
 from interpeer._tracer import Tracer, make_tracers
+from interpeer._tunnel import Tunnels
 from interpeer._waiting import Opening, Waiters
 
 logger = logging.getLogger("interpeer")
@@ -147,6 +148,7 @@ class Node:
         self._driver: Driver
         self._loop: asyncio.AbstractEventLoop
         self._waiters: Waiters
+        self._tunnels: Tunnels
         self._identity: Identity
 
     # --- what it is ---
@@ -160,9 +162,11 @@ class Node:
     @property
     def address(self) -> Address:
         """The id with the socket addresses under which the node may be reached, as far as it knows."""
-        if self._reach is None:
-            return Address.of(self.id, self._driver.endpoints)
-        return Address.of(self.id, self._reach.addresses.endpoints()[:MAX_ENDPOINTS], via=self._reach.via())
+        self._check_opened()
+        tunnels = self._tunnels.endpoints
+        own = self._driver.endpoints if self._reach is None else self._reach.addresses.endpoints()
+        endpoints = (*own[: MAX_ENDPOINTS - len(tunnels)], *tunnels)
+        return Address.of(self.id, endpoints, via=() if self._reach is None else self._reach.via())
 
     @property
     def config(self) -> Config:
@@ -221,12 +225,16 @@ class Node:
                     control.share(self._engines)
                 self._driver = make_driver(self._engines, self._config, self._on_core_events, self._loop)
             self._tracers = make_tracers(self._engines, self._config, self._loop, stack, is_simulated=self._host is not None)
+            self._tunnels = Tunnels(self)
+            stack.callback(self._tunnels.close)
             stack.callback(self._driver.close)
             await self._driver.open(self._listen)
             roaming = Roaming(self._driver, lambda: self._connections, self._loop)
             stack.callback(roaming.close)
             with _host.on(self._host):
                 roaming.start()
+            with _host.on(self._host):
+                await self._tunnels.listen(self._config.tunnel_listen)
             self._resources = stack.pop_all()
         self._is_open = self._was_opened = True
         if self._network is not None:
@@ -289,6 +297,8 @@ class Node:
                 connection._on_closed()
             self._connections.clear()
             self._backlog.clear()
+            if has_loop:
+                await self._tunnels.wait_closed()
 
     def _check_opened(self) -> None:
         if not self._was_opened:
@@ -327,27 +337,45 @@ class Node:
         peer_id, endpoints = _resolve(target)
         if peer_id == self.id:
             raise ValueError("a node cannot connect to itself")
-        usable = [endpoint.to_core() for endpoint in endpoints if self._driver.can_reach(endpoint)]
-        if self._reach is not None:
-            return await self._reach.connect(_address(target), usable, name, controller)
-        if not usable:
+        usable = self._usable(endpoints)
+        with self._tunnels.beside(peer_id, endpoints, usable) as offer:
+            ways = usable or await offer.first()
+            if self._reach is not None:
+                connection = await self._reach.connect(_address(target), ways, name, controller)
+            else:
+                connection = await self._connect_directly(peer_id, endpoints, ways, name, controller)
+            offer.keep(connection)
+            return connection
+
+    async def _connect_directly(
+        self, peer_id: PeerId, endpoints: tuple[Endpoint, ...], ways: list[CoreEndpoint], protocol: str, controller: int
+    ) -> Connection:
+        if not ways:
             raise errors.Unreachable(f"cannot reach {peer_id}: no address to call", _why_no_address(endpoints))
-        connection = self._call(peer_id, usable, name, controller)
+        connection = self._call(peer_id, ways, protocol, controller)
         await self._await_open(connection)
         if not connection.is_open:
             raise self._tell_failed(connection)
         return connection
 
+    def _usable(self, endpoints: tuple[Endpoint, ...]) -> list[CoreEndpoint]:
+        """Return, of a peer's addresses, those that this node can call by UDP."""
+        found = [one.to_core() for one in endpoints if one.transport == "udp" and self._driver.can_reach(one)]
+        return [one for one in found if not is_virtual(one[0])]  # somebody hopes that we take it for something of ours
+
     async def _reach_directly(self, target: Address, protocol: str) -> Connection:
         """Connect to a peer by its own addresses alone, for the network's sake. Raises what `connect` raises."""
-        usable = [endpoint.to_core() for endpoint in target.endpoints if self._driver.can_reach(endpoint)]
-        if not usable:
-            raise errors.Unreachable(f"cannot reach {target.peer_id}: no address to call", _why_no_address(target.endpoints))
-        connection = self._call(target.peer_id, usable, protocol, -1)
-        await self._await_open(connection)
-        if not connection.is_open:
-            raise connection._error()
-        return connection
+        usable = self._usable(target.endpoints)
+        with self._tunnels.beside(target.peer_id, target.endpoints, usable) as offer:
+            ways = usable or await offer.first()
+            if not ways:
+                raise errors.Unreachable(f"cannot reach {target.peer_id}: no address to call", _why_no_address(target.endpoints))
+            connection = self._call(target.peer_id, ways, protocol, -1)
+            await self._await_open(connection)
+            if not connection.is_open:
+                raise connection._error()
+            offer.keep(connection)
+            return connection
 
     def _call(
         self, peer_id: PeerId, ways: list[CoreEndpoint], protocol: str, controller: int, core: engine.Engine | None = None
@@ -357,6 +385,7 @@ class Node:
             core = self._engines[control.shard_for(self._engines[0], bytes(peer_id), protocol.encode(), pump.now_ns())]
         handle = control.connect(core, bytes(peer_id), ways, protocol.encode(), controller)
         connection = self._connections[handle] = Connection(self, handle, protocol)
+        self._tunnels.on_call(connection)
         return connection
 
     async def _await_open(self, connection: Connection) -> None:
@@ -435,6 +464,8 @@ class Node:
                 self._on_incoming(event[1], event[2])
             elif kind == control.RAW:
                 self._on_raw(event[1], event[2], event[3])
+            elif kind == control.TUNNEL:
+                self._tunnels.on_frames(event[1], event[2])
             elif kind == control.LEG_GONE:
                 if self._reach is not None:
                     self._reach.on_leg_gone(event[1])
@@ -477,6 +508,8 @@ class Node:
     def _on_closed(self, connection: Connection) -> None:
         was_open = self._connections.pop(connection._handle, None) is not None
         connection._on_closed()
+        if was_open:
+            self._tunnels.on_closed(connection)
         if was_open and self._reach is not None:
             self._reach.on_closed(connection)
         if was_open and connection._was_announced:
@@ -484,6 +517,9 @@ class Node:
 
     def _explain(self, connection: Connection, remote: CoreEndpoint) -> Explanation:
         """Say what stands behind the remote address of a connection's path."""
+        said = self._tunnels.explain(connection, remote)
+        if said is not None:
+            return said
         return explain_address(remote) if self._reach is None else self._reach.explain(connection, remote)
 
     def _tell_connected(self, connection: Connection, incoming: bool) -> None:
@@ -496,6 +532,7 @@ class Node:
 
     def _tell_paths(self, connection: Connection) -> None:
         changes, dropped = path_handle.take_path_events(connection._handle)
+        self._tunnels.on_paths(connection)
         if self._reach is not None:
             self._reach.on_paths(connection)
         if connection.protocol == PROTOCOL:
@@ -605,4 +642,4 @@ def _address(target: Target) -> Address:
 def _why_no_address(endpoints: tuple[Endpoint, ...]) -> tuple[str, ...]:
     if not endpoints:
         return ("the id alone is known, and the node has no network to look its address up in",)
-    return tuple(f"{endpoint}: this node has no socket of that family" for endpoint in endpoints)
+    return tuple(f"{one}: this node has no socket of that family" for one in endpoints if one.transport == "udp")

@@ -47,6 +47,8 @@ class Path:
     """Whether one of the ends keeps it for when no other works."""
     relay: PeerId | None = None
     """The peer that relays it; `remote` is then that one's address. It sees how much is said, and nothing of what."""
+    transport: str = "udp"
+    """What carries it: "udp", or in a tunnel "tcp", "tls", "ws" or "wss"."""
     detail: str = ""
     """How it came about."""
     reasons: tuple[str, ...] = ()
@@ -59,7 +61,7 @@ class Path:
         said = explain(remote)
         return cls(
             said.kind, said.remote, number, path_handle.STATES[state], host, bool(is_preferred), bool(is_standby),
-            said.relay, said.detail, said.reasons,
+            said.relay, said.remote.transport, said.detail, said.reasons,
         )  # fmt: skip
 
     def __str__(self) -> str:

@@ -20,6 +20,7 @@ L1 |= {"relay", "early", "raw", "signals"}  # reaching peers
 L1 |= {"stun"}
 L1 |= {"portmap"}
 L1 |= {"address_class", "natfacts", "punch_message", "retry", "spray", "spray_budget"}  # punching
+L1 |= {"tunnel"}
 L2 = {
     "handshake",
     "dial",
@@ -47,6 +48,7 @@ L2 = {
 L3 = {"registry", "binding", "calling", "reception", "relaying", "engine"}
 # what Python holds of an engine
 DOORS = {"entry", "connection_handle", "path_handle", "signal_handle", "stream_handle", "channel_handle", "control", "legs"}
+DOORS |= {"tunnels"}
 # Within a layer, where one thing is made of another. Each is a decision: keep them few, and never both ways.
 SIDEWAYS: dict[str, set[str]] = {
     "stream": {"buffer"},
@@ -85,6 +87,7 @@ SIDEWAYS: dict[str, set[str]] = {
     "signal_handle": {"connection_handle", "entry"},
     "control": {"connection_handle", "entry"},
     "legs": {"connection_handle", "entry"},
+    "tunnels": {"entry"},
 }
 
 ALLOWED: dict[str, set[str]] = {

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from interpeer._bench import loads
-from interpeer._bench.certificate import HOST, certificate_file
 from interpeer._bench.end import Control, Facts, Stopwatch, raise_descriptor_limit, run
+from interpeer._certificate import HOST, certificate_file
 
 ADDRESS = "127.0.0.1"
 BACKLOG = 1024

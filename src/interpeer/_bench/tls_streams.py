@@ -9,9 +9,9 @@ import time
 from typing import Any
 
 from interpeer._bench import loads
-from interpeer._bench.certificate import HOST, certificate_file
 from interpeer._bench.end import Control, Facts, Stopwatch, run
 from interpeer._bench.tls import ADDRESS, CHUNK_BYTES, LAST
+from interpeer._certificate import HOST, certificate_file
 
 
 def serve(control: Control, *, loop: str, **_: Any) -> Facts | None:

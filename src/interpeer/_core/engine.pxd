@@ -13,6 +13,7 @@ cdef enum:                          # Event.kind
     EVENT_INCOMING = 2              # a peer has opened a connection; its handle has no object yet
     EVENT_ASK = 3                   # may this peer come in? `id`, `identity`, `protocol`
     EVENT_RAW = 4                   # an answer that was expected; told by control alone, since it is larger than these
+    EVENT_TUNNEL = 5                # packets to be written to a tunnel; likewise
     EVENT_LEG_GONE = 8              # a leg has ended with its connection, or that of the leg it was joined to: `stream` is its id
 
 cdef struct Event:
@@ -52,6 +53,10 @@ cdef class Engine:
     cdef uint32_t take_posted(self) noexcept nogil
     cdef void handle_timeout(self, uint64_t now_ns) noexcept nogil
     cdef bint poll_transmit(self, SendBatch *batch, uint64_t now_ns) noexcept nogil
+    cdef bint fill(self, SendBatch *batch, uint64_t now_ns) noexcept nogil
+    cdef bint divert(self, SendBatch *batch) noexcept nogil
+    cdef void handle_tunnelled(self, uint64_t now_ns) noexcept nogil
+    cdef void refuse(self, const Datagrams *d) noexcept nogil
     cdef void handle_refusals(self, const SendBatch *batch) noexcept nogil
     cdef uint64_t poll_timeout(self) noexcept nogil
     cdef uint64_t next_deadline_ns(self) noexcept nogil

@@ -11,6 +11,7 @@ from interpeer._core.shards cimport Shards
 from interpeer._core.slab cimport Datagrams, Endpoint
 from interpeer._core.table cimport Table
 from interpeer._core.timers cimport Timers
+from interpeer._core.tunnel cimport Tunnels
 from interpeer._core.wire cimport Parameters
 
 cdef enum:
@@ -74,6 +75,7 @@ cdef struct Registry:               # everything an engine holds
     Ask asks[64]
     uint32_t ask_count
     Raw *raw                        # owned; NULL: none has been sent or expected
+    Tunnels *tunnels                # owned; NULL: there never was one
     Rate resets
     Rate versions
     Rate cookies

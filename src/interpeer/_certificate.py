@@ -1,7 +1,7 @@
-"""A self-signed certificate for TLS on this machine, made with libsodium, so that no other package is needed.
+"""A self-signed certificate for TLS where nobody asks whose it is, made with libsodium, so that no other package is needed.
 
 An X.509 certificate is a few nested values in DER, signed with Ed25519 (RFC 5280, RFC 8410). The key lasts as long as the
-measurement.
+process: tunnels prove who is at their ends inside, and measurements need not.
 """
 
 from __future__ import annotations
