@@ -46,7 +46,7 @@ def run(kind_a: str, kind_b: str, output: Output) -> int:
 
 
 def _meet(stack: ExitStack, folder: Path, helper: Host, a: Host, b: Host, output: Output) -> int:
-    first = _up(stack, folder, helper, "--listen", f"{helper.address}:{PORT}")
+    first = _up(stack, folder, helper, "--listen", f"{helper.address}:{PORT}", "--tunnel", TUNNEL.format(helper.address))
     known = ("--bootstrap", str(first["address"]))
     second = _up(stack, folder, b, *known)
     output.say(f"b is {second['id']}; a calls it by this id alone, and knows the public peer")

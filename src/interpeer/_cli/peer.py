@@ -93,7 +93,7 @@ def _node(
         allow=allowed or None,
         lan=settings.lan,
         give=settings.as_give(),
-        config=Config(connect_timeout_s=settings.timeout, qlog_dir=settings.qlog),
+        config=Config(connect_timeout_s=settings.timeout, qlog_dir=settings.qlog, tunnel_listen=settings.tunnel),
     )
 
 

@@ -7,6 +7,7 @@
     --state DIR          INTERPEER_STATE         state            $XDG_STATE_HOME/interpeer
     --network NAME       INTERPEER_NETWORK       network          interpeer
     --bootstrap TICKET   INTERPEER_BOOTSTRAP     bootstrap        none; several in a list, or with commas
+    --tunnel URL         INTERPEER_TUNNEL        tunnel           none; several in a list, or with commas
     --no-lan             INTERPEER_NO_LAN        lan = false      lan = true
     --give RATE          INTERPEER_GIVE          give             what `interpeer.Give` says
     --no-roles           INTERPEER_NO_ROLES      roles = false    roles = true
@@ -30,7 +31,7 @@ from typing import Any, final
 
 from interpeer._address import Address
 from interpeer._cli.errors import Misuse
-from interpeer._config import Give
+from interpeer._config import Give, parse_tunnel
 from interpeer._driver import parse_listen, to_core
 from interpeer._identity import Identity, PeerId, from_base32
 
@@ -54,6 +55,8 @@ class Settings:
     """The state directory that was asked for; None: the default one, if it can be had."""
     network: str = DEFAULT_NETWORK
     bootstrap: tuple[str, ...] = ()
+    tunnel: tuple[str, ...] = ()
+    """Where peers whose UDP is blocked can call as well."""
     lan: bool = True
     give: int | None = None
     """Bytes a second given to others; None: the library's default."""
@@ -79,6 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--state", metavar="DIR", help="the state directory, for one process at a time")
     add("--network", metavar="NAME", help="the network to be in: peers of another are not heard (default: interpeer)")
     add("--bootstrap", metavar="TICKET", action="append", help="a peer to join the overlay by (used once there is one)")
+    add("--tunnel", metavar="URL", action="append", help="be called there as well, as tls://0.0.0.0:443, where UDP is blocked")
     add("--no-lan", action="store_true", default=None, help="do not look for peers in the local network (with the overlay)")
     add("--give", metavar="RATE", help="bytes a second given to other peers, such as 500k or 10M (with the overlay)")
     add("--qlog", metavar="DIR", help="log what happens on each connection as qlog, a file each, in this folder")
@@ -100,16 +104,18 @@ def resolve(options: argparse.Namespace, environ: Mapping[str, str] = os.environ
 
 
 def _from_flags(options: argparse.Namespace) -> dict[str, Any]:
-    names = ("key", "listen", "timeout", "state", "network", "bootstrap", "give", "qlog", "no_lan", "no_roles")
+    names = ("key", "listen", "timeout", "state", "network", "bootstrap", "tunnel", "give", "qlog", "no_lan", "no_roles")
     given = {name: getattr(options, name, None) for name in names}
     return _read({name: value for name, value in given.items() if value is not None}, lambda name: "--" + name.replace("_", "-"))
 
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
-    names = ("listen", "timeout", "state", "network", "bootstrap", "give", "qlog", "no_lan", "no_roles")
+    names = ("listen", "timeout", "state", "network", "bootstrap", "tunnel", "give", "qlog", "no_lan", "no_roles")
     given: dict[str, Any] = {name: value for name in names if (value := environ.get(f"INTERPEER_{name.upper()}"))}
     if "bootstrap" in given:
         given["bootstrap"] = re.split(r"[\s,]+", given["bootstrap"].strip())
+    if "tunnel" in given:
+        given["tunnel"] = re.split(r"[\s,]+", given["tunnel"].strip())
     values = _read(given, lambda name: f"INTERPEER_{name.upper()}")
     if seed := environ.get("INTERPEER_KEY"):
         values["seed"] = _seed(seed)
@@ -132,7 +138,7 @@ def _from_config(environ: Mapping[str, str]) -> dict[str, Any]:
         given = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise Misuse(f"{path} is not TOML: {error}") from None
-    known = ("key", "listen", "timeout", "state", "network", "bootstrap", "lan", "give", "roles", "qlog")
+    known = ("key", "listen", "timeout", "state", "network", "bootstrap", "tunnel", "lan", "give", "roles", "qlog")
     if unknown := sorted(set(given) - set(known)):
         raise Misuse(f"{path} sets {unknown[0]!r}, which does not exist; there are {', '.join(known)}")
     return _read(given, lambda name: f"{name} in {path}")
@@ -226,6 +232,14 @@ def _tickets(value: object) -> tuple[str, ...]:
     return tickets
 
 
+def _tunnels(value: object) -> tuple[str, ...]:
+    items: list[object] = list(value) if isinstance(value, list) else [value]  # pyright: ignore[reportUnknownArgumentType]
+    places = tuple(_text(item) for item in items)
+    for place in places:
+        parse_tunnel(place)  # raises ValueError
+    return places
+
+
 _READERS: dict[str, Callable[[object], Any]] = {
     "key": _path,
     "listen": _listen,
@@ -233,6 +247,7 @@ _READERS: dict[str, Callable[[object], Any]] = {
     "state": _path,
     "network": _network,
     "bootstrap": _tickets,
+    "tunnel": _tunnels,
     "lan": _boolean,
     "give": _rate,
     "roles": _boolean,

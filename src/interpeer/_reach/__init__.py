@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("interpeer")
 
-_NOWHERE = Endpoint("::", 1)  # of a relay whose connection is over
 ENOUGH_PEERS = 8
 """With so many peers there is no need to call neighbours before somebody wants to reach them."""
 DOUBT_GAP_S = 1.0
@@ -109,11 +108,8 @@ class Reach:
 
     def via(self) -> list[Address]:
         """Return the peers through which we can be reached, with their addresses, for our own address."""
-        found: list[Address] = []
-        for peer in self.peers:
-            at = peer.attested
-            if at is not None and peer.relays_bytes_per_s is not None and peer.connection._handle.is_initiator:
-                found.append(Address.of(peer.peer_id, [Endpoint.from_core(at)]))
+        able = [peer for peer in self.peers if peer.relays_bytes_per_s is not None]
+        found = [address for peer in able if (address := self.peers.address_of(peer)) is not None]
         return found[:MAX_VIA]
 
     def explain(self, connection: Connection, remote: CoreEndpoint) -> Explanation:
@@ -123,11 +119,11 @@ class Reach:
         if leg is None:
             said = explain_address(remote)
             return replace(said, detail=mover.detail_of(remote)) if mover is not None else said
-        at = leg.relay.attested
-        where = Endpoint.from_core(at) if at is not None else _NOWHERE
+        way = leg.relay.connection.path
         reasons = mover.reasons if mover is not None else ()
-        detail = f"relayed by {leg.relay.peer_id}, which sees ciphertext alone"
-        return Explanation("relayed", where, leg.relay.peer_id, detail, reasons)
+        how = f"{way.detail}, " if way.transport != "udp" else ""
+        detail = f"{how}by {leg.relay.peer_id}, which sees ciphertext alone"
+        return Explanation("relayed", way.remote, leg.relay.peer_id, detail, reasons)
 
     # --- what the node tells ---
 

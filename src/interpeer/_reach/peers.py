@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, final
 
 from interpeer import errors
-from interpeer._address import Address, CoreEndpoint, Endpoint
+from interpeer._address import MAX_ENDPOINTS, Address, CoreEndpoint, Endpoint, is_virtual
 from interpeer._connection import Connection
 from interpeer._core import path_handle, signal_handle
 from interpeer._host import random_bytes
@@ -63,9 +63,9 @@ class Peer:
     def attested(self) -> CoreEndpoint | None:
         """Its address as we see it, on a path that is proven."""
         for _, state, is_preferred, _, remote, _ in path_handle.ways(self.connection._handle):
-            if is_preferred and path_handle.STATES[state] == "active":
+            if is_preferred and path_handle.STATES[state] == "active" and not is_virtual(remote[0]):
                 return remote
-        return None
+        return None  # it is reached over a tunnel
 
     @property
     def rtt_ns(self) -> int:
@@ -89,6 +89,8 @@ class Peers:
         self._by_id: dict[PeerId, Peer] = {}
         self._keepers: dict[PeerId, asyncio.Task[None]] = {}
         self._changed = asyncio.Event()
+        self._addresses: dict[PeerId, Address] = {}
+        """Of those that are to be kept, as they were told."""
         self.failures: dict[PeerId, str] = {}
         """Why those are not connected that should be."""
 
@@ -160,7 +162,16 @@ class Peers:
     def keep(self, target: Address) -> None:
         """Stay connected to a peer, as long as the node is open."""
         if target.peer_id not in self._keepers and target.peer_id != self._node.id:
+            self._addresses[target.peer_id] = target
             self._keepers[target.peer_id] = self._tasks.start(self._keep(target))
+
+    def address_of(self, peer: Peer) -> Address | None:
+        """Return where others can call a peer that we have called: where we do, and what we were told besides."""
+        told = self._addresses.get(peer.peer_id)
+        at = peer.attested
+        endpoints = [*([] if at is None else [Endpoint.from_core(at)]), *(told.endpoints if told else ())]
+        found = list(dict.fromkeys(endpoints))[:MAX_ENDPOINTS]
+        return Address.of(peer.peer_id, found) if found and peer.connection._handle.is_initiator else None
 
     def is_kept(self, peer_id: PeerId) -> bool:
         """Tell whether the node stays connected to a peer."""

@@ -127,6 +127,8 @@ class Surveyor:
         servers = self.servers()
         self._asked = len(servers)
         if not servers:
+            if self._node._tunnels.udp_is_blocked:
+                self._take(NatReport(udp=False, notes=("peers are reached over TCP alone",)))
             return
         self._take(await self.look(servers, on_progress=self._take))
         if self._timer is None:

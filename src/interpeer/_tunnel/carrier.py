@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from interpeer._address import CoreEndpoint, Endpoint
 from interpeer._core import tunnels
@@ -53,8 +53,7 @@ class Carrier(asyncio.Protocol):
     # --- asyncio's protocol ---
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = transport = cast(asyncio.Transport, transport)  # uvloop's are not derived from it
         transport.set_write_buffer_limits(WRITE_BUFFER_BYTES)
         sock = transport.get_extra_info("socket")
         if sock is not None and _TCP_NOTSENT_LOWAT is not None:

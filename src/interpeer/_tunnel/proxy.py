@@ -6,7 +6,7 @@ import asyncio
 import base64
 import urllib.parse
 import urllib.request
-from typing import final
+from typing import cast, final
 
 MAX_ANSWER_BYTES = 8192
 """Of a proxy's answer; a larger one is not read."""
@@ -36,7 +36,7 @@ class ProxyCall(asyncio.Protocol):
         self.answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+        transport = cast(asyncio.Transport, transport)  # uvloop's are not derived from it
         transport.write(self._request)
 
     def data_received(self, data: bytes) -> None:

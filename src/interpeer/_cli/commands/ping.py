@@ -128,7 +128,7 @@ async def _watch(connection: Connection, pings: Pings, output: Output) -> None:
 def _describe(connection: Connection) -> str:
     path = connection.path
     how = f", {path.detail}" if path.detail else ""
-    return f"{path.kind}, {path.remote} over UDP{how}, {connection.cipher}"
+    return f"{path.kind}, {path.remote}{' over UDP' if path.transport == 'udp' else ''}{how}, {connection.cipher}"
 
 
 async def _exchange(connection: Connection, count: int, pings: Pings, output: Output) -> str | None:
