@@ -284,6 +284,13 @@ cdef void send_probes(Conn *c, Path *p) noexcept nogil:
     requeue_oldest(c, p)
 
 
+cdef void conn_probe_again(Conn *c, Path *p) noexcept nogil:
+    """The peer is there again, or somewhere else: probe at once, since a time-out has grown while nothing came through."""
+    p.recovery.pto_count = 0
+    if p.recovery.eliciting_in_flight:
+        send_probes(c, p)
+
+
 cdef void conn_count_lost(Conn *c, Path *p, uint64_t packets) noexcept nogil:
     p.packets_lost += packets
     c.context.counters.packets_lost += packets

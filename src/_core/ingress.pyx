@@ -14,10 +14,11 @@ from interpeer._core.conn cimport (
     conn_input, conn_notify, conn_notify_stream, conn_peer_stream, conn_reap_stream, conn_received, conn_reset_stream,
     conn_stream_changed, conn_stream_was_read, conn_wake)
 from interpeer._core.datagram cimport messages_push_dropping
-from interpeer._core.delivery cimport conn_count_lost
+from interpeer._core.delivery cimport conn_count_lost, conn_probe_again
 from interpeer._core.keys cimport keys_handle_frame
 from interpeer._core.loss cimport LOSS_OK, AckOutcome, recovery_handle_ack
-from interpeer._core.path cimport PATH_SUSPECT, Path, path_handle_number, path_handle_outcome, path_is_live
+from interpeer._core.path cimport (
+    ECN_TESTING, PATH_SUSPECT, SUSPECT_PTOS, Path, path_handle_number, path_handle_outcome, path_is_live, path_is_proven)
 from interpeer._core.paths cimport (
     paths_accept, paths_find, paths_follow, paths_give_credit, paths_handle_frame, paths_heard, paths_longest_pto_ns)
 from interpeer._core.protection cimport UNPROTECT_FORGED, UNPROTECT_REPLAY, UNPROTECT_SHORT, recv_keys_update, unprotect
@@ -88,6 +89,8 @@ cdef int conn_handle_packet(Conn *c, uint32_t path, uint8_t *packet, uint32_t by
     conn_wake(c)
     if handle_frames(c, p, packet + HEADER_BYTES, n, from_, now_ns, &eliciting) == COMPLETE and path_is_live(p):
         path_handle_number(p, number, eliciting, from_.ecn, now_ns, c.context.limits.max_ack_delay_ns)
+        if p.recovery.pto_count >= SUSPECT_PTOS and path_is_proven(p) and p.ecn_state != ECN_TESTING:
+            conn_probe_again(c, p)      # were it ECN that is to blame, more time-outs in a row would have to show it
     return 0
 
 

@@ -20,7 +20,7 @@ from interpeer._core.conn cimport (
     PATH_EVENT_RECOVERED, PATH_EVENT_RETURNED, PATH_EVENT_SUSPECT, PATH_REASON_CROSSED, PATH_REASON_FASTER,
     PATH_REASON_NONE, PATH_REASON_ONLY, PATH_REASON_PEER, PATH_REASON_RELAY, PATH_REASON_SILENT, PATH_REASON_UNPROVEN,
     Conn, PathEvent, PathEvents, conn_limit_path, conn_notify, conn_report_observed, conn_wake)
-from interpeer._core.delivery cimport conn_on_acked, conn_on_lost
+from interpeer._core.delivery cimport conn_on_acked, conn_on_lost, conn_probe_again
 from interpeer._core.loss cimport (
     recovery_free, recovery_give_up_all, recovery_pto_ns, recovery_restart_rtt, recovery_seed_rtt)
 from interpeer._core.path cimport (
@@ -425,7 +425,7 @@ cdef void prove(Conn *c, Path *p, const uint8_t *data, uint64_t now_ns) noexcept
         if is_elsewhere:
             start_anew(c, p, now_ns)
         cc_forgive(&p.cc, now_ns)
-        p.recovery.pto_count = 0
+        conn_probe_again(c, p)
     if p.recovery.rtt.min_ns == 0 and tries == 1:
         recovery_seed_rtt(&p.recovery, now_ns - asked_ns)
     if p.status_sequence and not was_moved:

@@ -20,7 +20,7 @@ from interpeer._lan.links import Source
 from interpeer._lan.mdns import SERVICE, Mdns
 from interpeer.testing import SimNet, run
 from tests.spec import reference as ref
-from tests.spec.paths import accepted, calling, paths
+from tests.spec.paths import accepted, calling, challenge_in, paths
 from tests.spec.peer import ELSEWHERE, MS, SECOND
 
 HELLO, ANSWER, RECORD = 1, 2, 3
@@ -496,13 +496,42 @@ def test_address_that_is_gone_is_not_sent_from():
 @pytest.mark.spec("LN-27")
 def test_probe_time_outs_are_counted_anew():
     peer = calling()
-    peer.handle.open_stream().write(b"into the void")
+    stream = peer.handle.open_stream()
+    stream.write(b"into the void")
     peer.node.wait(20 * SECOND)
     assert paths(peer)[0]["pto_count"] > 4
     peer.handle.nudge()
     assert paths(peer)[0]["pto_count"] == 0
     peer.node.say()
     assert peer.node.wait(2000 * MS)  # the next comes soon, and not only after two seconds as the last ones
+
+
+def data_in(peer, said):
+    return [frame.data for frame in peer.frames(said)]
+
+
+@pytest.mark.spec("LN-31")
+def test_peer_that_is_back_is_probed_at_once():
+    peer = calling()
+    stream = peer.handle.open_stream()
+    stream.write(b"while you were out")
+    peer.node.wait(20 * SECOND)
+    assert paths(peer)[0]["pto_count"] > 4
+    peer.send(ref.ping())
+    assert b"while you were out" in data_in(peer, peer.node.say())
+    assert paths(peer)[0]["pto_count"] == 0
+
+
+@pytest.mark.spec("LN-32")
+def test_peer_that_is_elsewhere_is_probed_as_soon_as_that_is_proved():
+    peer = calling()
+    stream = peer.handle.open_stream()
+    stream.write(b"gone astray")
+    assert b"gone astray" in data_in(peer, peer.node.say())
+    peer.send(ref.ping(), bytes(1000), source=ELSEWHERE)
+    asked = challenge_in(peer, [sent for sent in peer.node.say() if sent.to == ELSEWHERE])
+    peer.send(ref.path_response(asked), source=ELSEWHERE)
+    assert b"gone astray" in data_in(peer, peer.node.say())
 
 
 def test_addresses_of_another_size_are_refused():
