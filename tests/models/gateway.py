@@ -179,7 +179,7 @@ class Wire:
 # --- on loopback ---
 
 
-class _Server(asyncio.DatagramProtocol):
+class Server(asyncio.DatagramProtocol):
     def __init__(self, gateway: ScriptedGateway) -> None:
         self._gateway = gateway
 
@@ -195,7 +195,7 @@ class _Server(asyncio.DatagramProtocol):
 async def serve(gateway: ScriptedGateway) -> AsyncIterator[Gateway]:
     """Put a gateway on loopback; yield where it is."""
     loop = asyncio.get_running_loop()
-    transport, _ = await loop.create_datagram_endpoint(lambda: _Server(gateway), local_addr=("127.0.0.1", 0))
+    transport, _ = await loop.create_datagram_endpoint(lambda: Server(gateway), local_addr=("127.0.0.1", 0))
     try:
         yield Gateway("127.0.0.1", "127.0.0.1", port=transport.get_extra_info("sockname")[1])
     finally:

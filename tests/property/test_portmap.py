@@ -6,6 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from interpeer._core import portmap
+from interpeer._portmap.answers import Answer, Kind
+from interpeer._portmap.epoch import Epoch
+from interpeer._portmap.machine import Machine, State
 from tests.fuzz.targets.mappings import feed
 from tests.models import portmap as model
 
@@ -56,3 +59,48 @@ def test_natpmps_answers_are_read_whole_and_cut_nowhere(host, internal_port, por
     assert portmap.parse_natpmp(data) == (1, 0, epoch_s, bytes(4), internal_port, port, lifetime_s)
     assert all(portmap.parse_natpmp(data[:n]) is None for n in range(16))
     assert all(portmap.parse_natpmp(address[:n]) is None for n in range(12))
+
+
+answers = st.builds(
+    Answer,
+    st.sampled_from(Kind),
+    epoch_s=st.none() | st.integers(0, 100_000),
+    lifetime_s=st.sampled_from([0, 9, 10, 600, 7200, 2**32 - 1]),
+    host=st.sampled_from(["20.0.0.1", "20.0.0.2", "10.0.0.1"]),
+    port=st.integers(1, 65535),
+)
+pauses = st.sampled_from([0.0, 0.1, 5.0, 600.0, 10_000.0])
+steps = st.one_of(answers, st.sampled_from([True, False, None]), pauses, st.sampled_from(["doubt", "close"]))
+
+
+@given(st.lists(steps, max_size=60), st.randoms(use_true_random=False))
+def test_machine_always_waits_for_something_and_holds_what_its_state_says(script, random):
+    machine, now_s = Machine(4433, 0.0, random_bytes=random.randbytes, epoch=Epoch(is_exact=True)), 0.0
+    for step in script:
+        grant = machine.grant
+        match step:
+            case Answer():
+                machine.handle_answer(step, now_s)
+            case bool() | None:
+                if grant is not None:
+                    machine.handle_verdict(grant, step, now_s)
+            case float():
+                now_s += step
+                machine.handle_timeout(now_s)
+            case "doubt":
+                machine.handle_doubt(now_s)
+            case _:
+                machine.close(now_s)
+        asked = [wish for _ in range(10) if (wish := machine.poll_request(now_s)) is not None]
+        machine.poll_verification(now_s)
+        assert len(asked) <= 1 and machine.poll_timeout() > now_s
+        assert (machine.grant is not None) == (machine.state in (State.MAPPED, State.RENEWING))
+        assert machine.is_verified is None or machine.grant is not None
+    machine.close(now_s)
+    for _ in range(10):
+        if machine.state is State.CLOSED:
+            break
+        machine.poll_request(now_s)
+        now_s = machine.poll_timeout()
+        machine.handle_timeout(now_s)
+    assert machine.state is State.CLOSED and machine.poll_request(now_s) is None and machine.poll_timeout() > 1e12

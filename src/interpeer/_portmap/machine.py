@@ -139,6 +139,8 @@ class Machine:
 
     def handle_answer(self, answer: Answer, now_s: float) -> None:
         """Take what the gateway says."""
+        if self.state is State.CLOSED:
+            return
         if answer.epoch_s is not None and self._epoch and not self._epoch.has_kept(answer.epoch_s, now_s):
             self.reboots += 1
             if answer.kind is Kind.GRANTED:
@@ -250,6 +252,7 @@ class Machine:
             self._due_s = now_s + self._pause_s
         elif after is State.CLOSED:
             self._forget()
+            self._reboot_s = math.inf
         return True
 
     def _forget(self) -> None:

@@ -413,7 +413,8 @@ class _Family:
             return
         while (wish := machine.poll_request(now_s)) is not None:
             method.send(wish)
-        if self._mapper.verify is not None and (grant := machine.poll_verification(now_s)) is not None:
+        grant = machine.poll_verification(now_s)
+        if grant is not None and self._mapper.verify is not None:
             self._verify(machine, grant)
         if self._timer is not None:
             self._timer.cancel()

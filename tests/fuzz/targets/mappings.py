@@ -43,8 +43,13 @@ def converse(source: Source) -> None:
         if answer is not None:
             assert answer.kind is not Kind.GRANTED or (answer.port and is_usable(str(answer.host)))
             machine.handle_answer(answer, now_s)
-        if source.byte(2) and (grant := machine.poll_verification(now_s)) is not None:
+        grant = machine.poll_verification(now_s)
+        if source.byte(2) and grant is not None:
             machine.handle_verdict(grant, (True, False, None)[source.byte(3)], now_s)
         now_s += source.byte() * 10
         machine.handle_timeout(now_s)
+        while machine.poll_request(now_s) is not None:
+            pass
+        machine.poll_verification(now_s)
+        assert machine.poll_timeout() > now_s
         assert machine.grant is None or 10 <= machine.grant.lifetime_s <= LIFETIME_S
