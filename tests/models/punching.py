@@ -266,6 +266,11 @@ class Side:
         self.punch.start(self.world.now, rtt_ns, delay_ns)
         self.turn()
 
+    def peer_opened(self) -> None:
+        assert self.punch
+        self.punch.peer_opened(self.world.now)
+        self.turn()
+
     def receive(self, data: bytes, source: At, port: int) -> None:
         if self.punch and port in self.ports:
             self.punch.handle_datagram(data, core(source), self.ports.index(port), self.world.now)
@@ -336,7 +341,7 @@ def attempt(
     world: World | None = None,
     **settings: object,
 ) -> Outcome:
-    """Let two machines look for each other; `late_s` more than agreed on passes before the second one starts.
+    """Let two machines look for each other: one starts and asks the other, which starts `late_s` after that came, and says so.
 
     `delay_s` is that of each side's link, one way. What they tell each other takes a round trip before anything begins."""
     world = world or World(seed, delay_s=delay_s, loss=0.0)
@@ -352,7 +357,8 @@ def attempt(
     a.meet(b)
     b.meet(a)
     began = world.now
-    a.start(rtt, rtt // 2)
+    a.start(rtt)
     world.at(began + rtt // 2 + int(late_s * SECOND), lambda: b.start(rtt))
+    world.at(began + rtt + int(late_s * SECOND), a.peer_opened)
     world.run(began + int(seconds * SECOND), lambda: all(side.found or side.failed for side in (a, b)))
     return Outcome(a, b, began)
