@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 STAGGER_S = 0.15
 """How long one way is tried before the next is, too (RFC 8305, 5, has 250 ms between addresses)."""
+NEIGHBOUR_WAIT_S = 1.5
+"""How long a neighbour on the local network may take to answer a beacon: they are said in the first second."""
 MAX_ASKED = 4
 """Peers that are asked for a leg to the same one: each answer is a way, and two are enough to survive the loss of one."""
 
@@ -32,6 +34,7 @@ class Call:
         self._node = reach.node
         self._target = target
         self._direct = direct
+        self._began_s = asyncio.get_running_loop().time()
         self._protocol = protocol
         self._controller = controller
         self._asked: dict[Peer, Leg | None] = {}
@@ -114,15 +117,21 @@ class Call:
     @property
     def _is_hopeless(self) -> bool:
         """Whether there is nobody left to ask, and all who were asked have said no."""
-        is_waiting = self._reach.peers.is_waiting or self._next_peer() is not None
+        is_waiting = self._reach.peers.is_waiting or self._next_peer() is not None or self._may_be_near
         return not is_waiting and all(leg is None or leg.status not in (None, OPENED) for leg in self._asked.values())
 
+    @property
+    def _may_be_near(self) -> bool:
+        """Whether a neighbour may still say that it is the one: on the local network answers come soon or never."""
+        has_lan = self._reach.surroundings.is_looking
+        return has_lan and asyncio.get_running_loop().time() < self._began_s + NEIGHBOUR_WAIT_S
+
     async def _wait_change(self, event: asyncio.Event) -> None:
-        """Wait until a peer has come, or for something else."""
+        """Wait until a peer has come, or for something else; not for long."""
         loop = asyncio.get_running_loop()
         tasks = [loop.create_task(self._reach.peers.change()), loop.create_task(event.wait())]
         try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(tasks, timeout=NEIGHBOUR_WAIT_S, return_when=asyncio.FIRST_COMPLETED)
         finally:
             event.clear()
             for task in tasks:

@@ -89,6 +89,11 @@ class Surroundings:
 
     # --- what is known ---
 
+    @property
+    def is_looking(self) -> bool:
+        """Whether neighbours are looked for on the local network."""
+        return self._node._lan and self._node._network is not None
+
     def neighbour(self, peer_id: PeerId) -> tuple[Endpoint, ...]:
         """Return where a neighbour says that it is; the handshake proves it."""
         return self._neighbours.get(peer_id, ())
