@@ -174,17 +174,24 @@ def _is_other(server: Server, other: CoreEndpoint) -> bool:
 
 
 async def _sample(client: StunClient, is_ipv6: bool, found: _Findings) -> None:
-    """Make mappings one after the other, from fresh sockets, to learn which ports they get."""
+    """Make mappings one after the other, from fresh sockets, to learn which ports they get.
+
+    All are asked for at once: in a round trip a NAT gives many ports to others."""
+    sockets: list[Socket] = []
     for _ in range(SAMPLE_SOCKETS):
         try:
-            socket = client.open(is_ipv6=is_ipv6)
+            sockets.append(client.open(is_ipv6=is_ipv6))
         except OSError as error:
             found.notes.append(f"no more sockets: {error.strerror}")
-            return
-        for server in found.answering:
-            result = await client.ask(socket, server.endpoint, tries=ABSENT_TRIES, last_wait=ABSENT_WAIT)
-            if result.mapped is not None:
-                found.samples.append(Observation(server.endpoint, result.mapped, socket.port))
+            break
+    asked = [(socket, server) for socket in sockets for server in found.answering]
+    results = await asyncio.gather(
+        *(client.ask(socket, server.endpoint, tries=ABSENT_TRIES, last_wait=ABSENT_WAIT) for socket, server in asked)
+    )
+    for (socket, server), result in zip(asked, results, strict=True):
+        if result.mapped is not None:
+            found.samples.append(Observation(server.endpoint, result.mapped, socket.port))
+    for socket in sockets:
         client.close(socket)
 
 

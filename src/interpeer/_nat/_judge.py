@@ -7,6 +7,7 @@ place count once: a quorum is of distinct prefixes.
 from __future__ import annotations
 
 import itertools
+import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -146,10 +147,10 @@ def port_step(ports: Sequence[int]) -> int | None:
     if len(steps) < len(apart) - 1 or len(steps) < MIN_SAMPLES - 1:
         return None
     sign = 1 if steps[0] > 0 else -1
-    least = min(abs(one) for one in steps)
+    least = math.gcd(*steps)
     if any(one * sign <= 0 for one in steps) or least > MAX_STEP:
         return None
-    if any(one % least or abs(one) > MAX_STEP * least for one in steps):
+    if any(abs(one) > MAX_STEP * least for one in steps):
         return None
     return least * sign
 

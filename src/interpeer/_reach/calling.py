@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from interpeer._reach import Reach
 
 STAGGER_S = 0.15
-"""How long one way is tried before the next is, too (RFC 8305, 5, has 250 ms between addresses)."""
+"""How long one way is tried before the next is, too (RFC 8305, 5, has 250 ms between addresses) ..."""
+STAGGER_RTTS = 3.0
+"""... or so many round trips to the relay, if that is longer: the peer may be as far away on its other side."""
 NEIGHBOUR_WAIT_S = 1.5
 """How long a neighbour on the local network may take to answer a beacon: they are said in the first second."""
 MAX_ASKED = 4
@@ -98,7 +100,7 @@ class Call:
                 if leg is None:
                     continue
             with suppress(TimeoutError):
-                async with asyncio.timeout(STAGGER_S if peer is not None else None):
+                async with asyncio.timeout(None if peer is None else max(STAGGER_S, STAGGER_RTTS * peer.rtt_ns / 1e9)):
                     await self._wait_change(self._declined)
             self._look_around()
 
