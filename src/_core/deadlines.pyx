@@ -23,6 +23,7 @@ from interpeer._core.slab cimport ENDPOINT_LEG, endpoint_kind
 
 cdef enum:
     QUIET_PTOS = 3                  # data that cease for so long make us ask
+    ASKED_RTTS = 2                  # the responder leaves it to the initiator to keep a path open, and waits so much longer
     LEAST_QUIET_NS = 100000000      # ... but not sooner: most silences mean nothing
     UNCONFIRMED_NS = 10000000000    # without a word behind the response: the responder has forgotten the call (HALF_OPEN_NS)
     IDLE_PTOS = 3                   # the idle time-out is never shorter than so many probe time-outs (RFC 9000, 10.1)
@@ -54,6 +55,8 @@ cdef uint64_t ping_deadline_ns(const Conn *c, const Path *p) noexcept nogil:
         return 0
     if p.data_ns and p.recovery.eliciting_in_flight == 0:
         return p.data_ns + (quiet_ns if quiet_ns > LEAST_QUIET_NS else LEAST_QUIET_NS)
+    if not c.is_initiator:
+        since += ASKED_RTTS * p.recovery.rtt.smoothed_ns    # if the initiator asks, we need not
     if p.keep_alive_ns:
         return since + p.keep_alive_ns
     return since + c.context.limits.keep_alive_ns if c.context.limits.keep_alive_ns else 0

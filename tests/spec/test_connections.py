@@ -246,7 +246,7 @@ def test_the_idle_timeout_is_never_shorter_than_three_probe_timeouts():
 
 
 def test_keep_alive_pings_after_a_silence():
-    peer = Peer(Node(keep_alive_ns=10 * SECOND)).call()
+    peer = Peer(Node(keep_alive_ns=10 * SECOND)).be_called()
     peer.exchange()
     peer.send()
     for _ in range(5):

@@ -22,7 +22,7 @@ def forwarded(node):
 
 @pytest.mark.spec("RE-2")
 def test_an_id_that_is_in_use_is_no_legs():
-    node, a, _ = relaying()
+    node, a, _b = relaying()
     own_cid = int.from_bytes(a.remote_cid)
     for taken in (number(LEG), number(OTHER), own_cid, number(LEG) & ~(1 << 63)):
         with pytest.raises(ValueError, match="leg's id"):
@@ -167,7 +167,7 @@ def test_a_pair_passes_its_burst_at_once_and_then_its_rate_both_ways_together():
 
 @pytest.mark.spec("RE-11")
 def test_what_does_not_fit_in_the_queue_is_dropped():
-    node, a, _ = relaying(burst=1 << 40)
+    node, a, _b = relaying(burst=1 << 40)
     inner = b"\x80" + bytes(65_000)
     for _ in range(40):  # and nobody asks the node what it has to say
         node.hear(LEG + inner, source=a.at)
