@@ -51,7 +51,7 @@ static inline void pump_timer_close(int fd) { (void)fd; }
 /* Bit i of the result: fds[i] can be read, asked for by bit i of `reading`. Bit i + 16: it can be written to, by `writing`. */
 static inline uint32_t pump_wait(const int64_t *fds, int count, uint32_t reading, uint32_t writing, int64_t timeout_ns)
 {
-    pump_pollfd p[8];
+    pump_pollfd p[15];      /* more would not fit in the bits of the result */
     uint32_t ready = 0;
     int i, n;
     for (i = 0; i < count; i++) {

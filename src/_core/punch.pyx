@@ -502,7 +502,7 @@ cdef class Punch:
             is_any_low = is_any_low or self.pairs[i].is_low
         self.full_ns = now_ns
         if is_any_low and self.is_controlling:      # who is asked to open knows that the other side has
-            self.full_ns += between(self.rtt_ns + self.rtt_ns // 2, LEAST_LOW_NS, MOST_LOW_NS)
+            self.full_ns += between(3 * self.rtt_ns, LEAST_LOW_NS, MOST_LOW_NS)
 
     cdef void check(self, uint64_t now_ns):
         """Probe in earnest: the time for low TTLs is over, or the peer's own probes show that it has opened."""

@@ -13,7 +13,7 @@ from interpeer import _sockets, errors
 from interpeer._address import Endpoint
 from interpeer._core import path_handle
 
-MOST_ADOPTED, MOST_OPEN = 4, 512
+MOST_ADOPTED, MOST_OPEN = 12, 512
 DATA = hashlib.shake_128(b"extra").digest(3_000_000)
 
 

@@ -308,6 +308,7 @@ def test_no_sockets_no_spray():
     one.start(SECOND, 0)
     for ms in range(1000, 1200):
         one.handle_timeout(ms * MS)
+        one.peer_opened(ms * MS)
         one.poll_transmit(ms * MS)
     assert one.poll_events() == [("sockets", 256)]
     one.sockets_opened(0, 1200 * MS)
@@ -325,6 +326,7 @@ def test_a_machine_that_is_closed_lets_others_spray_and_says_nothing():
     one.start(SECOND, 0)
     for ms in range(1000, 1200):
         one.handle_timeout(ms * MS)
+        one.peer_opened(ms * MS)
         one.poll_transmit(ms * MS)
     assert one.state == "spraying" and budget.is_busy(1200 * MS)
     one.close(1200 * MS)

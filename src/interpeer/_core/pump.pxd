@@ -6,8 +6,8 @@ from interpeer._core.udp cimport Udp, UdpCounters
 
 cdef enum:
     MAX_SOCKETS = 2                 # one for each family
-    MAX_ADOPTED = 4                 # extra sockets, by which paths go that a spray has opened: as many as a connection has paths
-    SOCKET_SLOTS = 6                # both
+    MAX_ADOPTED = 12                # extra sockets, by which paths go that a spray has opened: peers behind NATs that need one
+    SOCKET_SLOTS = 14               # both; pump_wait has room for 15 descriptors
     TURN_BUDGET_NS = 1000000        # after this a turn lets Python in, and comes back at once
     LONE_PACKET_BYTES = 1500        # one message of no more is one packet
     ENTROPY_LOW = 2048              # random bytes are added when there are fewer
@@ -20,9 +20,9 @@ cdef enum:                          # what a turn leaves behind
 
 cdef class Pump:
     cdef readonly Engine engine
-    cdef Udp sockets[6]             # the listening ones first, then MAX_ADOPTED; fd -1: none
+    cdef Udp sockets[14]             # the listening ones first, then MAX_ADOPTED; fd -1: none
     cdef int count                  # listening
-    cdef uint64_t numbers[6]        # of adopted sockets, in the virtual addresses of what goes by them
+    cdef uint64_t numbers[14]        # of adopted sockets, in the virtual addresses of what goes by them
     cdef uint32_t reading           # sockets that it receives from, a bit each; it sends by all
     cdef int64_t wakes[32]          # what wakes the pumps of a node's shards; set before the threads run
     cdef RecvBatch received
@@ -42,10 +42,10 @@ cdef class Pump:
     cdef uint32_t leaving           # released, and still in their slots; others may be about to take those
     cdef uint32_t arriving
     cdef uint32_t arriving_to_read
-    cdef Udp arrivals[6]
-    cdef uint64_t arriving_numbers[6]
+    cdef Udp arrivals[14]
+    cdef uint64_t arriving_numbers[14]
     cdef UdpCounters departed       # what released sockets have counted
-    cdef UdpCounters told[7]        # of the sockets after the last turn, and `departed`: under the lock, for other threads
+    cdef UdpCounters told[15]        # of the sockets after the last turn, and `departed`: under the lock, for other threads
     cdef uint64_t told_turns
     cdef uint64_t told_timer_uses
     cdef long stopping

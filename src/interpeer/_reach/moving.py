@@ -32,6 +32,8 @@ MAX_RELAYS = 2
 LATE = 1.25
 """By how much later the side that follows asks, if the other one does not."""
 RETRY_RANDOM_BYTES = 4
+ADOPTED_WAIT_S = 10.0
+"""How long a socket of a spray is kept for a path that is not there yet."""
 MAX_RESTARTS = 4
 """Attempts that begin anew because more has become known of one of the NATs, until one has failed by itself."""
 DEFAULT_RTT_S = 0.2
@@ -63,6 +65,7 @@ class Mover:
         self._refreshing: asyncio.Task[None] | None = None
         self._leg_task: asyncio.Task[None] | None = None
         self._spare: asyncio.TimerHandle | None = None
+        self._adopted: dict[bytes, float] = {}  # sockets that a spray has left us, and since when
         self._legs: list[Leg] = []
         self._asked: set[int] = set()
         self._details: dict[bytes, str] = {}
@@ -86,6 +89,7 @@ class Mover:
             (number, path_handle.STATES[state], self._reach.legs.find(remote)) for number, state, _, _, remote, _ in self._ways()
         ]
         self._keep_alive(ways)
+        self._release_sockets()
         if self._opening is not None:
             state = next((state for number, state, _ in ways if number == self._opening), "abandoned")
             if state == "validating":
@@ -262,9 +266,19 @@ class Mover:
         how = f"punched to its {kind} address" if kind != "host" else "by its own address"
         self._details[remote[0]] = how if local == ANY_ADDRESS else f"{how}, from one of many sockets"
         self._is_trying = False
+        if local != ANY_ADDRESS:
+            self._adopted[local] = self._loop.time()
         is_there = any(remote == way[4] and path_handle.STATES[way[1]] != "abandoned" for way in self._ways())
         if self._is_controlling and not is_there:
             self._begin_path(remote, local)
+
+    def _release_sockets(self) -> None:
+        """Close sockets of sprays that no path uses; a path may still be on its way to one that was found lately."""
+        used = {local for _, state, _, _, _, local in self._ways() if path_handle.STATES[state] != "abandoned"}
+        for local, since_s in tuple(self._adopted.items()):
+            if not self._connection.is_open or (local not in used and since_s + ADOPTED_WAIT_S < self._loop.time()):
+                del self._adopted[local]
+                self._reach.node._driver.release_socket(local)
 
     def _begin_path(self, remote: CoreEndpoint, local: bytes) -> None:
         at = Endpoint.from_core(remote)
@@ -350,6 +364,9 @@ class Mover:
 
     def close(self) -> None:
         """End whatever runs."""
+        for local in self._adopted:
+            self._reach.node._driver.release_socket(local)
+        self._adopted.clear()
         for timer in (self._timer, self._spare):
             if timer is not None:
                 timer.cancel()

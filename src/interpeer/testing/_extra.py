@@ -15,7 +15,7 @@ from interpeer.testing._port import Port
 if TYPE_CHECKING:
     from interpeer.testing._machine import Host
 
-MAX_ADOPTED: Final = 4
+MAX_ADOPTED: Final = 12
 """As many as a pump takes over."""
 _MAPPED = b"\0" * 10 + b"\xff\xff"
 

@@ -1,0 +1,71 @@
+"""The commands of a new user in the laboratory: everybody reaches everybody, directly wherever two NATs permit it at all."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from benchmarks.nat_matrix import FOUR, SIX, Matrix
+from interpeer.testing import Link
+from interpeer.testing.natlab import Lab, LabError
+from interpeer.testing.natlab._namespace import require
+
+pytestmark = pytest.mark.system
+
+TIMEOUT_S = 60
+LINK = Link(delay_s=0.0075)
+TUNNEL = ["--tunnel", "tls://0.0.0.0:443"]
+HARD = {"symmetric", "symmetric-block", "symmetric-seq"}
+SPRAYED = {(hard, "port") for hard in HARD} | {("port", hard) for hard in HARD}
+"""Pairs where no plain punch can work, and a spray or a prediction does."""
+
+
+@pytest.fixture(autouse=True)
+def laboratory():
+    try:
+        require()
+    except LabError as error:
+        pytest.skip(str(error))
+
+
+def calls_between(name, sites):
+    with Lab(name, seed=1) as lab, Matrix(lab, sites, LINK, TUNNEL) as matrix:
+        return list(matrix.calls(1, 4, TIMEOUT_S, 0, ()))
+
+
+def hold(calls):
+    """See that everybody was reached, directly where that was expected, and told why not elsewhere; return who was relayed."""
+    not_reached = [(call.caller, call.called, call.facts.get("error")) for call in calls if not call.is_reached]
+    assert not_reached == []
+    relayed = {(call.caller, call.called): call.facts["reasons"] for call in calls if not call.is_direct}
+    assert {(call.caller, call.called) for call in calls if call.is_direct_expected} & relayed.keys() == set()
+    assert all(relayed.values()), "whoever is relayed is told why"
+    return relayed.keys()
+
+
+def test_every_kind_of_nat_reaches_every_other_and_directly_where_that_can_be():
+    calls = calls_between("reach", FOUR)
+    assert len(calls) == len(FOUR) ** 2
+    assert hold(calls) & SPRAYED == set()
+
+
+def test_hosts_with_ipv6_meet_through_their_firewalls_whatever_ipv4_they_have():
+    calls = calls_between("reach6", SIX)
+    assert len(calls) == len(SIX) ** 2
+    hold(calls)
+
+
+def test_the_demo_connects_two_hosts_behind_nats_and_says_when_they_stay_relayed():
+    def demo(kinds):
+        done = subprocess.run(
+            [sys.executable, "-m", "interpeer", "demo", "--nat", kinds, "--json"],
+            capture_output=True, text=True, timeout=TIMEOUT_S, check=True,
+        )  # fmt: skip
+        return json.loads(done.stdout)
+
+    easy = demo("port")
+    assert easy["ok"] and easy["path"] == "direct" and easy["direct_s"] > 0
+    blocked = demo("udpblock")
+    assert blocked["ok"] and blocked["path"] == "relayed"
+    assert any("UDP" in reason for reason in blocked["reasons"])
