@@ -58,7 +58,11 @@ async def echo(node):
     return connection
 
 
-@pytest.mark.parametrize("kinds", [("port", "port"), ("linux", "linux"), ("firewall", "symmetric-ei"), ("symmetric", "fullcone")])
+EASY = [("port", "port"), ("linux", "linux"), ("firewall", "symmetric-ei"), ("symmetric", "fullcone")]
+HARD = [("symmetric", "port"), ("port", "symmetric"), ("symmetric-seq", "port")]
+
+
+@pytest.mark.parametrize("kinds", EASY + HARD)
 def test_two_nodes_behind_nats_meet_through_a_third_and_go_direct(kinds):
     async def program(meeting):
         connection = await meeting.a.connect(meeting.b.id)

@@ -40,7 +40,8 @@ def kind_name(kind: int, endpoint: CoreEndpoint) -> CandidateKind:
 class Attempt:
     """Run a punching machine until it has found a pair, or failed.
 
-    `on_heard` gets an address of the peer that most likely works; `on_found` gets the peer's address and our local one (zeros: the node's own socket), `on_failed` the reasons."""
+    `on_heard` gets an address of the peer that most likely works; `on_found` gets the peer's address and our local one (zeros:
+    the node's own socket), `on_failed` the reasons."""
 
     def __init__(
         self,
@@ -63,6 +64,7 @@ class Attempt:
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._sockets: list[ExtraSocket] = []
+        self._adopted = (0, ANY_ADDRESS)  # the number of the extra socket that the engine has by now, and its address there
         self._is_over = False
         self._step_is_due = False
         self.machine = Punch(
@@ -108,6 +110,8 @@ class Attempt:
     def _send(self, data: bytes, remote: CoreEndpoint, socket: int, ttl: int) -> None:
         if not socket:
             control.send_raw(self._core, data, remote, None, ttl)
+        elif socket == self._adopted[0]:
+            control.send_raw(self._core, data, remote, self._adopted[1], ttl)
         elif socket <= len(self._sockets):
             self._sockets[socket - 1].send(data, remote, ttl)
 
@@ -134,6 +138,7 @@ class Attempt:
         if socket:
             try:
                 local = self._sockets.pop(socket - 1).adopt()
+                self._adopted = (socket, local)
             except errors.LocalError as error:
                 self._end()
                 self._on_failed((f"a socket was found that works, and cannot be kept: {error}",))
@@ -145,7 +150,8 @@ class Attempt:
 
     def _on_datagram(self, data: bytes, remote: CoreEndpoint, local: bytes) -> None:
         if not self._is_over:
-            self.machine.handle_datagram(data, remote, 0, self._now_ns())
+            socket, adopted = self._adopted
+            self.machine.handle_datagram(data, remote, socket if local == adopted else 0, self._now_ns())
             self._step_soon()
 
     def _on_extra(self, socket: ExtraSocket, data: bytes, remote: CoreEndpoint) -> None:
