@@ -18,6 +18,7 @@ import dataclasses
 import itertools
 import json
 import queue
+import signal
 import socket
 import statistics
 import subprocess
@@ -104,6 +105,7 @@ def main(arguments: list[str]) -> int:
     sites = [site for site in (*FOUR, *(SIX if asked.ipv6 else ())) if not asked.kinds or site.name in asked.kinds.split(",")]
     if not sites:
         parser.error(f"--kinds names none of {', '.join(site.name for site in (*FOUR, *SIX))}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the laboratory is removed then, too
     link = Link(delay_s=asked.delay, loss=asked.loss) if asked.delay or asked.loss else None
     with Lab(asked.name, seed=asked.seed) as lab, Matrix(lab, sites, link, asked.relay_options.split()) as matrix:
         calls = []

@@ -9,6 +9,7 @@ stands for a host's public address. Settings are those of interpeer.testing.Link
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import threading
 from collections.abc import Sequence
@@ -33,6 +34,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--name", default="lab", help="of the laboratory; those with different names run side by side")
     parser.add_argument("host", nargs="+", metavar="HOST[=KIND[,SETTING=NUMBER...]]", help="the kind is public if it is left out")
     options = parser.parse_args(own)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that all of it is removed then, too
     try:
         sites = [_site(text) for text in options.host]
         with Lab(options.name) as lab:
