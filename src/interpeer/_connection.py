@@ -518,7 +518,8 @@ class Connection:
             return errors.Refused(f"the peer refuses: {_CODES.get(code, 'no reason given')}", code)
         if by == _BY_VERSION:
             return errors.UnsupportedVersion("the peer speaks no version of the protocol that this library speaks")
-        tried = [_describe_attempt(self._explain(at).remote, *said) for at, *said in self._handle.dial_report()]
+        report = self._handle.dial_report()
+        tried = [_describe_attempt(self._explain(at).remote, sent, has_cookie) for at, sent, has_cookie in report]
         ways = f"{len(tried)} address{'es' if len(tried) != 1 else ''}"
         return errors.Unreachable(f"cannot reach {self.peer_id}: tried {ways}: {'; '.join(tried)}", tuple(tried))
 

@@ -82,7 +82,14 @@ async def until(condition):
         await asyncio.sleep(0.01)
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize(
+    ("driver", "transport"),
+    [
+        *(("asyncio", transport) for transport in TRANSPORTS),
+        *((driver, "tls") for driver in ("uvloop", "thread", "shards", "portable")),
+    ],
+    indirect=["driver"],
+)
 def test_call_that_udp_does_not_answer_goes_by_tunnel_and_moves_to_udp_when_that_works(run, driver, transport):
     async def main():
         async with gated(transport) as (a, b, gate, address):
@@ -93,7 +100,7 @@ def test_call_that_udp_does_not_answer_goes_by_tunnel_and_moves_to_udp_when_that
                 assert ba.path.transport == transport and ba.path.detail.startswith(f"over {_tunnel.NAMES[transport]} from")
                 await send(ab, ba)
                 await send(ba, ab, DATA[:1_000_000])
-                moving = asyncio.ensure_future(send(ab, ba))
+                moving = asyncio.ensure_future(send(ab, ba, DATA[:5_000_000]))
                 gate.is_open = True
                 await until(lambda: ab.path.transport == "udp" and ba.path.transport == "udp")
                 assert ab.path.remote == gate.endpoint
@@ -147,7 +154,7 @@ def test_tunnel_that_breaks_is_opened_again_and_nothing_is_lost(run):
         async with gated("tls") as (a, b, _, address):
             async with a.connect(address) as ab:
                 ba = await b.accept()
-                moving = asyncio.ensure_future(send(ab, ba))
+                moving = asyncio.ensure_future(send(ab, ba, DATA[:5_000_000]))
                 await until(lambda: ab.stats().bytes_sent > 1_000_000)
                 (carrier,) = a._tunnels._by_number.values()
                 carrier.abort()

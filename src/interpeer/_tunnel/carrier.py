@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
+from contextlib import suppress
 from typing import TYPE_CHECKING, cast
 
 from interpeer._address import CoreEndpoint, Endpoint
@@ -52,12 +54,10 @@ class Carrier(asyncio.Protocol):
 
     # --- asyncio's protocol ---
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport = cast(asyncio.Transport, transport)  # uvloop's are not derived from it
+    def connection_made(self, made: asyncio.BaseTransport) -> None:
+        transport = self._transport = cast("asyncio.Transport", made)  # uvloop's have no base in common with asyncio's
         transport.set_write_buffer_limits(WRITE_BUFFER_BYTES)
-        sock = transport.get_extra_info("socket")
-        if sock is not None and _TCP_NOTSENT_LOWAT is not None:
-            sock.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, UNSENT_BYTES)
+        _limit_unsent(transport)
         host, port, *_ = transport.get_extra_info("peername")
         if self._book.begin(self, host, port):
             self._begin()
@@ -127,3 +127,11 @@ class Carrier(asyncio.Protocol):
         """Close at once; what is on its way is lost, as packets may be."""
         if self._transport is not None:
             self._transport.abort()
+
+
+def _limit_unsent(transport: asyncio.Transport) -> None:
+    """Keep short what waits in the kernel, where it lets us; by a copy, since uvloop's sockets take no options."""
+    sock = transport.get_extra_info("socket")
+    if isinstance(_TCP_NOTSENT_LOWAT, int) and sock is not None and sock.fileno() >= 0:
+        with suppress(OSError), socket.socket(fileno=os.dup(sock.fileno())) as copy:
+            copy.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, UNSENT_BYTES)
