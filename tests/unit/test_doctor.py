@@ -91,7 +91,8 @@ def test_peers_are_asked_where_they_say_that_they_are():
     peer = Identity.from_seed(bytes(32)).id
     near, far = Endpoint("192.168.1.2", 1), Endpoint("203.0.114.1", 2)
     here, far_ipv6 = Endpoint("127.0.0.1", 3), Endpoint("2a00::1", 4)
-    everywhere = str(Address.of(peer, [near, far, here, far_ipv6]))
+    tunnel = Endpoint("203.0.114.1", 443, "tls")
+    everywhere = str(Address.of(peer, [near, far, here, far_ipv6, tunnel]))
     assert _places([everywhere, str(peer)]) == [far.to_core(), far_ipv6.to_core()]
     assert _places([str(Address.of(peer, [near, here]))]) == [near.to_core()]
 

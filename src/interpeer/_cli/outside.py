@@ -133,7 +133,8 @@ def _places(peers: Sequence[str]) -> list[CoreEndpoint]:
 
     What has a meaning only in some local network is left out, unless there is nothing else."""
     addresses = [Address(peer) for peer in peers if len(peer) != _ID_CHARACTERS]
-    near = [endpoint for address in addresses for endpoint in address.endpoints if not endpoint.is_loopback]
+    every = [endpoint for address in addresses for endpoint in address.endpoints if endpoint.transport == "udp"]
+    near = [endpoint for endpoint in every if not endpoint.is_loopback]
     return [endpoint.to_core() for endpoint in [one for one in near if not one.is_private] or near]
 
 
