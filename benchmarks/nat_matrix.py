@@ -5,10 +5,11 @@
     python -m benchmarks nat --kinds port,symmetric --runs 20 --background 20 --delay 0.015
     python -m benchmarks nat --json >matrix.json        what every call said, one object a line
 
-In the laboratory (interpeer.testing.natlab) stand three public nodes and two hosts of each kind. On the one `interpeer up` runs
-all the time, from the other `interpeer ping` calls; both know the public ones by --bootstrap. Rows call, columns are called. A cell has the
-seconds from the call until the direct path, or else how the peer was reached. It is bold where a plain timed punch can work and
-the path was not direct, and where the peer was not reached at all. The exit code is 1 if one was not reached.
+In the laboratory (interpeer.testing.natlab) stand three public nodes and two hosts of each kind. On the one `interpeer up`
+runs all the time, from the other `interpeer ping` calls; both know the public ones by --bootstrap. Rows call, columns are
+called. A cell has the seconds from the call until the direct path, or else how the peer was reached. It is bold where a plain
+timed punch can work and the path was not direct, and where the peer was not reached at all. The exit code is 1 if one was not
+reached.
 """
 
 from __future__ import annotations
