@@ -22,6 +22,7 @@ from interpeer._core import connection_handle, control, engine, path_handle, pum
 from interpeer._driver import Driver, make_driver, shard_count
 from interpeer._events import ConnectFailed, Event, EventsDropped, PathChanged, PeerConnected, PeerDisconnected
 from interpeer._identity import Identity, PeerId
+from interpeer._interfaces import Change
 from interpeer._path import KINDS, REASONS, Explanation, explain_address
 from interpeer._reach import PROTOCOL, Reach
 from interpeer._roaming import Roaming
@@ -229,7 +230,7 @@ class Node:
             stack.callback(self._tunnels.close)
             stack.callback(self._driver.close)
             await self._driver.open(self._listen)
-            roaming = Roaming(self._driver, lambda: self._connections, self._loop)
+            roaming = Roaming(self._driver, lambda: self._connections, self._loop, self._on_change)
             stack.callback(roaming.close)
             with _host.on(self._host):
                 roaming.start()
@@ -514,6 +515,10 @@ class Node:
             self._reach.on_closed(connection)
         if was_open and connection._was_announced:
             self._tell(PeerDisconnected(connection.peer_id, connection.protocol, str(connection._error())))
+
+    def _on_change(self, change: Change) -> None:
+        if self._reach is not None:
+            self._reach.on_change(change)
 
     def _explain(self, connection: Connection, remote: CoreEndpoint) -> Explanation:
         """Say what stands behind the remote address of a connection's path."""

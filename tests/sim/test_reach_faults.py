@@ -1,4 +1,4 @@
-"""What happens to a running transfer when the network around it changes: it goes on, within three seconds, and nothing is lost."""
+"""What happens to a running transfer when the network around it changes: it goes on within three seconds, with nothing lost."""
 
 import asyncio
 

@@ -273,7 +273,9 @@ def test_first_probes_do_not_get_to_the_peers_nat():
     told.run(30 * MS)
     told.punch.peer_opened(told.now)
     assert {ttl for *_, ttl in told.run(SECOND)} == {0}, "the peer says that it has opened"
-    assert {ttl for *_, ttl in Bench(opens=False, controlling=False).run(SECOND)} == {0}, "who is asked knows that the other side has"
+    assert {ttl for *_, ttl in Bench(opens=False, controlling=False).run(SECOND)} == {0}, (
+        "who is asked knows that the other side has"
+    )
 
 
 @pytest.mark.spec("PU-17")

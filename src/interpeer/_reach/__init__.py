@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, final
 
-from interpeer._address import MAX_ENDPOINTS, MAX_VIA, Address, CoreEndpoint, Endpoint
+from interpeer._address import MAX_ENDPOINTS, MAX_VIA, Address, CoreEndpoint
 from interpeer._connection import Connection
 from interpeer._core import signal_handle
 from interpeer._core.spray_budget import SprayBudget
@@ -58,7 +58,7 @@ class Reach:
         self.surveyor = Surveyor(node, self.peers, self.tasks, self._on_nat)
         self._helper = Helper(node, self.peers)
         self.relaying = Relaying(node, self.peers, give)
-        self.surroundings = Surroundings(node, self.tasks, self._on_change, self._on_neighbour, Verifier(node, self.peers).verify)
+        self.surroundings = Surroundings(node, self.tasks, self._on_neighbour, Verifier(node, self.peers).verify)
         self.legs = LegBook(self)
         self.spray_budget = SprayBudget()
         self._movers: dict[Connection, Mover] = {}
@@ -173,21 +173,17 @@ class Reach:
 
     # --- what is around ---
 
-    def _on_change(self, change: Change) -> None:
-        """Our addresses have changed, or the machine has slept: show every peer at once where we are now."""
-        logger.info(
-            "the network has changed: %s come, %s gone", ", ".join(change.come) or "nothing", ", ".join(change.gone) or "nothing"
-        )
-        gone = b"".join(Endpoint(host, 1).to_core()[0] for host in change.gone if "%" not in host)
-        for connection in tuple(self.node._connections.values()):
-            if connection.is_open:
-                connection._handle.nudge(gone)
+    def on_change(self, change: Change) -> None:
+        """Our addresses have changed, or the machine has slept; peers have been shown already where we are now."""
+        come, gone = (", ".join(hosts) or "nothing" for hosts in (change.come, change.gone))
+        logger.info("the network has changed: %s come, %s gone", come, gone)
+        self.surroundings.handle_change(change)
         self.surveyor.handle_network_change()
         for mover in self._movers.values():
             mover.on_network_change()
 
     def doubt(self) -> None:
-        """A direct path has died: a NAT may have forgotten us, or taken another address. So look whether peers see us elsewhere."""
+        """A direct path has died: a NAT may have forgotten us, or taken another address. Look whether peers see us elsewhere."""
         now_s = asyncio.get_running_loop().time()
         if now_s < self._doubted_s + DOUBT_GAP_S:
             return

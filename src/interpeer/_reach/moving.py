@@ -255,8 +255,8 @@ class Mover:
         return rtt_ns / 1e9 if rtt_ns else DEFAULT_RTT_S
 
     def _heard(self, remote: CoreEndpoint) -> None:
-        """The peer's probes come from where others see it. Unless our NAT gives that address another port than it expects, the path
-        works: open it now, and be a round trip earlier. (An address that the peer alone vouches for could be a victim's.)"""
+        """The peer's probes come from where others see it. Unless our NAT gives that address a port that it does not expect, the
+        path works: open it now, and be a round trip earlier. (An address that the peer alone vouches for could be a victim's.)"""
         if self._is_controlling and self._path is None and not self._reach.surveyor.is_hard:
             self._details[remote[0]] = "punched to its reflexive address"
             self._begin_path(remote, ANY_ADDRESS)

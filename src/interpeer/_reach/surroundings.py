@@ -1,4 +1,4 @@
-"""What is around the node: interfaces that change, neighbours on the local network, a gateway that maps ports."""
+"""What is around the node: neighbours on the local network, and a gateway that maps ports."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, final
 from interpeer import _host
 from interpeer._address import Endpoint
 from interpeer._identity import PeerId
-from interpeer._interfaces import Change, Watcher, watch
-from interpeer._lan import LanDiscovery
+from interpeer._interfaces import Change
+from interpeer._lan import LanDiscovery, Neighbour
 from interpeer._portmap import PortMapper
 from interpeer._reach.tasks import Tasks
 
@@ -20,39 +20,29 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("interpeer")
 
-MAX_NEIGHBOURS = 1024
-"""Neighbours whose addresses are kept: a large network's worth."""
-
 
 @final
 class Surroundings:
-    """Watch interfaces, find neighbours and have a port mapped, from `start` to `close`; what fails is noted."""
+    """Find neighbours and have a port mapped, from `start` to `close`; what fails is noted."""
 
     def __init__(
         self,
         node: Node,
         tasks: Tasks,
-        on_change: Callable[[Change], None],
         on_neighbour: Callable[[PeerId], None],
         verify: Callable[[Endpoint], Awaitable[bool | None]],
     ) -> None:
         self._node = node
         self._tasks = tasks
-        self._on_change = on_change
         self._on_neighbour = on_neighbour
-        self._watcher: Watcher | None = None
         self._lan: LanDiscovery | None = None
         self._mapper: PortMapper | None = None
         self._starting: asyncio.Task[None] | None = None
-        self._neighbours: dict[PeerId, tuple[Endpoint, ...]] = {}
         self._verify = verify
 
     def start(self) -> None:
         """Begin; nobody waits for it."""
-        loop = asyncio.get_running_loop()
         with _host.on(self._node._host):  # wherever it was made that opens the node
-            self._watcher = watch(loop, self._handle_change)
-            self._watcher.start()
             self._starting = self._tasks.start(self._start())
 
     async def _start(self) -> None:
@@ -74,18 +64,15 @@ class Surroundings:
 
     # --- what happens ---
 
-    def _handle_change(self, change: Change) -> None:
-        self._node._driver.learn_addresses()
+    def handle_change(self, change: Change) -> None:
+        """The interfaces have changed."""
         if self._lan is not None:
             self._lan.on_change(change)
         if self._mapper is not None:
             self._mapper.handle_network_change()
-        self._on_change(change)
 
-    def _handle_neighbour(self, peer_id: PeerId, endpoints: tuple[Endpoint, ...]) -> None:
-        if peer_id in self._neighbours or len(self._neighbours) < MAX_NEIGHBOURS:
-            self._neighbours[peer_id] = endpoints
-            self._on_neighbour(peer_id)
+    def _handle_neighbour(self, peer_id: PeerId, _endpoints: tuple[Endpoint, ...]) -> None:
+        self._on_neighbour(peer_id)
 
     # --- what is known ---
 
@@ -96,12 +83,12 @@ class Surroundings:
 
     def neighbour(self, peer_id: PeerId) -> tuple[Endpoint, ...]:
         """Return where a neighbour says that it is; the handshake proves it."""
-        return self._neighbours.get(peer_id, ())
+        return next((one.endpoints for one in self.neighbours if one.peer_id == peer_id), ())
 
     @property
-    def neighbours(self) -> dict[PeerId, tuple[Endpoint, ...]]:
-        """The neighbours that were heard of."""
-        return self._neighbours
+    def neighbours(self) -> tuple[Neighbour, ...]:
+        """The neighbours that were heard of lately."""
+        return () if self._lan is None else self._lan.neighbours
 
     def mapped(self) -> tuple[Endpoint, ...]:
         """Return addresses that a gateway has opened for us, but for those that others cannot reach or that were found to lie."""
@@ -122,14 +109,12 @@ class Surroundings:
     def report(self) -> dict[str, Any]:
         """Say what was found, for people."""
         return {
-            "neighbours": {str(peer_id): [str(at) for at in where] for peer_id, where in self._neighbours.items()},
+            "neighbours": {str(one.peer_id): [str(at) for at in one.endpoints] for one in self.neighbours},
             "port_mapping": None if self._mapper is None else self._mapper.report(),
         }
 
     async def close(self) -> None:
         """End it: mappings are given back, which takes a second at the most."""
-        if self._watcher is not None:
-            self._watcher.close()
         if self._starting is not None:
             self._starting.cancel()
             await asyncio.gather(self._starting, return_exceptions=True)
