@@ -132,7 +132,7 @@ def test_every_setting_reaches_the_core_or_python():
             changed[field.name] = value * 2 if value else 1
     changed["max_paths"] = 2  # of 4 at most
     limits = config.core_limits()
-    in_python = {"backlog", "spin_s", "bundle", "qlog_max_bytes"}
+    in_python = {"backlog", "spin_s", "bundle", "qlog_max_bytes", "port_mapping"}
     for name, value in changed.items():
         other = interpeer.Config(**{name: value, **({"key_limit_packets": value * 2} if name == "key_update_packets" else {})})
         assert other.core_limits() != limits or name in in_python, name
