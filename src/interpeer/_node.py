@@ -189,6 +189,23 @@ class Node:
         """The connections that are open."""
         return [one for one in self._connections.values() if one.is_open and one.protocol != PROTOCOL]
 
+    def report(self) -> dict[str, Any]:
+        """Return what the node knows of its place in the network, and what it gives: for people, and ready for JSON.
+
+        `addresses` under which it may be reached, `peers` that it keeps in touch with and `failures` of those that it does not
+        reach, the `nat` in front of it, `neighbours`, `port_mapping`; and `relayed`: for each pair of peers that it relays,
+        both ids, bytes each way, the rate that they may have, and what was dropped. Empty without a network.
+
+        >>> import asyncio, interpeer
+        >>> async def main():
+        ...     async with interpeer.Node(network="example", lan=False) as node:
+        ...         return node.report()["relayed"]
+        >>> asyncio.run(main())
+        []
+        """
+        self._check_opened()
+        return {} if self._reach is None else self._reach.report()
+
     def counters(self) -> dict[str, int]:
         """Return how often what has happened: packets, drops by cause, handshakes, resets, and system calls by fallback."""
         self._check_opened()

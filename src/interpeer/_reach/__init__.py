@@ -54,7 +54,7 @@ class Reach:
         self.node = node
         self.tasks = Tasks()
         self.peers = Peers(node, self.tasks, self._on_peer, self._on_peer_gone)
-        self.addresses = OwnAddresses(node, self.peers, lambda: self.surroundings.mapped())
+        self.addresses = OwnAddresses(node, self.peers, lambda: self.surroundings.mapped(), lambda: self.surveyor.reflexive)
         self.surveyor = Surveyor(node, self.peers, self.tasks, self._on_nat)
         self._helper = Helper(node, self.peers)
         self.relaying = Relaying(node, self.peers, give)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 MAX_OWN = 8
 """Addresses of interfaces that are told: with many bridges and tunnels they would leave no room for those that others see."""
+Listing = Callable[[], tuple[Endpoint, ...]]
 _MAPPED = b"\0" * 10 + b"\xff\xff"
 
 
@@ -29,9 +30,10 @@ def prefix_of(endpoint: CoreEndpoint) -> bytes:
 class OwnAddresses:
     """Know the node's addresses, and what its NAT does with them."""
 
-    def __init__(self, node: Node, peers: Peers, mapped: Callable[[], tuple[Endpoint, ...]]) -> None:
+    def __init__(self, node: Node, peers: Peers, mapped: Listing, surveyed: Listing) -> None:
         self._node = node
         self._mapped = mapped
+        self._surveyed = surveyed
         self._peers = peers
         self._seen: dict[PeerId, tuple[CoreEndpoint, CoreEndpoint]] = {}
         """What each peer says of us, and from where it says so."""
@@ -47,15 +49,18 @@ class OwnAddresses:
         self._seen.pop(peer.peer_id, None)
 
     def reflexive(self) -> tuple[Endpoint, ...]:
-        """Return the addresses that peers see, of each family those that most agree on: one liar has one voice.
+        """Return the addresses that others see: those of a survey, and of each family it says nothing of, those that most peers
+        agree on. One liar has one voice.
 
         Where two prefixes contradict each other, both are told: a false one costs a few probes that reach nobody."""
-        found: list[Endpoint] = []
+        found = list(self._surveyed())
         for is_ipv4 in (True, False):
+            surveyed = {endpoint.host for endpoint in found if (":" not in endpoint.host) == is_ipv4}
             voices: dict[bytes, set[bytes]] = {}
             ports: Counter[tuple[bytes, int]] = Counter()
             for seen, at in self._seen.values():
-                if seen[0].startswith(_MAPPED) == is_ipv4:
+                is_told = seen[0].startswith(_MAPPED) == is_ipv4
+                if is_told and (not surveyed or Endpoint.from_core(seen).host in surveyed):
                     voices.setdefault(seen[0], set()).add(prefix_of(at))
                     ports[seen[0], seen[1]] += 1
             if not voices:
@@ -63,7 +68,7 @@ class OwnAddresses:
             most = max(map(len, voices.values()))
             hosts = {host for host, who in voices.items() if len(who) == most}
             found += [Endpoint.from_core((host, port, 0)) for (host, port), _ in ports.most_common() if host in hosts]
-        return tuple(found)
+        return tuple(dict.fromkeys(found))
 
     def endpoints(self) -> tuple[Endpoint, ...]:
         """Return every address of ours, those of the interfaces first."""

@@ -87,6 +87,7 @@ class Surveyor:
         self._asked = 0
         self.report: NatReport | None = None
         """What the last survey has found."""
+        self._is_stale = False
         self._last_port = 0
         self._last_port_s = 0.0
 
@@ -98,6 +99,7 @@ class Surveyor:
     def handle_network_change(self) -> None:
         """What was found may not hold any more."""
         self._asked = 0
+        self._is_stale = True
         self._begin_in(SETTLE_S)
 
     def _begin_in(self, seconds: float) -> None:
@@ -113,14 +115,20 @@ class Surveyor:
             self._begin_in(1.0)
 
     def servers(self) -> list[Server]:
-        """Return peers that we have called: they have addresses of their own."""
-        found = [
-            Server(at, peer)
-            for peer in self._peers
-            if peer.connection._handle.is_initiator
-            and (at := peer.attested) is not None
-            and not Endpoint.from_core(at).is_loopback
-        ]
+        """Return peers that we have called, since they have addresses of their own: where NATs are, which is IPv4, if they have that.
+
+        One that we talk to by IPv6 answers questions by IPv4, but cannot send probes there."""
+        found: list[Server] = []
+        for peer in self._peers:
+            address, at = self._peers.address_of(peer), peer.attested
+            if address is None:
+                continue
+            usable = [one for one in address.endpoints if one.transport == "udp" and not one.is_loopback]
+            usable = [one for one in usable if self._node._driver.can_reach(one)]
+            first = min(usable, key=lambda one: ":" in one.host, default=None)
+            if first is not None:
+                endpoint = first.to_core()
+                found.append(Server(endpoint, peer if endpoint == at else None))
         return found[:ENOUGH_SERVERS]
 
     async def _survey(self) -> None:
@@ -151,6 +159,7 @@ class Surveyor:
     def _take(self, report: NatReport) -> None:
         """Take a report, and say so if it changes what can be tried."""
         before = self.facts.side
+        self._is_stale = False
         self.report = report
         if not self._last_port:
             self._note_port(max((at[1] for peer in self._peers if (at := peer.observed) is not None), default=0))
@@ -164,6 +173,11 @@ class Surveyor:
         if self.report is None:
             return NatFacts()
         return facts_of(self.report, self._last_port, round((self._now() - self._last_port_s) * 1000))
+
+    @property
+    def reflexive(self) -> tuple[Endpoint, ...]:
+        """Where servers have seen the node's own socket."""
+        return () if self.report is None or self._is_stale else self.report.reflexive
 
     @property
     def is_hard(self) -> bool:
