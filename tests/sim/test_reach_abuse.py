@@ -1,4 +1,4 @@
-"""What hostile peers of a network can do to a node by signals: little, and nothing to others (rows N4, N5 and N8 of the attacks)."""
+"""What hostile peers of a network can do to a node by signals: little, and nothing to others (rows N4, N5 and N8)."""
 
 import asyncio
 from contextlib import asynccontextmanager
@@ -141,7 +141,7 @@ def test_signals_that_cannot_be_read_or_make_no_sense_change_nothing():
 @pytest.mark.row("N4")
 def test_probes_go_to_who_asks_and_never_faster_than_they_are_paid_for():
     async def program(net):
-        async with network(net, "a", "b") as (helper, (a, b)):
+        async with network(net, "a", "b") as (helper, (a, _)):
             sent = []
             net.observe(lambda fate: sent.append(fate) if fate.payload_bytes == 64 else None)
             for how in (signals.SAME_PORT, signals.OTHER_PORT, signals.OTHER_PEER, 77):

@@ -30,6 +30,7 @@ TARGETS = {
     "mappings": "what gateways answer: PCP and NAT-PMP beside the twin, replies to SSDP, routing tables",
     "settings": "config.toml, and the environment",
     "beacons": "what is said on the local network, and what the kernel says of interfaces",
+    "tunnels": "the stream of a tunnel: frames, cut anywhere, and what is none",
 }
 """Each target, and what it feeds."""
 
