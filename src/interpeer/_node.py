@@ -312,7 +312,7 @@ class Node:
         self._waiters.check_loop()
 
     async def joined(self) -> None:
-        """Wait until a peer of the network is connected, or each of those named by `bootstrap` has failed once.
+        """Wait until each peer of `bootstrap` is connected and brings others to us, or has failed once.
 
         Returns at once where there are none to wait for: without a network, or without `bootstrap`."""
         self._check_open()
