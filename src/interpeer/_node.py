@@ -88,7 +88,8 @@ class Node:
     - `listen`: where to listen, "[::]:0" (both families, any port), "192.0.2.1:4433", ...; or several of them.
     - `network`: the name of the network that the node belongs to. Peers of another network do not hear it. None: direct
       connections only.
-    - `bootstrap`, `lan`, `give`: matter once the node joins an overlay by `network`.
+    - `bootstrap`: addresses of peers to stay connected to: through them others reach the node, and it them. `lan`: whether to
+      find peers on the local network, and be found. `give`: what the node does for others. All three need `network`.
     - `state_dir`: a directory for what outlives the process; one process at a time. None: nothing is written.
     - `protocols`: names of the application protocols offered; a peer that asks for another is told so.
     - `allow`: whom to let in: a set of PeerIds, a function that is asked for each and returns a bool at once, or None: everybody
@@ -329,7 +330,7 @@ class Node:
         self._waiters.check_loop()
 
     async def joined(self) -> None:
-        """Wait until a peer of the network is connected, or each of those named by `bootstrap` has failed once.
+        """Wait until each peer of `bootstrap` is connected and brings others to us, or has failed once.
 
         Returns at once where there are none to wait for: without a network, or without `bootstrap`."""
         self._check_open()

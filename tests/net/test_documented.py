@@ -15,7 +15,7 @@ import pytest
 
 import interpeer
 
-EXAMPLES = ("arrays", "chat", "files", "game", "keys", "messages", "rpc", "simulated", "two_paths")
+EXAMPLES = ("arrays", "behind_nat", "chat", "files", "game", "keys", "messages", "rpc", "simulated", "two_paths")
 
 
 def modules():
@@ -100,7 +100,7 @@ def test_every_example_is_run(root):
     assert {path.stem for path in (root / "examples").iterdir() if path.suffix} == set(EXAMPLES)
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/performance.md", "docs/seeing.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/cgnat.md", "docs/performance.md", "docs/reaching.md", "docs/seeing.md"])
 def test_commands_that_are_shown(root, tmp_path, page):
     """What is shown of the command line is real: every command there is one, with options that it has."""
     environ = {**os.environ, "XDG_DATA_HOME": str(tmp_path), "XDG_STATE_HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path)}

@@ -73,6 +73,22 @@ def test_two_nodes_behind_nats_meet_through_a_third_and_go_direct(kinds):
     meet(*map(NatKind, kinds), program)
 
 
+def test_a_node_that_has_joined_is_reached_at_once_and_names_who_knows_it():
+    async def main():
+        net = SimNet(LINK)
+        async with net.host("helper").node(network="test", lan=False) as helper:
+            behind = {"network": "test", "lan": False}
+            b = net.host("b", nat=NatKind.PORT).node(**behind, bootstrap=[helper.address])
+            a = net.host("a", nat=NatKind.PORT).node(**behind)
+            async with a, b:
+                await b.joined()
+                assert [one.peer_id for one in b.address.via] == [helper.id]
+                connection = await a.connect(str(b.address))
+                assert connection.peer_id == b.id
+
+    run(main(), seed=1)
+
+
 def test_the_first_byte_goes_through_the_relay_within_two_and_a_half_round_trips():
     async def program(meeting):
         answering = asyncio.create_task(echo(meeting.b))

@@ -81,10 +81,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--timeout", metavar="S", help="give a peer up that does not answer for S seconds (default: 10)")
     add("--state", metavar="DIR", help="the state directory, for one process at a time")
     add("--network", metavar="NAME", help="the network to be in: peers of another are not heard (default: interpeer)")
-    add("--bootstrap", metavar="TICKET", action="append", help="a peer to join the overlay by (used once there is one)")
+    add("--bootstrap", metavar="TICKET", action="append", help="a peer to know and be known by, so as to reach others through it")
     add("--tunnel", metavar="URL", action="append", help="be called there as well, as tls://0.0.0.0:443, where UDP is blocked")
-    add("--no-lan", action="store_true", default=None, help="do not look for peers in the local network (with the overlay)")
-    add("--give", metavar="RATE", help="bytes a second given to other peers, such as 500k or 10M (with the overlay)")
+    add("--no-lan", action="store_true", default=None, help="neither look for peers in the local network nor be found there")
+    add("--give", metavar="RATE", help="bytes a second given to other peers, such as 50k; relayed are at most 125k")
     add("--qlog", metavar="DIR", help="log what happens on each connection as qlog, a file each, in this folder")
     add("--no-roles", action="store_true", default=None, help="take no role for the network (with the overlay)")
 

@@ -27,6 +27,8 @@ class Target:
     places: tuple[Endpoint | tuple[str, int], ...]
     """Addresses, and hosts whose address must be looked up."""
     secret: bytes | None
+    via: tuple[Address, ...] = ()
+    """Peers through which it can be reached."""
 
     async def resolve(self) -> Address:
         """Return the address to call. Raises Unreachable, with a reason each, when no host's address can be found."""
@@ -44,7 +46,7 @@ class Target:
                 reasons.append(f"{place[0]}: is no name of a host")
         if reasons and not endpoints:
             raise Unreachable(f"cannot reach {self.peer_id}: {'; '.join(reasons)}", tuple(reasons))
-        return Address.of(self.peer_id, list(dict.fromkeys(endpoints))[:MAX_ENDPOINTS], self.secret)
+        return Address.of(self.peer_id, list(dict.fromkeys(endpoints))[:MAX_ENDPOINTS], self.secret, self.via)
 
 
 def parse_target(text: str) -> Target:
@@ -59,7 +61,7 @@ def parse_target(text: str) -> Target:
         address = Address(text)
     except ValueError as error:
         raise Misuse(f"{_shorten(text)!r} is no ticket, address or id: {error}") from None
-    return Target(address.peer_id, address.endpoints, address.secret)
+    return Target(address.peer_id, address.endpoints, address.secret, address.via)
 
 
 def parse_id(text: str) -> PeerId:
@@ -71,6 +73,8 @@ def parse_id(text: str) -> PeerId:
 
 
 def _place(text: str) -> Endpoint | tuple[str, int]:
+    if "://" in text:
+        return Endpoint.parse(text)
     host, port = split_host_port(text)
     if not 0 < port < 65536:
         raise ValueError(f"a port is a number from 1 to 65535, not {port}")

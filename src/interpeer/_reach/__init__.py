@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, final
 
@@ -38,6 +39,8 @@ logger = logging.getLogger("interpeer")
 
 ENOUGH_PEERS = 8
 """With so many peers there is no need to call neighbours before somebody wants to reach them."""
+REGISTERED_S = 2.0
+"""How long peers may take to say that we are registered there: one that never does must not hold up who waits."""
 DOUBT_GAP_S = 1.0
 """Peers are asked no more often than this where we are: many connections die together."""
 TEND_S = 10.0
@@ -102,9 +105,13 @@ class Reach:
         return await Call(self, target, direct, protocol, controller).run()
 
     async def joined(self) -> None:
-        """Wait until peers that are to be kept are there, or have failed."""
+        """Wait until peers that are to be kept are there and know us, or have failed: then others reach us through them."""
         while self.peers.is_waiting:
             await self.peers.change()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(REGISTERED_S):
+                while any(peer.relays_bytes_per_s is None for peer in self.peers if self.peers.is_kept(peer.peer_id)):
+                    await self.peers.change()
 
     def via(self) -> list[Address]:
         """Return the peers through which we can be reached, with their addresses, for our own address."""
@@ -232,6 +239,7 @@ class Reach:
                 peer.tell(signals.Registered(self.relaying.share_bytes_per_s(1)))
             case signals.Registered():
                 peer.relays_bytes_per_s = signal.bytes_per_s
+                self.peers.tell_change()
             case signals.Open():
                 self.relaying.handle_open(peer, signal, asyncio.get_running_loop().time())
             case signals.Hangup():
