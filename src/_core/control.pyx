@@ -1,7 +1,8 @@
 """What Python does with an engine as a whole: set it up, call a peer, collect events, exchange datagrams by hand.
 
 The last is for the simulator and for event loops that cannot watch a socket: they hand datagrams over as bytes, and
-the engine sees the same batches as from the system calls.
+the engine sees the same batches as from the system calls. It is one file since all of it is an engine's, and each function
+little more than its lock and a conversion.
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer

@@ -2,7 +2,8 @@
 
 Packets are built where they will be sent from, one behind the other: as long as they have equal sizes they form one
 message for the kernel (GSO). What they carry is composed elsewhere. Congestion control, pacing and the peer's limits
-decide whether there is a packet at all; an acknowledgement alone is never held back.
+decide whether there is a packet at all; an acknowledgement alone is never held back. It is one file because every packet,
+of data, proof, probe or close, is begun, sealed and noted by the same few functions in it.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t

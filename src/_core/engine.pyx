@@ -4,7 +4,8 @@ Whoever drives it calls handle_batch with what arrived, handle_timeout when poll
 the batch comes back empty, and poll_events when has_events; time comes in as an argument of the first three and moves
 nowhere else. Verbs of the application (modules connection_handle and stream_handle) may come in between, from any
 thread: everything happens under one lock, which is never held while Python code runs. Destructors take no lock: they
-push on stacks that are emptied under it.
+push on stacks that are emptied under it. It is one file because it is one class: what comes, what goes, what is told, each a
+few lines that ask the machine concerned.
 """
 
 from cpython.pythread cimport (

@@ -3,7 +3,7 @@
 Either end may open one: the initiator those with even ids, the responder those with odd ones, so that the two never
 meet. A path belongs to the connection ids that were issued for it; where its packets come from may change at any time,
 as NATs have it, and is proved anew before anything of use goes there. What a path that fails had on its way is sent
-again on another.
+again on another. One machine, one chapter, and so one file.
 """
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t

@@ -7,7 +7,7 @@ What the two NATs need beyond that, a sweep or a spray, follows from what both s
 
 Nothing is believed that is not sealed with a key which came over the connection to the peer. And since even the peer may name
 somebody else's address: an answer is as large as its probe, to addresses that only the peer vouches for go MAX_UNATTESTED_BYTES
-at most, to others a bounded number of probes, and sprays have a budget of the node's.
+at most, to others a bounded number of probes, and sprays have a budget of the node's. One machine, one chapter, and so one file.
 """
 
 import ipaddress

@@ -11,11 +11,23 @@ import warnings
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType, UnionType
+from types import TracebackType
 from typing import Any, Self, final
 
 from interpeer import _host, errors
 from interpeer._address import MAX_ENDPOINTS, Address, CoreEndpoint, Endpoint, is_virtual
+from interpeer._arguments import (
+    Allow,
+    Target,
+    address_of,
+    check_allow,
+    check_kind,
+    open_identity,
+    resolve,
+    targets,
+    why_no_address,
+    words,
+)
 from interpeer._config import Config, Give, congestion_number
 from interpeer._connection import Connection
 from interpeer._core import connection_handle, control, engine, path_handle, pump
@@ -23,6 +35,7 @@ from interpeer._driver import Driver, make_driver, shard_count
 from interpeer._events import ConnectFailed, Event, EventsDropped, PathChanged, PeerConnected, PeerDisconnected
 from interpeer._identity import Identity, PeerId
 from interpeer._interfaces import Change
+from interpeer._iterators import Events, Incoming
 from interpeer._path import KINDS, REASONS, Explanation, explain_address
 from interpeer._reach import PROTOCOL, Reach
 from interpeer._roaming import Roaming
@@ -40,42 +53,6 @@ LINGER_S = 5.0
 """How long closing waits for what `finish` has promised."""
 
 _INCOMING, _EVENT = 1, 2  # what tasks wait for on a node
-
-Allow = Callable[[PeerId], bool]
-Target = PeerId | Address | str
-
-
-class _Incoming:
-    """Iterate over connections that peers open; may be used again after a cancellation."""
-
-    __slots__ = ("_node",)
-
-    def __init__(self, node: Node) -> None:
-        self._node = node
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Connection:
-        try:
-            return await self._node.accept()
-        except errors.ClosedError:
-            raise StopAsyncIteration from None
-
-
-class _Events:
-    """Iterate over a node's events; may be used again after a cancellation."""
-
-    __slots__ = ("_node",)
-
-    def __init__(self, node: Node) -> None:
-        self._node = node
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Event:
-        return await self._node._next_event()
 
 
 @final
@@ -118,20 +95,20 @@ class Node:
         give: Give | None = None,
         config: Config | None = None,
     ) -> None:
-        _check_kind("network", network, str | None)
-        _check_kind("lan", lan, bool)
-        _check_kind("give", give, Give | None)
-        _check_kind("config", config, Config | None)
+        check_kind("network", network, str | None)
+        check_kind("lan", lan, bool)
+        check_kind("give", give, Give | None)
+        check_kind("config", config, Config | None)
         self._identity_given = identity
-        self._listen = _words("listen", (listen,) if isinstance(listen, str) else listen)
+        self._listen = words("listen", (listen,) if isinstance(listen, str) else listen)
         self._network = network
-        self._bootstrap = _targets(bootstrap)
+        self._bootstrap = targets(bootstrap)
         for name, path in (("identity", identity), ("state_dir", state_dir)):
             if isinstance(path, str) and not path:
                 raise ValueError(f'{name} is a path, not ""')
         self._state_path = Path(state_dir) if state_dir is not None else None
-        self._protocols = _words("protocols", (protocols,) if isinstance(protocols, str) else protocols)
-        self._allow = _allow(allow)
+        self._protocols = words("protocols", (protocols,) if isinstance(protocols, str) else protocols)
+        self._allow = check_allow(allow)
         self._lan = lan
         self._give = give if give is not None else Give()
         self._config = config if config is not None else Config()
@@ -236,7 +213,7 @@ class Node:
         with ExitStack() as stack:
             state = stack.enter_context(StateDirectory(self._state_path)) if self._state_path is not None else None
             with _host.on(self._host):
-                self._identity = _identity(self._identity_given, state)
+                self._identity = open_identity(self._identity_given, state)
                 self._engines += [engine.Engine() for _ in range(shard_count(self._config, self._loop) - 1)]
                 for core in self._engines:
                     self._configure(core)
@@ -258,7 +235,7 @@ class Node:
         self._is_open = self._was_opened = True
         if self._network is not None:
             self._reach = Reach(self, self._give)
-            self._reach.start([_address(target) for target in self._bootstrap])
+            self._reach.start([address_of(target) for target in self._bootstrap])
         return self
 
     def _configure(self, core: engine.Engine) -> None:
@@ -353,14 +330,14 @@ class Node:
         self._check_open()
         controller = -1 if congestion is None else congestion_number(congestion)
         name = self._protocols[0] if protocol is None else protocol
-        peer_id, endpoints = _resolve(target)
+        peer_id, endpoints = resolve(target)
         if peer_id == self.id:
             raise ValueError("a node cannot connect to itself")
         usable = self._usable(endpoints)
         with self._tunnels.beside(peer_id, endpoints, usable) as offer:
             ways = usable or await offer.first()
             if self._reach is not None:
-                connection = await self._reach.connect(_address(target), ways, name, controller)
+                connection = await self._reach.connect(address_of(target), ways, name, controller)
             else:
                 connection = await self._connect_directly(peer_id, endpoints, ways, name, controller)
             offer.keep(connection)
@@ -370,7 +347,7 @@ class Node:
         self, peer_id: PeerId, endpoints: tuple[Endpoint, ...], ways: list[CoreEndpoint], protocol: str, controller: int
     ) -> Connection:
         if not ways:
-            raise errors.Unreachable(f"cannot reach {peer_id}: no address to call", _why_no_address(endpoints))
+            raise errors.Unreachable(f"cannot reach {peer_id}: no address to call", why_no_address(endpoints))
         connection = self._call(peer_id, ways, protocol, controller)
         await self._await_open(connection)
         if not connection.is_open:
@@ -388,7 +365,7 @@ class Node:
         with self._tunnels.beside(target.peer_id, target.endpoints, usable) as offer:
             ways = usable or await offer.first()
             if not ways:
-                raise errors.Unreachable(f"cannot reach {target.peer_id}: no address to call", _why_no_address(target.endpoints))
+                raise errors.Unreachable(f"cannot reach {target.peer_id}: no address to call", why_no_address(target.endpoints))
             connection = self._call(target.peer_id, ways, protocol, -1)
             await self._await_open(connection)
             if not connection.is_open:
@@ -436,17 +413,17 @@ class Node:
         connection._handle.take()
         return connection
 
-    def incoming(self) -> _Incoming:
+    def incoming(self) -> Incoming:
         """Iterate over the connections that peers open, until the node is closed."""
         self._check_opened()
-        return _Incoming(self)
+        return Incoming(self)
 
     # --- events ---
 
-    def events(self) -> _Events:
+    def events(self) -> Events:
         """Iterate over what happens to the node, until it is closed. If nobody takes them the oldest are dropped."""
         self._check_opened()
-        return _Events(self)
+        return Events(self)
 
     async def _next_event(self) -> Event:
         while True:
@@ -595,74 +572,3 @@ class Node:
         except Exception:
             logger.exception("allow(%s) failed; the peer is not let in", peer_id)
         control.decide(core, ask, answer is True)
-
-
-def _check_kind(name: str, value: object, kind: type | UnionType) -> None:
-    if not isinstance(value, kind):
-        raise TypeError(f"{name} is {getattr(kind, '__name__', kind)}, not {type(value).__name__}")
-
-
-def _words(name: str, given: Iterable[str]) -> tuple[str, ...]:
-    words = tuple(given)
-    for word in words:
-        _check_kind(name, word, str)
-    return words
-
-
-def _targets(given: Iterable[Target]) -> tuple[Target, ...]:
-    if isinstance(given, str):
-        raise TypeError("bootstrap is several targets, not one: put it in a list")
-    targets = tuple(given)
-    for target in targets:
-        _resolve(target)  # raises TypeError or ValueError
-    return targets
-
-
-def _identity(given: Identity | str | os.PathLike[str] | None, state: StateDirectory | None) -> Identity:
-    if isinstance(given, Identity):
-        return given
-    if given is None:
-        if state is None:
-            return Identity.generate()
-        given = state.path / "identity"
-    path = Path(given)
-    if path.exists() or path.is_symlink():
-        return Identity.load(path)
-    identity = Identity.generate()
-    identity.save(path)
-    return identity
-
-
-def _allow(given: Iterable[PeerId] | Allow | None) -> frozenset[PeerId] | Allow | None:
-    if given is None:
-        return None
-    if not callable(given):
-        return frozenset(PeerId(peer) for peer in given)
-    if inspect.iscoroutinefunction(given) or inspect.iscoroutinefunction(type(given).__call__):
-        raise TypeError("allow is a plain function, not async def: it is asked in the middle of a handshake and answers at once")
-    return given
-
-
-def _resolve(target: Target) -> tuple[PeerId, tuple[Endpoint, ...]]:
-    """Return whom to call and where. Raises TypeError or ValueError."""
-    if isinstance(target, str):
-        target = PeerId(target) if len(target) == 52 else Address(target)
-    if isinstance(target, PeerId):
-        return target, ()
-    if isinstance(target, Address):
-        return target.peer_id, target.endpoints
-    raise TypeError(f"a target is a PeerId, an Address or a str, not {type(target).__name__}")
-
-
-def _address(target: Target) -> Address:
-    """Return a target as an address, which may have no endpoint."""
-    if isinstance(target, Address):
-        return target
-    peer_id, endpoints = _resolve(target)
-    return Address.of(peer_id, endpoints) if not isinstance(target, str) or len(target) == 52 else Address(target)
-
-
-def _why_no_address(endpoints: tuple[Endpoint, ...]) -> tuple[str, ...]:
-    if not endpoints:
-        return ("the id alone is known, and the node has no network to look its address up in",)
-    return tuple(f"{one}: this node has no socket of that family" for one in endpoints if one.transport == "udp")

@@ -115,7 +115,7 @@ class Surveyor:
             self._begin_in(1.0)
 
     def servers(self) -> list[Server]:
-        """Return peers that we have called, since they have addresses of their own: where NATs are, which is IPv4, if they have that.
+        """Return peers that we have called, since they have addresses of their own: by IPv4, where NATs are, if they have that.
 
         One that we talk to by IPv6 answers questions by IPv4, but cannot send probes there."""
         found: list[Server] = []

@@ -54,8 +54,8 @@ class Carrier(asyncio.Protocol):
 
     # --- asyncio's protocol ---
 
-    def connection_made(self, made: asyncio.BaseTransport) -> None:
-        transport = self._transport = cast("asyncio.Transport", made)  # uvloop's have no base in common with asyncio's
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport = self._transport = cast("asyncio.Transport", transport)  # uvloop's have no base in common with asyncio's
         transport.set_write_buffer_limits(WRITE_BUFFER_BYTES)
         _limit_unsent(transport)
         host, port, *_ = transport.get_extra_info("peername")
@@ -103,9 +103,9 @@ class Carrier(asyncio.Protocol):
     def eof_received(self) -> bool:
         return False  # half a tunnel is none: the transport closes itself
 
-    def connection_lost(self, error: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:
         if not self.ready.done():
-            self.ready.set_exception(error or ConnectionResetError("the tunnel was closed before it was ready"))
+            self.ready.set_exception(exc or ConnectionResetError("the tunnel was closed before it was ready"))
             self.ready.exception()  # nobody may wait for it
         if not self.lost.done():
             self.lost.set_result(None)

@@ -36,7 +36,7 @@ class ProxyCall(asyncio.Protocol):
         self.answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        transport = cast(asyncio.Transport, transport)  # uvloop's are not derived from it
+        transport = cast("asyncio.Transport", transport)  # uvloop's are not derived from it
         transport.write(self._request)
 
     def data_received(self, data: bytes) -> None:
@@ -55,7 +55,7 @@ class ProxyCall(asyncio.Protocol):
         elif len(self._answer) > MAX_ANSWER_BYTES:
             self._refuse("the proxy's answer has no end")
 
-    def connection_lost(self, error: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:
         if not self.answered.done():
             self._refuse("the proxy has closed the connection")
 

@@ -6,6 +6,7 @@ over whatever stream there is: TCP, TLS, a proxy's, or that of a simulation. It 
 
 from __future__ import annotations
 
+import importlib.util
 from typing import TYPE_CHECKING, Any, final
 
 from interpeer._address import Endpoint
@@ -25,10 +26,9 @@ MISSING = "the package websockets is not installed: pip install interpeer[websoc
 def is_available() -> bool:
     """Tell whether there is something to speak the protocol with."""
     try:
-        import websockets.protocol  # noqa: F401
+        return importlib.util.find_spec("websockets.protocol") is not None
     except ImportError:
         return False
-    return True
 
 
 @final

@@ -11,10 +11,11 @@ from typing import Self, final
 
 from interpeer import _node
 from interpeer._address import Address
+from interpeer._arguments import Allow, Target
 from interpeer._config import Config, Give
 from interpeer._events import Event
 from interpeer._identity import Identity, PeerId
-from interpeer._node import DEFAULT_PROTOCOL, Allow, Target
+from interpeer._node import DEFAULT_PROTOCOL
 from interpeer.blocking._connection import Connection
 from interpeer.blocking._thread import Each, LoopThread
 from interpeer.errors import ClosedError

@@ -13,13 +13,18 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
-from typing import Any
+from types import FrameType
+from typing import Any, NoReturn
 
 from interpeer.testing._link import Link
 from interpeer.testing._natkind import NatKind
 from interpeer.testing.natlab._lab import Lab
 from interpeer.testing.natlab._machine import Host
 from interpeer.testing.natlab._namespace import LabError
+
+
+def _leave(number: int, _frame: FrameType | None) -> NoReturn:
+    sys.exit(128 + number)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -34,7 +39,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--name", default="lab", help="of the laboratory; those with different names run side by side")
     parser.add_argument("host", nargs="+", metavar="HOST[=KIND[,SETTING=NUMBER...]]", help="the kind is public if it is left out")
     options = parser.parse_args(own)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that all of it is removed then, too
+    signal.signal(signal.SIGTERM, _leave)  # so that all of it is removed then, too
     try:
         sites = [_site(text) for text in options.host]
         with Lab(options.name) as lab:
