@@ -24,7 +24,8 @@ nitpicky = True
 nitpick_ignore_regex = [
     # other people's names (to look them up, the network would be needed), and our own that are not public
     ("py:.*", r"(_?asyncio|collections|concurrent|contextvars|os|pathlib|socket|subprocess|types|np)\..*|Buffer"),
-    ("py:.*", r"(.*\.)?~?_\w+|.*_handle\.\w+|interpeer\.(testing\.)?_(core|driver|port|waiting)\..*|CoreEndpoint"),
+    ("py:.*", r"(.*\.)?~?_\w+|.*_handle\.\w+|interpeer\.(testing\.)?_(core|driver|machine|port|realm|streams|udp|waiting)\..*"),
+    ("py:.*", r"CoreEndpoint|NetNode|Realm"),
 ]
 default_role = "code"
 myst_heading_anchors = 3

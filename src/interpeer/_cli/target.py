@@ -44,7 +44,7 @@ class Target:
                 reasons.append(f"{place[0]}: {error.strerror or error}")
             except UnicodeError:
                 reasons.append(f"{place[0]}: is no name of a host")
-        if reasons and not endpoints:
+        if reasons and not endpoints and not self.via:
             raise Unreachable(f"cannot reach {self.peer_id}: {'; '.join(reasons)}", tuple(reasons))
         return Address.of(self.peer_id, list(dict.fromkeys(endpoints))[:MAX_ENDPOINTS], self.secret, self.via)
 

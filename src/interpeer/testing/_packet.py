@@ -11,7 +11,8 @@ from interpeer._address import CoreEndpoint, Endpoint
 
 if TYPE_CHECKING:
     from interpeer.testing._machine import Host
-    from interpeer.testing._realm import Node, Realm
+    from interpeer.testing._realm import Node as NetNode
+    from interpeer.testing._realm import Realm
 
 DEFAULT_TTL = 64
 IPV4_OVERHEAD_BYTES = 28
@@ -70,7 +71,7 @@ class Packet:
     """Whether the sender hears itself, then."""
     realm: Realm | None = None
     """The network that it crosses now; its addresses mean something there only."""
-    carrier: Node | None = None
+    carrier: NetNode | None = None
     """Who has put it there: its sender, or a router."""
 
     @classmethod
