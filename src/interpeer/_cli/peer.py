@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
+from interpeer._address import Address
 from interpeer._cli.errors import CommandError, Misuse, explain
 from interpeer._cli.output import Output
 from interpeer._cli.settings import Settings, default_state
@@ -22,6 +23,9 @@ from interpeer.errors import IdentityFileError, InterpeerError, NetworkError
 
 PING = "ping/1"
 """The protocol of `interpeer ping`: each datagram is sent back as it came. Every command that listens speaks it."""
+
+SETTLE_S = 3.0
+"""How long a command that listens waits for the peers of --bootstrap before it prints its address."""
 
 logger = logging.getLogger("interpeer.cli")
 
@@ -65,6 +69,14 @@ async def open_node(
             await stack.aclose()
             node = await enter(None, None)
         yield node
+
+
+async def settled_address(node: Node) -> Address:
+    """Return the node's address once it tells the way through the peers of --bootstrap; what there is after SETTLE_S."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(SETTLE_S):
+            await node.joined()
+    return node.address
 
 
 def _is_state_out_of_order(state: Path | None, error: OSError | IdentityFileError) -> bool:

@@ -23,7 +23,7 @@ from interpeer._cli.descriptors import Reader, Writer
 from interpeer._cli.door import CODE_BUSY, Door, knock, turned_away
 from interpeer._cli.errors import DONE, CommandError, Misuse
 from interpeer._cli.output import Output, duration, size
-from interpeer._cli.peer import PING, answer_callers, echo_datagrams, open_node, reach
+from interpeer._cli.peer import PING, answer_callers, echo_datagrams, open_node, reach, settled_address
 from interpeer._cli.progress import Progress
 from interpeer._cli.target import Target, parse_id, parse_target
 from interpeer._connection import Connection
@@ -72,7 +72,7 @@ async def _call(target: Target, ends: _Ends, resolved: settings.Settings, output
 
 async def _listen(door: Door, ends: _Ends, resolved: settings.Settings, output: Output) -> int:
     async with open_node(resolved, output, (PROTOCOL, PING), door.allowed) as node:
-        ticket = door.ticket(node.address)
+        ticket = door.ticket(await settled_address(node))
         output.event("ready", ticket=ticket, id=str(node.id))
         output.say(f"the other side runs: interpeer pipe {ticket}")
         listener = _Listener(door, ends, output)

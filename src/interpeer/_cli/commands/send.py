@@ -17,7 +17,7 @@ from interpeer._cli import run_async, settings
 from interpeer._cli.door import Door
 from interpeer._cli.errors import DONE, CommandError, Misuse, explain
 from interpeer._cli.output import Output, duration, printable, size
-from interpeer._cli.peer import PING, answer_callers, echo_datagrams, open_node
+from interpeer._cli.peer import PING, answer_callers, echo_datagrams, open_node, settled_address
 from interpeer._cli.progress import Progress
 from interpeer._cli.target import parse_id
 from interpeer._connection import Connection
@@ -53,7 +53,7 @@ async def _send(paths: list[str], is_once: bool, door: Door, resolved: settings.
     listing, left_out = await _collect(paths, output)
     what = f"{printable(listing.title)}: {_count(listing.files)}, {size(listing.total_bytes)}"
     async with open_node(resolved, output, (PROTOCOL, PING), door.allowed) as node, Progress(output) as progress:
-        ticket = door.ticket(node.address)
+        ticket = door.ticket(await settled_address(node))
         facts = {"files": listing.files, "bytes": listing.total_bytes, "left_out": left_out}
         output.event("ready", ticket=ticket, id=str(node.id), **facts)
         output.say(what)

@@ -12,21 +12,17 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-from contextlib import suppress
 
 from interpeer._cli import run_async, settings
 from interpeer._cli.errors import DONE
 from interpeer._cli.output import JsonObject, Output
-from interpeer._cli.peer import PING, answer_callers, echo_datagrams, open_node
+from interpeer._cli.peer import PING, answer_callers, echo_datagrams, open_node, settled_address
 from interpeer._events import ConnectFailed, Event, EventsDropped, PathChanged, PeerConnected, PeerDisconnected
 from interpeer._node import Node
 
 HELP = "run a node: be found, be reached, and help others to reach each other"
 REACHES_PEERS = True
 DATA_ON_STDOUT = False
-
-SETTLE_S = 3.0
-"""How long the first line waits for the peers of --bootstrap: the address then tells the way through them."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,11 +35,9 @@ def run(options: argparse.Namespace, output: Output) -> int:
 
 async def _run(resolved: settings.Settings, output: Output) -> int:
     async with open_node(resolved, output, (PING,)) as node:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(SETTLE_S):
-                await node.joined()
-        output.event("ready", id=str(node.id), address=str(node.address))
-        output.say(f"this node is {node.id}; others reach it by: {node.address}")
+        address = str(await settled_address(node))
+        output.event("ready", id=str(node.id), address=address)
+        output.say(f"this node is {node.id}; others reach it by: {address}")
         async with asyncio.TaskGroup() as group:
             group.create_task(answer_callers(node, {PING: echo_datagrams}))
             group.create_task(_tell_events(node, output))
