@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from benchmarks.nat_matrix import FOUR, SIX, Matrix
-from interpeer.testing import Link
+from interpeer.testing import Link, NatKind
 from interpeer.testing.natlab import Lab, LabError
 from interpeer.testing.natlab._namespace import require
 
@@ -69,3 +69,29 @@ def test_the_demo_connects_two_hosts_behind_nats_and_says_when_they_stay_relayed
     blocked = demo("udpblock")
     assert blocked["ok"] and blocked["path"] == "relayed"
     assert any("UDP" in reason for reason in blocked["reasons"])
+
+
+def test_a_ticket_alone_leads_to_a_sender_behind_a_nat(tmp_path):
+    """Whoever has it knows no peer of the network, and has told nobody of itself."""
+    content = bytes(range(256)) * 4000
+    (tmp_path / "file").write_bytes(content)
+    command = [sys.executable, "-m", "interpeer"]
+
+    def options(name):
+        return ["--json", "--no-lan", "--state", tmp_path / name]
+
+    with Lab("ticket", seed=1) as lab:
+        helper = lab.host("helper")
+        sender, receiver = (lab.host(name, NatKind("port"), link=LINK) for name in ("sender", "receiver"))
+        up = helper.popen([*command, "up", *options("helper"), "--listen", f"{helper.address}:4433"], stdout=subprocess.PIPE)
+        known = json.loads(up.stdout.readline())["address"]
+        send = sender.popen(
+            [*command, "send", tmp_path / "file", *options("sender"), "--bootstrap", known], stdout=subprocess.PIPE
+        )
+        ticket = json.loads(send.stdout.readline())["ticket"]
+        receiver.run([*command, "recv", ticket, "-o", tmp_path / "out", *options("receiver")], timeout_s=TIMEOUT_S, check=True)
+        for process in (up, send):
+            process.terminate()
+            process.wait(TIMEOUT_S)
+            process.stdout.close()
+    assert (tmp_path / "out" / "file").read_bytes() == content
