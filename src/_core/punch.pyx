@@ -136,8 +136,8 @@ cdef class Punch:
 
     `token` (8 bytes) and `key` (32), fresh and random, are told to the peer over the connection that there is, and those of
     the peer are given to `set_peer`. `seed` has 32 random bytes. One side `is_controlling`: it chooses the pair. `budget` is the
-    node's, shared by all its machines. The first probes to addresses behind NATs have `low_ttl` hops to live; 0 for all
-    that they need. `is_same_machine` allows loopback, `is_experimental` sprays from both sides.
+    node's, shared by all its machines. The first probes to addresses behind NATs have `low_ttl` hops to live, one if we are
+    behind none ourselves; 0 for all that they need. `is_same_machine` allows loopback, `is_experimental` sprays from both sides.
 
     After each call: send what `poll_transmit` returns, as (data, remote, socket, ttl), where socket 0 is the node's own and
     ttl 0 the system's; take `poll_events`; call `handle_timeout` when it is `poll_timeout`. Events are
@@ -181,7 +181,7 @@ cdef class Punch:
         self.is_controlling = is_controlling
         self.our_nat = nat
         self.budget = SprayBudget() if budget is None else budget
-        self.low_ttl = low_ttl
+        self.low_ttl = min(low_ttl, LOWEST_TTL) if nat.mapping_class == NAT_NONE else low_ttl
         self.is_same_machine = is_same_machine
         self.is_experimental = is_experimental
         self.chosen = -1

@@ -265,6 +265,9 @@ def test_first_probes_do_not_get_to_the_peers_nat():
     assert {ttl for *_, ttl in public.run(SECOND)} == {0}
     quick = Bench(opens=False, low_ttl=5)
     assert [ttl for *_, ttl in quick.turn()] == [5]
+    bare = Bench(opens=False, nat=PUBLIC)
+    assert [ttl for *_, ttl in bare.turn()] == [1], "a hop more may lead to the peer's router, from where we are"
+    assert [ttl for *_, ttl in Bench(opens=False, nat=PUBLIC, low_ttl=0).turn()] == [0]
     for rtt, least in ((0, 1000), (400 * MS, 1200), (9 * SECOND, 3000)):
         slow = Bench(opens=False, start=False)
         slow.punch.start(slow.now, rtt)

@@ -31,6 +31,7 @@ cdef enum:
     AWAIT_NOMINATION_NS = 500000000     # or three round trips; then the controlled side chooses by itself
     MAX_NOMINATIONS = 20            # probes that say which pair it is
     DEFAULT_LOW_TTL = 2             # gets through our own NAT, and not to the peer's
+    LOWEST_TTL = 1                  # gets through a firewall of our own; with a hop more it might reach the peer's NAT from here
 
 cdef enum:                          # states (docs/spec, PU-13)
     PUNCH_IDLE = 0
