@@ -21,7 +21,8 @@ _OVER = 10  # the transport of the endpoint that follows, if it is not UDP: its 
 _SCOPED = 7  # in place of 6: an IPv6 address whose scope follows the port, as one byte of length and UTF-8
 _CHECK_BYTES = 4
 _UNREADABLE = "this is not an address: an endpoint in it cannot be read"
-_MAPPED = b"\0" * 10 + b"\xff\xff"
+IPV4_MAPPED = b"\0" * 10 + b"\xff\xff"
+"""With what the core's addresses of 16 bytes begin that are IPv4 (RFC 4291, section 2.5.5.2)."""
 
 CoreEndpoint = tuple[bytes, int, int]
 """What the core takes: 16 bytes (IPv4 mapped), port, scope."""
@@ -87,7 +88,7 @@ class Endpoint:
         """Return what the core takes. Raises ValueError for a scope that names no interface here."""
         address = ipaddress.ip_address(self.host)
         if isinstance(address, ipaddress.IPv4Address):
-            return _MAPPED + address.packed, self.port, 0
+            return IPV4_MAPPED + address.packed, self.port, 0
         return address.packed, self.port, _scope_number(address.scope_id) if address.scope_id else 0
 
     @property

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, final
 
 from interpeer import _host, errors
-from interpeer._address import CoreEndpoint, Endpoint, split_host_port
+from interpeer._address import IPV4_MAPPED, CoreEndpoint, Endpoint, split_host_port
 from interpeer._config import Config
 from interpeer._core import control, engine, pump, udp
 from interpeer._interfaces import host_candidates
@@ -235,7 +235,7 @@ class PumpDriver(Driver):
         without_ipv6 = "ipv6" in disabled_words().split(",")
 
         def bind(endpoint: CoreEndpoint) -> int:
-            if without_ipv6 and not endpoint[0].startswith(b"\0" * 10 + b"\xff\xff"):
+            if without_ipv6 and not endpoint[0].startswith(IPV4_MAPPED):
                 raise OSError(errno.EAFNOSUPPORT, "IPv6 is disabled")
             return self._pump.open(endpoint, disabled)
 

@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from typing import final
 
 from interpeer import errors
-from interpeer._address import CoreEndpoint, Endpoint, is_virtual
+from interpeer._address import IPV4_MAPPED, CoreEndpoint, Endpoint, is_virtual
 from interpeer._core import control, engine, pump
 from interpeer._driver import Driver, EventsCallback, bind_all, disabled_words
 from interpeer._sockets import ExtraSocket, ExtraSockets, LoopSocket, OnDatagram, packed, plain, time_to_live
@@ -25,7 +25,6 @@ BUFFER_BYTES = 4 << 20
 BATCH = 64
 """Datagrams taken before the engine gets its turn."""
 MAX_DATAGRAM = 65_535
-_MAPPED = b"\0" * 10 + b"\xff\xff"
 
 
 @final
@@ -61,7 +60,7 @@ class PortableDriver(Driver):
         self._tasks = [self._loop.create_task(self._receive(sock, bytes(16))) for sock in self._sockets]
 
     def _bind(self, endpoint: CoreEndpoint) -> int:
-        is_ipv4 = endpoint[0].startswith(_MAPPED)
+        is_ipv4 = endpoint[0].startswith(IPV4_MAPPED)
         if not is_ipv4 and "ipv6" in disabled_words().split(","):
             raise OSError(errno.EAFNOSUPPORT, "IPv6 is disabled")
         sock = socket.socket(socket.AF_INET if is_ipv4 else socket.AF_INET6, socket.SOCK_DGRAM)
@@ -120,7 +119,7 @@ class PortableDriver(Driver):
 
     def _send(self, data: bytes, target: CoreEndpoint, local: bytes, ttl: int) -> None:
         """Send one packet; what the socket does not take now is lost, as in a full queue, and so is what has none."""
-        family = socket.AF_INET if target[0].startswith(_MAPPED) else socket.AF_INET6
+        family = socket.AF_INET if target[0].startswith(IPV4_MAPPED) else socket.AF_INET6
         if is_virtual(local):
             sockets = [self._adopted[local][0]] if local in self._adopted else []
         else:

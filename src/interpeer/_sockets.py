@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from typing import final
 
 from interpeer import errors
-from interpeer._address import CoreEndpoint, is_virtual, virtual_address
+from interpeer._address import IPV4_MAPPED, CoreEndpoint, is_virtual, virtual_address
 
 MAX_EXTRA_SOCKETS = 512
 """Open at once for a node: two sprays of 256, with room below the 1,024 descriptors that a process may often have."""
@@ -22,7 +22,6 @@ SOCKET = 3
 """The kind of a virtual address that stands for an adopted socket (the core's ENDPOINT_SOCKET)."""
 _MAX_DATAGRAM = 65_535
 _DATAGRAMS_AT_A_TIME = 64
-_MAPPED = b"\0" * 10 + b"\xff\xff"
 
 OnDatagram = Callable[["ExtraSocket", bytes, CoreEndpoint], None]
 Address = tuple[str, int] | tuple[str, int, int, int]
@@ -209,13 +208,13 @@ def time_to_live(sock: socket.socket, ttl: int) -> Generator[None]:
 def packed(address: Address) -> CoreEndpoint:
     """Return the core's form of an address that a socket gives."""
     if len(address) == 2:
-        return _MAPPED + socket.inet_pton(socket.AF_INET, address[0]), address[1], 0
+        return IPV4_MAPPED + socket.inet_pton(socket.AF_INET, address[0]), address[1], 0
     return socket.inet_pton(socket.AF_INET6, address[0].partition("%")[0]), address[1], address[3]
 
 
 def plain(endpoint: CoreEndpoint) -> Address:
     """Return what a socket takes for an address of the core."""
     address, port, scope = endpoint
-    if address.startswith(_MAPPED):
+    if address.startswith(IPV4_MAPPED):
         return socket.inet_ntop(socket.AF_INET, address[12:]), port
     return socket.inet_ntop(socket.AF_INET6, address), port, 0, scope

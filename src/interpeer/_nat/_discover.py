@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import final
 
-from interpeer._address import CoreEndpoint, Endpoint
+from interpeer._address import IPV4_MAPPED, CoreEndpoint, Endpoint
 from interpeer._core import stun
 from interpeer._nat import _judge
 from interpeer._nat._client import TOKEN_BYTES, StunClient, has_answered
@@ -34,7 +34,6 @@ PROBE_WAIT_S = 2.0
 """For a probe that a peer has promised."""
 HAIRPIN_TRIES = 3
 HAIRPIN_GAP_S = 0.3
-_MAPPED = bytes(10) + b"\xff\xff"
 
 
 @final
@@ -71,7 +70,7 @@ async def discover(
     servers = _distinct(servers)
     if not servers:
         return NatReport(notes=("nobody was asked",))
-    is_ipv6 = not servers[0].endpoint[0].startswith(_MAPPED)
+    is_ipv6 = not servers[0].endpoint[0].startswith(IPV4_MAPPED)
     found = _Findings()
     with StunClient(hooks) as client:
         main = client.open(is_ipv6=is_ipv6, is_main=True)
@@ -119,7 +118,7 @@ async def newest_port(hooks: Hooks, server: Server) -> int | None:
     """Return the port that a fresh mapping has got just now: where ports follow each other, the next ones can be told."""
     with StunClient(hooks) as client:
         try:
-            socket = client.open(is_ipv6=not server.endpoint[0].startswith(_MAPPED))
+            socket = client.open(is_ipv6=not server.endpoint[0].startswith(IPV4_MAPPED))
         except OSError:
             return None
         mapped = (await client.ask(socket, server.endpoint, tries=TRIES, last_wait=LAST_WAIT)).mapped
@@ -128,7 +127,7 @@ async def newest_port(hooks: Hooks, server: Server) -> int | None:
 
 def _distinct(servers: Sequence[Server]) -> list[Server]:
     """Return servers of one family, IPv4 if there are any, of which those in prefixes of their own come first."""
-    ipv4 = [one for one in servers if one.endpoint[0].startswith(_MAPPED)]
+    ipv4 = [one for one in servers if one.endpoint[0].startswith(IPV4_MAPPED)]
     unique: dict[tuple[bytes, int], Server] = {}
     for one in ipv4 or servers:
         unique.setdefault(one.endpoint[:2], one)

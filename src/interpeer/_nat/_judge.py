@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import final
 
-from interpeer._address import CoreEndpoint, Endpoint
+from interpeer._address import IPV4_MAPPED, CoreEndpoint, Endpoint
 from interpeer._nat._report import Behaviour
 
 QUORUM = 2
@@ -27,7 +27,6 @@ LUCK = 1e-3
 PORTS = 64_512
 """Ports that a NAT draws from, above the well-known ones."""
 MAX_BLOCK = 8192
-_MAPPED = bytes(10) + b"\xff\xff"
 
 
 @final
@@ -47,7 +46,7 @@ def prefix(address: bytes) -> bytes:
     In a network of one's own addresses lie together, so there each counts singly."""
     if Endpoint.from_core((address, 1, 0)).is_private:
         return address
-    return address[:15] if address.startswith(_MAPPED) else address[:6]
+    return address[:15] if address.startswith(IPV4_MAPPED) else address[:6]
 
 
 def voters(observations: Iterable[Observation]) -> dict[CoreEndpoint, set[bytes]]:

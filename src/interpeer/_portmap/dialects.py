@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 from typing import Protocol, final
 
+from interpeer._address import IPV4_MAPPED
 from interpeer._core import portmap
 from interpeer._portmap.answers import Answer, Kind, Wish, is_usable, refused
 from interpeer._portmap.epoch import Epoch
@@ -156,7 +157,7 @@ def _granted(address: _Address, version: int, port: int, lifetime_s: int, epoch_
 
 
 def _packed(address: _Address) -> bytes:
-    return address.packed if address.version == 6 else b"\0" * 10 + b"\xff\xff" + address.packed
+    return address.packed if address.version == 6 else IPV4_MAPPED + address.packed
 
 
 def _unpacked(packed: bytes) -> _Address:

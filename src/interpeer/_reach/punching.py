@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, final
 
 from interpeer import errors
-from interpeer._address import CoreEndpoint
+from interpeer._address import IPV4_MAPPED, CoreEndpoint
 from interpeer._connection import Connection
 from interpeer._core import control
 from interpeer._core.natfacts import NatFacts
@@ -26,12 +26,11 @@ logger = logging.getLogger("interpeer")
 SEED_BYTES = 32
 CandidateKind = Literal["host", "ipv6", "reflexive", "mapped", "predicted"]
 _KINDS: dict[int, CandidateKind] = {HOST: "host", REFLEXIVE: "reflexive", MAPPED: "mapped"}
-_MAPPED_PREFIX = b"\0" * 10 + b"\xff\xff"
 
 
 def kind_name(kind: int, endpoint: CoreEndpoint) -> CandidateKind:
     """Return how the machine names a candidate."""
-    if kind == HOST and not endpoint[0].startswith(_MAPPED_PREFIX):
+    if kind == HOST and not endpoint[0].startswith(IPV4_MAPPED):
         return "ipv6"
     return _KINDS.get(kind, "mapped")
 

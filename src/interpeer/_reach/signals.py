@@ -10,7 +10,7 @@ import struct
 from dataclasses import dataclass
 from typing import ClassVar, Self, final
 
-from interpeer._address import CoreEndpoint
+from interpeer._address import IPV4_MAPPED, CoreEndpoint
 
 ID_BYTES = 32
 TOKEN_BYTES = 8
@@ -18,7 +18,6 @@ KEY_BYTES = 32
 MAX_CANDIDATES = 16
 """Addresses of a peer that are looked at: a list of thousands is an attempt to make us send to somebody else."""
 MAX_FACTS_BYTES = 64
-_MAPPED = b"\0" * 10 + b"\xff\xff"
 
 
 class MalformedSignalError(ValueError):
@@ -54,7 +53,7 @@ class _Reader:
             return None
         if family not in (4, 6):
             raise MalformedSignalError(f"an address of family {family}")
-        packed = _MAPPED + self.take(4) if family == 4 else self.take(16)
+        packed = IPV4_MAPPED + self.take(4) if family == 4 else self.take(16)
         return packed, self.number(2), 0
 
 
@@ -62,7 +61,7 @@ def _endpoint(endpoint: CoreEndpoint | None) -> bytes:
     if endpoint is None:
         return b"\0"
     packed, port, _ = endpoint
-    body = b"\4" + packed[12:] if packed.startswith(_MAPPED) else b"\6" + packed
+    body = b"\4" + packed[12:] if packed.startswith(IPV4_MAPPED) else b"\6" + packed
     return body + port.to_bytes(2, "big")
 
 

@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, final
 
 from interpeer import errors
-from interpeer._address import CoreEndpoint, Endpoint
+from interpeer._address import IPV4_MAPPED, CoreEndpoint, Endpoint
 from interpeer._core import control
 from interpeer._core.natfacts import NatFacts
 from interpeer._host import random_bytes
@@ -171,8 +171,14 @@ class Surveyor:
     def facts(self) -> NatFacts:
         """What a peer has to know in order to punch."""
         if self.report is None:
-            return NatFacts()
+            return NatFacts("none") if self._is_seen_as_it_is else NatFacts()
         return facts_of(self.report, self._last_port, round((self._now() - self._last_port_s) * 1000))
+
+    @property
+    def _is_seen_as_it_is(self) -> bool:
+        """Whether peers have seen the node at its own IPv4 addresses: that is known before any survey."""
+        seen = {at for peer in self._peers if (at := peer.observed) is not None and at[0].startswith(IPV4_MAPPED)}
+        return bool(seen) and seen <= {endpoint.to_core() for endpoint in self._node._driver.endpoints}
 
     @property
     def reflexive(self) -> tuple[Endpoint, ...]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, final
 
 from interpeer import _host
-from interpeer._address import CoreEndpoint, Endpoint, is_virtual
+from interpeer._address import IPV4_MAPPED, CoreEndpoint, Endpoint, is_virtual
 from interpeer._core import control, engine
 from interpeer._driver import Driver, EventsCallback, bind_all
 from interpeer._sockets import ExtraSocket, OnDatagram
@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 
 MAX_TURNS_AT_ONCE = 10_000
 """Turns of an engine while the clock stands: more are an engine that never has enough."""
-_MAPPED = b"\0" * 10 + b"\xff\xff"
-_WILDCARDS = (bytes(16), _MAPPED + bytes(4))
+_WILDCARDS = (bytes(16), IPV4_MAPPED + bytes(4))
 
 
 @final

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, final
 
 from interpeer import errors
-from interpeer._address import CoreEndpoint, is_virtual, virtual_address
+from interpeer._address import IPV4_MAPPED, CoreEndpoint, is_virtual, virtual_address
 from interpeer._sockets import MAX_EXTRA_SOCKETS, SOCKET, ExtraSocket, OnDatagram
 from interpeer.testing._packet import Packet
 from interpeer.testing._port import Port
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 MAX_ADOPTED: Final = 12
 """As many as a pump takes over."""
-_MAPPED = b"\0" * 10 + b"\xff\xff"
 
 
 @final
@@ -25,7 +24,7 @@ class SimSocket(ExtraSocket):
     """Send and receive at a port of a host; the driver hears of both, for its audit."""
 
     def __init__(self, sockets: SimSockets, host: Host, is_ipv6: bool, on_datagram: OnDatagram) -> None:
-        wildcard = bytes(16) if is_ipv6 else _MAPPED + bytes(4)
+        wildcard = bytes(16) if is_ipv6 else IPV4_MAPPED + bytes(4)
         self._sockets = sockets
         self._on_datagram = on_datagram
         self._context = contextvars.copy_context()

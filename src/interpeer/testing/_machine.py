@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, final
 
 from interpeer import _host
-from interpeer._address import CoreEndpoint, Endpoint
+from interpeer._address import IPV4_MAPPED, CoreEndpoint, Endpoint
 from interpeer._config import Config
 from interpeer._core import engine
 from interpeer._driver import Driver, EventsCallback
@@ -32,8 +32,7 @@ if TYPE_CHECKING:
     from interpeer.testing._router import Router
 
 FIRST_PORT = 49_152
-_MAPPED = b"\0" * 10 + b"\xff\xff"
-_BROADCAST = _MAPPED + b"\xff" * 4
+_BROADCAST = IPV4_MAPPED + b"\xff" * 4
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -378,7 +377,7 @@ class Host:
         if packet.is_tcp:
             return self.tcp.receive
         address, port, _ = packet.core_target
-        wildcard = _MAPPED + bytes(4) if is_ipv4(packet.core_target) else bytes(16)
+        wildcard = IPV4_MAPPED + bytes(4) if is_ipv4(packet.core_target) else bytes(16)
         listeners = self._sockets.get((address, port)) or self._sockets.get((wildcard, port))
         return listeners[-1].receive if listeners else None
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import ipaddress
 from typing import final
 
-from interpeer._address import CoreEndpoint
+from interpeer._address import IPV4_MAPPED, CoreEndpoint
 from interpeer.testing._packet import Packet, is_ipv4, to_endpoint
 
 _FIRST_PORT = 20_000
 _PORTS = 20_000
 _ADDRESSES_4 = int(ipaddress.ip_address("12.0.0.0"))
 _ADDRESSES_6 = int(ipaddress.ip_address("2000:1::"))
-_MAPPED = b"\0" * 10 + b"\xff\xff"
 
 
 @final
@@ -61,7 +60,7 @@ class Nat:
 def addresses_like(packed: list[bytes], number: int) -> list[bytes]:
     """Return an address of the same family for each, that no host has by default; others for each number."""
     return [
-        _MAPPED + (_ADDRESSES_4 + number).to_bytes(4, "big")
+        IPV4_MAPPED + (_ADDRESSES_4 + number).to_bytes(4, "big")
         if is_ipv4((address, 0, 0))
         else (_ADDRESSES_6 + (number << 64) + 1).to_bytes(16, "big")
         for address in packed

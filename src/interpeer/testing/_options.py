@@ -9,9 +9,10 @@ import struct
 from collections.abc import Callable
 from typing import Final, final
 
+from interpeer._address import IPV4_MAPPED
+
 AF_INET: Final = socket.AF_INET
 AF_INET6: Final = socket.AF_INET6
-_MAPPED = b"\0" * 10 + b"\xff\xff"
 _TTL: Final = {(socket.IPPROTO_IP, socket.IP_TTL), (socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS)}
 _LOOP: Final = {(socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP), (socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_LOOP)}
 _JOIN: Final = {(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP), (socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP)}
@@ -45,7 +46,7 @@ class SocketOptions:
         if (level, option) in _JOIN | _LEAVE:
             if not isinstance(value, bytes) or len(value) < 8:
                 raise OSError(22, "a group and an interface are wanted")
-            group = _MAPPED + value[:4] if level == socket.IPPROTO_IP else value[:16]
+            group = IPV4_MAPPED + value[:4] if level == socket.IPPROTO_IP else value[:16]
             (self.groups.add if (level, option) in _JOIN else self.groups.discard)(group)
         else:
             self._options[level, option] = value
@@ -80,7 +81,7 @@ class SocketOptions:
         if not isinstance(value, bytes) or len(value) < 4:
             return None
         address = value[4:8] if len(value) >= 8 else value[:4]
-        return None if address == bytes(4) else _MAPPED + address
+        return None if address == bytes(4) else IPV4_MAPPED + address
 
     def _number(self, names: set[tuple[int, int]], default: int) -> int:
         for name in names:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Self, final
 
-from interpeer._address import CoreEndpoint, Endpoint
+from interpeer._address import IPV4_MAPPED, CoreEndpoint, Endpoint
 
 if TYPE_CHECKING:
     from interpeer.testing._machine import Host
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 DEFAULT_TTL = 64
 IPV4_OVERHEAD_BYTES = 28
 IPV6_OVERHEAD_BYTES = 48
-_MAPPED = b"\0" * 10 + b"\xff\xff"
 _ECT_1, _ECT_0, _CE = 1, 2, 3
 _PROBE = 0x45
 _MESSAGES = {0x41: "init", 0x42: "response", 0x43: "cookie", 0x44: "versions", _PROBE: "probe", 0x46: "probe"}
@@ -25,15 +24,15 @@ _STUN_COOKIE = b"\x21\x12\xa4\x42"
 
 
 def is_loopback(address: bytes) -> bool:
-    return address == b"\0" * 15 + b"\1" or (address.startswith(_MAPPED) and address[12] == 127)
+    return address == b"\0" * 15 + b"\1" or (address.startswith(IPV4_MAPPED) and address[12] == 127)
 
 
 def is_multicast(address: bytes) -> bool:
-    return address[0] == 0xFF or (address.startswith(_MAPPED) and address[12] & 0xF0 == 0xE0)
+    return address[0] == 0xFF or (address.startswith(IPV4_MAPPED) and address[12] & 0xF0 == 0xE0)
 
 
 def is_ipv4(endpoint: CoreEndpoint) -> bool:
-    return endpoint[0].startswith(_MAPPED)
+    return endpoint[0].startswith(IPV4_MAPPED)
 
 
 @lru_cache(maxsize=65_536)

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, final
 
-from interpeer._address import CoreEndpoint
+from interpeer._address import IPV4_MAPPED, CoreEndpoint
 from interpeer.testing._errors import SimulationError
 from interpeer.testing._packet import DEFAULT_TTL, Packet, is_ipv4
 
 if TYPE_CHECKING:
     from interpeer.testing._machine import Host
-
-_MAPPED = b"\0" * 10 + b"\xff\xff"
 
 
 class Listener(Protocol):
@@ -35,7 +33,7 @@ class Port:
     def __init__(self, host: Host, received: Callable[[Packet], object], *, family_of: CoreEndpoint, port: int = 0) -> None:
         self._host = host
         self._received = received
-        wildcard = _MAPPED + bytes(4) if is_ipv4(family_of) else bytes(16)
+        wildcard = IPV4_MAPPED + bytes(4) if is_ipv4(family_of) else bytes(16)
         self._bound = host.bind(wildcard, port, self)
         self._is_open = True
 

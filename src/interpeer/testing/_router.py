@@ -7,7 +7,7 @@ import itertools
 import random
 from typing import TYPE_CHECKING, Any, Final, final
 
-from interpeer._address import CoreEndpoint
+from interpeer._address import IPV4_MAPPED, CoreEndpoint
 from interpeer.testing._natkind import Dependence, NatBehaviour, NatKind
 from interpeer.testing._packet import Packet, is_ipv4, to_endpoint
 from interpeer.testing._realm import Realm
@@ -26,7 +26,6 @@ FIRST_HOST: Final = 10
 TCP_LIFETIME_S: Final = 7440.0
 """How long an idle connection is remembered (RFC 5382, REQ-5)."""
 _IPV6 = ("off", "fw", "open")
-_MAPPED = b"\0" * 10 + b"\xff\xff"
 
 
 @final
@@ -269,4 +268,4 @@ def _behaviour(kind: NatKind | NatBehaviour) -> NatBehaviour:
 
 
 def _packed(address: ipaddress.IPv4Address) -> bytes:
-    return _MAPPED + address.packed
+    return IPV4_MAPPED + address.packed

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final, Self, final
 
-from interpeer._address import CoreEndpoint
+from interpeer._address import IPV4_MAPPED, CoreEndpoint
 from interpeer.testing._options import SocketOptions
 from interpeer.testing._packet import Packet, is_ipv4, is_loopback, to_endpoint
 from interpeer.testing._tcpstate import RESET, State, TcpEnd, is_call, is_reset
@@ -23,8 +23,7 @@ KERNEL_BYTES: Final = 212_992
 HIGH_WATER_BYTES: Final = 65_536
 LINGER_NS: Final = 60_000_000_000
 """How long a connection that is over still answers repetitions."""
-_MAPPED = b"\0" * 10 + b"\xff\xff"
-_WILDCARDS = (bytes(16), _MAPPED + bytes(4))
+_WILDCARDS = (bytes(16), IPV4_MAPPED + bytes(4))
 
 
 @final
@@ -358,7 +357,7 @@ class TcpStack:
             connection.receive(packet)
             return
         address, port, _ = packet.core_target
-        wildcard = _MAPPED + bytes(4) if is_ipv4(packet.core_target) else bytes(16)
+        wildcard = IPV4_MAPPED + bytes(4) if is_ipv4(packet.core_target) else bytes(16)
         server = self.servers.get((address, port, 0)) or self.servers.get((wildcard, port, 0))
         if is_call(packet.data) and server is not None and server.is_accepting:
             accepted = StreamTransport(

@@ -8,7 +8,7 @@ import errno
 import os
 from typing import TYPE_CHECKING, Any, final
 
-from interpeer._address import CoreEndpoint, Endpoint
+from interpeer._address import IPV4_MAPPED, CoreEndpoint, Endpoint
 from interpeer.testing._options import AF_INET, AF_INET6, SocketOptions
 from interpeer.testing._packet import DEFAULT_TTL, Packet, is_ipv4, is_loopback, is_multicast, to_endpoint
 
@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from interpeer.testing._machine import Host
 
 Address = tuple[str, int] | tuple[str, int, int, int]
-_MAPPED = b"\0" * 10 + b"\xff\xff"
-_WILDCARDS = (bytes(16), _MAPPED + bytes(4))
+_WILDCARDS = (bytes(16), IPV4_MAPPED + bytes(4))
 
 
 @final
