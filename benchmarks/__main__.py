@@ -11,6 +11,7 @@
     python -m benchmarks paths [ARGS]       several paths, and a NAT that rebinds, between two processes
     python -m benchmarks relay [ARGS]       what a relay passes on, between three processes
     python -m benchmarks punching [ARGS]    how often two punching machines find each other between NATs, in the simulator
+    python -m benchmarks reaching [ARGS]    how often, and how soon, two nodes behind NATs have a direct path, in the simulator
     python -m benchmarks nat [ARGS]         every kind of NAT calls every other, in network namespaces (root)
     python -m benchmarks control [ARGS]     urgent messages beside a bulk transfer, in the simulator
 
@@ -27,7 +28,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks import command, control, goodput, goodput_link, nat_matrix, paths, punching, relay
+from benchmarks import command, control, goodput, goodput_link, nat_matrix, paths, punching, reaching, relay
 from benchmarks.interop import table as interop
 from benchmarks.table import NAMES, ROWS, Measured, Row, Scale, has_micro, judge, measure, needed, own_loads, rival_loads
 from interpeer._bench.end import Facts
@@ -55,6 +56,8 @@ def main(arguments: list[str] | None = None) -> int:
         return goodput.main(words[1:])
     if words[:1] == ["punching"]:
         return punching.main(words[1:])
+    if words[:1] == ["reaching"]:
+        return reaching.main(words[1:])
     if words[:1] == ["control"]:
         return control.main(words[1:])
     asked = _parse(words)
