@@ -24,8 +24,8 @@ nitpicky = True
 nitpick_ignore_regex = [
     # other people's names (to look them up, the network would be needed), and our own that are not public
     ("py:.*", r"(_?asyncio|collections|concurrent|contextvars|os|pathlib|socket|subprocess|types|np)\..*|Buffer"),
-    ("py:.*", r"(.*\.)?~?_\w+|.*_handle\.\w+|interpeer\.(testing\.)?_(core|driver|machine|port|realm|streams|udp|waiting)\..*"),
-    ("py:.*", r"CoreEndpoint|NetNode|Realm"),
+    ("py:.*", r"(.*\.)?~?_\w+|.*_handle\.\w+|CoreEndpoint|NetNode|Realm"),
+    ("py:.*", r"interpeer\.(testing\.)?_(core|driver|iterators|machine|port|realm|streams|udp|waiting)\..*"),
 ]
 default_role = "code"
 myst_heading_anchors = 3
