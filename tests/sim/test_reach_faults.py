@@ -1,6 +1,7 @@
 """What happens to a running transfer when the network around it changes: it goes on within three seconds, with nothing lost."""
 
 import asyncio
+import itertools
 
 import pytest
 
@@ -154,6 +155,32 @@ def test_an_idle_connection_outlives_mappings_of_twenty_seconds_and_says_little(
         meeting.net.observe(count)
         await asyncio.sleep(60)
         assert 0 < said / 60 <= 20, "bytes a second both ways that keep an idle punched connection"
+        start_s = meeting.net.clock.now_s
+        await stream.write(b"after")
+        assert await stream.readexactly(5) == b"after"
+        assert meeting.net.clock.now_s - start_s < 0.1 and connection.path.kind == "direct"
+        await stream.finish()
+        await echoing
+
+    meet(NatKind.PORT, NatKind.PORT, program)
+
+
+@pytest.mark.parametrize("name", ["a", "b"])
+def test_paths_say_something_as_often_as_a_nat_with_a_short_memory_needs(name):
+    async def program(meeting):
+        node = getattr(meeting, name)
+        node._host.router.set(lifetime_s=7.0)
+        echoing = asyncio.create_task(echo(meeting.b))
+        connection = await meeting.a.connect(meeting.b.id)
+        stream = await connection.open_stream()
+        await stream.write(b"before")
+        assert await stream.readexactly(6) == b"before"
+        await asyncio.sleep(90)  # by then both know how long their NATs remember
+        assert 3.5 < node._reach.surveyor.keep_alive_s < 5
+        said = []
+        meeting.net.observe(lambda fate: said.append(meeting.net.clock.now_s) if is_between_homes(meeting, fate) else None)
+        await asyncio.sleep(60)
+        assert said and max(after - before for before, after in itertools.pairwise(said)) < 7
         start_s = meeting.net.clock.now_s
         await stream.write(b"after")
         assert await stream.readexactly(5) == b"after"

@@ -1,6 +1,6 @@
 """What a node learns about its own addresses and the NATs in front of it: STUN transactions, and what they tell together."""
 
-from interpeer._nat._discover import discover, newest_port
+from interpeer._nat._discover import discover, mapping_lifetime, newest_port
 from interpeer._nat._hooks import Hooks, How, Prober, Server, Socket
 from interpeer._nat._node_hooks import NodeHooks
 from interpeer._nat._report import Behaviour, NatReport
@@ -20,5 +20,6 @@ __all__ = [
     "State",
     "Transactions",
     "discover",
+    "mapping_lifetime",
     "newest_port",
 ]

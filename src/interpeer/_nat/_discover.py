@@ -125,6 +125,14 @@ async def newest_port(hooks: Hooks, server: Server) -> int | None:
     return None if mapped is None else mapped[1]
 
 
+async def mapping_lifetime(hooks: Hooks, server: Server, budget_s: float) -> float | None:
+    """Return the longest silence that mappings have lived through, of those up to `budget_s`; None: it could not be seen."""
+    found = _Findings()
+    found.answering = [server]
+    with StunClient(hooks) as client:
+        return await _lifetime(client, not server.endpoint[0].startswith(IPV4_MAPPED), found, budget_s)
+
+
 def _distinct(servers: Sequence[Server]) -> list[Server]:
     """Return servers of one family, IPv4 if there are any, of which those in prefixes of their own come first."""
     ipv4 = [one for one in servers if one.endpoint[0].startswith(IPV4_MAPPED)]

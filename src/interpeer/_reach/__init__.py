@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, final
 
 from interpeer._address import MAX_ENDPOINTS, MAX_VIA, Address, CoreEndpoint
 from interpeer._connection import Connection
-from interpeer._core import signal_handle
+from interpeer._core import path_handle, signal_handle
 from interpeer._core.spray_budget import SprayBudget
 from interpeer._identity import PeerId
 from interpeer._interfaces import Change
@@ -28,7 +28,7 @@ from interpeer._reach.moving import Mover
 from interpeer._reach.peers import PROTOCOL, Peer, Peers
 from interpeer._reach.relaying import Relaying
 from interpeer._reach.surroundings import Surroundings
-from interpeer._reach.surveying import Helper, Surveyor, Verifier
+from interpeer._reach.surveying import KEEP_ALIVE_S, Helper, Surveyor, Verifier
 from interpeer._reach.tasks import Tasks
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Reach:
         self.tasks = Tasks()
         self.peers = Peers(node, self.tasks, self._on_peer, self._on_peer_gone)
         self.addresses = OwnAddresses(node, self.peers, lambda: self.surroundings.mapped(), lambda: self.surveyor.reflexive)
-        self.surveyor = Surveyor(node, self.peers, self.tasks, self._on_nat)
+        self.surveyor = Surveyor(node, self.peers, self.tasks, self._on_nat, self._on_lifetime)
         self._helper = Helper(node, self.peers)
         self.relaying = Relaying(node, self.peers, give)
         self.surroundings = Surroundings(node, self.tasks, self._on_neighbour, Verifier(node, self.peers).verify)
@@ -138,6 +138,7 @@ class Reach:
         """A connection is open: the application's, or the network's own."""
         if connection.protocol == PROTOCOL:
             self.peers.add(connection)
+            self._keep_alive(connection)
             return
         mover = self._movers[connection] = Mover(self, connection, is_controlling=not is_incoming)
         mover.begin()
@@ -222,6 +223,18 @@ class Reach:
             peer.tell(signals.Register(self.shard_of(peer), self.facts))
         for mover in self._movers.values():
             mover.on_facts()
+
+    def _on_lifetime(self) -> None:
+        """It is known how long the NAT in front of us remembers."""
+        for mover in self._movers.values():
+            mover.on_lifetime()
+        for peer in self.peers:
+            self._keep_alive(peer.connection)
+
+    def _keep_alive(self, connection: Connection) -> None:
+        """See that a peer's packets go on reaching us, when the node's own keep-alives are too rare for our NAT."""
+        if (interval_s := self.surveyor.keep_alive_s) < KEEP_ALIVE_S:
+            path_handle.set_path_keep_alive(connection._handle, connection.path.id, interval_s)
 
     @property
     def facts(self) -> bytes:

@@ -16,9 +16,9 @@ from interpeer._core.retry import Retry
 from interpeer._host import random_bytes
 from interpeer._path import ANY_ADDRESS
 from interpeer._reach.legbook import Leg
-from interpeer._reach.peers import KEEP_ALIVE_S
 from interpeer._reach.punching import Attempt
 from interpeer._reach.signals import KEY_BYTES, OPENED, REFLEXIVE, TOKEN_BYTES, Candidates
+from interpeer._reach.surveying import KEEP_ALIVE_S
 
 if TYPE_CHECKING:
     from interpeer._reach import Reach
@@ -346,12 +346,19 @@ class Mover:
 
     def _keep_alive(self, ways: list[tuple[int, str, Leg | None]]) -> None:
         """See that every path says something now and then, so that NATs remember it, and that it is missed when it dies."""
+        interval_s = self._reach.surveyor.keep_alive_s
+        if not self._is_controlling and interval_s >= KEEP_ALIVE_S:
+            # one side asks, and the other answers: both NATs have seen a packet go out
+            interval_s *= LATE
         for number, _, _ in ways:
             if number not in self._tended:
                 self._tended.add(number)
-                # one side asks, and the other answers: both NATs have seen a packet go out
-                interval_s = KEEP_ALIVE_S if self._is_controlling else KEEP_ALIVE_S * LATE
                 path_handle.set_path_keep_alive(self._handle, number, interval_s)
+
+    def on_lifetime(self) -> None:
+        """It is known now how long our NAT remembers."""
+        self._tended.clear()
+        self.on_paths()
 
     # --- for people ---
 

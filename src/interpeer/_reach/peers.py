@@ -24,8 +24,6 @@ logger = logging.getLogger("interpeer")
 
 PROTOCOL = "interpeer.peer/1"
 """What nodes of a network speak to each other beside their applications."""
-KEEP_ALIVE_S = 15.0
-"""Between two packets at the least: below the 30 s after which the hastiest NATs forget (RFC 4787, REQ-5 wants 2 minutes)."""
 FIRST_RETRY_S, LAST_RETRY_S = 0.5, 60.0
 """How long a peer that does not answer is left alone: twice as long each time, with full jitter."""
 MAX_PEERS = 1024

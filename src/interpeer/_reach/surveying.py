@@ -14,7 +14,7 @@ from interpeer._core import control
 from interpeer._core.natfacts import NatFacts
 from interpeer._host import random_bytes
 from interpeer._identity import PeerId
-from interpeer._nat import How, NatReport, NodeHooks, Server, discover, newest_port
+from interpeer._nat import How, NatReport, NodeHooks, Server, discover, mapping_lifetime, newest_port
 from interpeer._path import ANY_ADDRESS
 from interpeer._reach.peers import Peer, Peers
 from interpeer._reach.signals import OTHER_PEER, OTHER_PORT, SAME_PORT, TOKEN_BYTES, ProbeOrder, ProbeRequest
@@ -31,6 +31,15 @@ SETTLE_S = 0.05
 AGAIN_S = 600.0
 """How long a survey holds, unless the network changes."""
 ENOUGH_SERVERS = 3
+KEEP_ALIVE_S = 15.0
+"""Between two packets on a path at the least: below the 30 s after which the hastiest NATs forget (RFC 4787, REQ-5 wants 2
+minutes), until it is known how long ours remembers."""
+MOST_KEEP_ALIVE_S = 20.0
+"""A path that is dead is to be missed soon, however long its NAT remembers it."""
+OF_LIFETIME = 0.7
+"""A keep-alive may be lost, and the peer's timer be late."""
+LIFETIME_AFTER_S, LIFETIME_BUDGET_S = 5.0, 60.0
+"""When it is measured how long mappings live, and how long that may take: what is longer makes no difference."""
 PROBE = 0x45
 PROBE_VERSION = 1
 PROBE_BYTES = 64
@@ -77,11 +86,16 @@ class _Prober:
 class Surveyor:
     """Survey the NAT in front of the node when peers come and when the network changes."""
 
-    def __init__(self, node: Node, peers: Peers, tasks: Tasks, on_report: Callable[[], None]) -> None:
+    def __init__(
+        self, node: Node, peers: Peers, tasks: Tasks, on_report: Callable[[], None], on_lifetime: Callable[[], None]
+    ) -> None:
         self._node = node
         self._peers = peers
         self._tasks = tasks
         self._on_report = on_report
+        self._on_lifetime = on_lifetime
+        self._measuring: asyncio.Task[None] | None = None
+        self._lifetime_s: float | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
         self._asked = 0
@@ -100,6 +114,10 @@ class Surveyor:
         """What was found may not hold any more."""
         self._asked = 0
         self._is_stale = True
+        if self._measuring is not None:
+            self._measuring.cancel()
+            self._measuring = None
+        self._set_lifetime(None)
         self._begin_in(SETTLE_S)
 
     def _begin_in(self, seconds: float) -> None:
@@ -139,8 +157,25 @@ class Surveyor:
                 self._take(NatReport(udp=False, notes=("peers are reached over TCP alone",)))
             return
         self._take(await self.look(servers, on_progress=self._take))
+        if self.facts.mapping != "none" and self._measuring is None:
+            self._measuring = self._tasks.start(self._measure_lifetime(servers[0]))
         if self._timer is None:
             self._begin_in(AGAIN_S)
+
+    async def _measure_lifetime(self, server: Server) -> None:
+        """Find out how long our NAT remembers a mapping in silence: so often paths have to say something."""
+        await asyncio.sleep(LIFETIME_AFTER_S)
+        self._set_lifetime(await mapping_lifetime(NodeHooks(self._node), server, LIFETIME_BUDGET_S))
+
+    def _set_lifetime(self, lifetime_s: float | None) -> None:
+        before, self._lifetime_s = self.keep_alive_s, lifetime_s
+        if self.keep_alive_s != before:
+            self._on_lifetime()
+
+    @property
+    def keep_alive_s(self) -> float:
+        """How often a path has to say something for our NAT to remember it."""
+        return KEEP_ALIVE_S if self._lifetime_s is None else min(self._lifetime_s * OF_LIFETIME, MOST_KEEP_ALIVE_S)
 
     async def look(
         self, servers: Sequence[Server], lifetime_budget_s: float = 0.0, on_progress: Callable[[NatReport], None] | None = None
