@@ -236,9 +236,19 @@ class Mover:
         self._is_trying = True
         self._attempt = Attempt(
             self._reach, self._connection, token, key,
-            is_controlling=self._is_controlling, on_heard=self._heard, on_found=self._found, on_failed=self._failed,
+            is_controlling=self._is_controlling, is_same_machine=self._is_same_machine(),
+            on_heard=self._heard, on_found=self._found, on_failed=self._failed,
         )  # fmt: skip
         return self._attempt
+
+    def _is_same_machine(self) -> bool:
+        """Whether a relay on this machine has seen the peer there: then, and only then, loopback leads to the peer."""
+        return any(
+            leg.attested is not None
+            and Endpoint.from_core(leg.attested).is_loopback
+            and leg.relay.connection.path.remote.is_loopback
+            for leg in self._legs
+        )
 
     def _add_attested(self, attempt: Attempt) -> None:
         for leg in self._legs:

@@ -50,6 +50,7 @@ class Attempt:
         key: bytes,
         *,
         is_controlling: bool,
+        is_same_machine: bool,
         on_heard: Callable[[CoreEndpoint], None],
         on_found: Callable[[CoreEndpoint, bytes, str], None],
         on_failed: Callable[[tuple[str, ...]], None],
@@ -67,8 +68,9 @@ class Attempt:
         self._is_over = False
         self._step_is_due = False
         self.machine = Punch(
-            token, key, is_controlling, reach.surveyor.facts, random_bytes(SEED_BYTES), budget=reach.spray_budget
-        )
+            token, key, is_controlling, reach.surveyor.facts, random_bytes(SEED_BYTES), budget=reach.spray_budget,
+            is_same_machine=is_same_machine,
+        )  # fmt: skip
         self._node._expect(token, self._on_datagram)
 
     def set_peer(self, token: bytes, key: bytes, facts: bytes) -> None:
