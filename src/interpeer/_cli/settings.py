@@ -68,8 +68,7 @@ class Settings:
         """Return the caps as the library takes them."""
         if self.give is None:
             return Give(roles=self.roles)
-        relayed = min(self.give, Give().relay_bytes_per_s)
-        return Give(roles=self.roles, upload_bytes_per_s=self.give, relay_bytes_per_s=relayed)
+        return Give(roles=self.roles, upload_bytes_per_s=self.give, relay_bytes_per_s=self.give)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -84,7 +83,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--bootstrap", metavar="TICKET", action="append", help="a peer to know and be known by, so as to reach others through it")
     add("--tunnel", metavar="URL", action="append", help="be called there as well, as tls://0.0.0.0:443, where UDP is blocked")
     add("--no-lan", action="store_true", default=None, help="neither look for peers in the local network nor be found there")
-    add("--give", metavar="RATE", help="bytes a second given to other peers, such as 50k; relayed are at most 125k")
+    add("--give", metavar="RATE", help="bytes a second given to other peers, such as 50k or 10M (default: 125k are relayed)")
     add("--qlog", metavar="DIR", help="log what happens on each connection as qlog, a file each, in this folder")
     add("--no-roles", action="store_true", default=None, help="take no role for the network (with the overlay)")
 
