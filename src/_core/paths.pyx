@@ -17,7 +17,7 @@ from interpeer._core.cids cimport (
 from interpeer._core.conn cimport (
     CONN_EVENT_IDS, CONN_EVENT_PATH, CONN_OPEN, CONN_PENDING_IDS, CONN_PENDING_PATHS, MAX_PATHS, MAX_PATH_EVENTS,
     PATH_EVENT_ABANDONED, PATH_EVENT_MOVED, PATH_EVENT_OPENED, PATH_EVENT_PREFERRED, PATH_EVENT_PROVEN,
-    PATH_EVENT_RECOVERED, PATH_EVENT_RETURNED, PATH_EVENT_SUSPECT, PATH_REASON_CROSSED, PATH_REASON_FASTER,
+    PATH_EVENT_RECOVERED, PATH_EVENT_RETURNED, PATH_EVENT_SUSPECT, PATH_REASON_CROSSED, PATH_REASON_FASTER, PATH_REASON_KIND,
     PATH_REASON_NONE, PATH_REASON_ONLY, PATH_REASON_PEER, PATH_REASON_RELAY, PATH_REASON_SILENT, PATH_REASON_UNPROVEN,
     Conn, PathEvent, PathEvents, conn_limit_path, conn_notify, conn_report_observed, conn_wake)
 from interpeer._core.delivery cimport conn_on_acked, conn_on_lost, conn_probe_again
@@ -261,7 +261,7 @@ cdef Path *paths_prefer(Conn *c) noexcept nogil:
         p = c.paths[i]
         if paths_tier(p) < paths_tier(best):
             best = p
-            reason = PATH_REASON_ONLY
+            reason = PATH_REASON_ONLY if paths_tier(c.path) >= TIER_SUSPECT else PATH_REASON_KIND
         elif paths_tier(p) == paths_tier(best) and paths_is_faster(p, best):
             best = p
             reason = PATH_REASON_FASTER

@@ -23,6 +23,7 @@ REASONS = (
     "no other path works",
     "the peer has opened the last one at the same time",
     "its relay is gone",
+    "the other one is relayed, in a tunnel or standby",
 )  # the core's PATH_REASON_*
 
 

@@ -5,7 +5,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from interpeer import errors
+from interpeer import PathChanged, errors
 from interpeer.testing import Link, NatKind, SimNet, run
 
 LINK = Link(delay_s=0.015)
@@ -109,6 +109,14 @@ def test_nothing_is_lost_when_a_transfer_moves_to_the_direct_path():
     data = bytes(range(256)) * 8000
 
     async def program(meeting):
+        preferred = []
+
+        async def listen():
+            async for event in meeting.a.events():
+                if isinstance(event, PathChanged) and event.what == "preferred":
+                    preferred.append((event.path, event.reason))
+
+        listening = asyncio.create_task(listen())
         answering = asyncio.create_task(echo(meeting.b))
         connection = await meeting.a.connect(meeting.b.id)
         stream = await connection.open_stream()
@@ -125,6 +133,8 @@ def test_nothing_is_lost_when_a_transfer_moves_to_the_direct_path():
         await answering
         assert bytes(got) == data
         assert connection.path.kind == "direct"
+        assert preferred == [(2, "the other one is relayed, in a tunnel or standby")]
+        listening.cancel()
 
     meet(NatKind.PORT, NatKind.PORT, program)
 

@@ -102,6 +102,7 @@ cdef enum:                          # PathEvent.reason
     PATH_REASON_ONLY = 6            # no other path works
     PATH_REASON_CROSSED = 7         # the initiator was opening the last one at the same time
     PATH_REASON_RELAY = 8           # the leg that it needs is gone
+    PATH_REASON_KIND = 9            # the other one works, but is relayed, in a tunnel or standby
 
 cdef struct PathEvent:
     uint32_t path
