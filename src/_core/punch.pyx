@@ -20,8 +20,8 @@ from libc.string cimport memcmp, memcpy, memset
 from interpeer._core.address_class cimport address_is_private, address_refusal
 from interpeer._core.crypto cimport MAC_BYTES, blake2b, equal_secret, wipe
 from interpeer._core.natfacts cimport (
-    NAT_NONE, PLAN_DIRECT, PLAN_HOPELESS, PLAN_PREDICT, PLAN_SPRAY_BOTH, PLAN_SPRAY_EASY, PLAN_SPRAY_HARD, PORTS_PRESERVED,
-    PORTS_UNKNOWN, NatFacts, plan_of)
+    NAT_NONE, PLAN_DIRECT, PLAN_HOPELESS, PLAN_PREDICT, PLAN_PREDICTED, PLAN_SPRAY_BOTH, PLAN_SPRAY_EASY, PLAN_SPRAY_HARD,
+    PORTS_PRESERVED, PORTS_UNKNOWN, NatFacts, plan_of)
 from interpeer._core.punch_message cimport (
     PUNCH_BYTES, PUNCH_FORGED, PUNCH_KEY_BYTES, PUNCH_MALFORMED, PUNCH_NOMINATED, PUNCH_NONCE_BYTES, PUNCH_OK,
     PUNCH_TOKEN_BYTES, PunchMessage, parse_punch, write_punch)
@@ -472,7 +472,7 @@ cdef class Punch:
         pair.checks = 0
         pair.retry_ns = PAIR_RETRY_NS
         pair.next_ns = at_ns
-        pair.is_low = (self.state == PUNCH_OPENING and self.low_ttl and pair.heard == 0 and pair.rank == RANK_IPV4
+        pair.is_low = ((self.state == PUNCH_OPENING or self.holds_low) and self.low_ttl and pair.heard == 0 and pair.rank == RANK_IPV4
                        and (pair.kind == KIND_REFLEXIVE or pair.kind == KIND_PREDICTED)
                        and self.peer_nat.mapping_class != NAT_NONE)
 
@@ -507,12 +507,18 @@ cdef class Punch:
     cdef void check(self, uint64_t now_ns):
         """Probe in earnest: the time for low TTLs is over, or the peer's own probes show that it has opened."""
         cdef int plan = plan_of(self.our_nat, self.peer_nat, self.is_experimental)
+        self.holds_low = (plan == PLAN_SPRAY_HARD or plan == PLAN_PREDICTED) and self.may_poison()
         self.begin_pairs(now_ns, True)
         self.deadline_ns = now_ns + CHECK_FOR_NS + 2 * self.rtt_ns
         if plan != PLAN_DIRECT and plan != PLAN_HOPELESS:
             self.spray_ns = now_ns + between(self.rtt_ns, LEAST_GRACE_NS, MOST_GRACE_NS)
 
     # --- sprays ---
+
+    cdef bint may_poison(self):
+        """Tell whether the peer may be behind a plain Linux router, which packets from ports that it has to guess would spoil."""
+        return self.low_ttl and self.peer_nat.mapping_class != NAT_NONE and (
+            self.peer_nat.allocation_class == PORTS_PRESERVED or self.peer_nat.allocation_class == PORTS_UNKNOWN)
 
     cdef void ask_for_spray(self, uint64_t now_ns):
         """The plain punch has had its time: do what the two NATs need besides, if the node's budget allows it."""
@@ -534,8 +540,6 @@ cdef class Punch:
     cdef void begin_spray(self, int plan, const Endpoint *to, uint32_t allowed, uint64_t now_ns):
         cdef uint16_t low = self.peer_nat.block_low, high = self.peer_nat.block_high
         cdef uint32_t sockets = SPRAY_LEAST_SOCKETS
-        cdef bint may_poison = self.low_ttl and self.peer_nat.mapping_class != NAT_NONE and (
-            self.peer_nat.allocation_class == PORTS_PRESERVED or self.peer_nat.allocation_class == PORTS_UNKNOWN)
         self.input(PUNCH_IN_SPRAY)
         self.spray_plan = plan
         self.deadline_ns = now_ns + SPRAY_FOR_NS + 2 * self.rtt_ns
@@ -554,7 +558,7 @@ cdef class Punch:
             spray_sockets_and_ports(&self.spray, low, high)
             sockets = SPRAY_BOTH_SOCKETS
         else:
-            spray_sockets(&self.spray, may_poison)
+            spray_sockets(&self.spray, self.may_poison())
             if plan == PLAN_SPRAY_HARD:
                 sockets = SPRAY_MAX_SOCKETS
                 if self.our_nat.block_low:
@@ -719,5 +723,8 @@ cdef class Punch:
         while spray_poll(&self.spray, now_ns, &to, &socket, &is_low):
             out.append(self.probe(&to, socket, 0, self.low_ttl if is_low else 0))
             self.budget.spend(self, 1)
+            if self.holds_low and not is_low:
+                self.holds_low = False
+                self.begin_pairs(now_ns, True)
         if self.spray.next_ns == 0 and self.spray.sent:
             self.deadline_ns = min(self.deadline_ns, now_ns + max(<uint64_t>SPRAY_REST_NS, 2 * self.rtt_ns))

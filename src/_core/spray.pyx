@@ -115,7 +115,7 @@ cdef bint spray_poll(Spray *s, uint64_t now_ns, Endpoint *to, uint16_t *socket, 
         to.port = port_to_come(s)
     elif s.kind == SPRAY_SOCKETS:
         socket[0] = s.socket
-        is_low[0] = s.may_poison and s.rounds == 0 and s.socket & 1 == 0
+        is_low[0] = s.may_poison and s.rounds == 0
         next_socket(s)
     else:
         to.port = walk_next(&s.walk)
@@ -165,9 +165,9 @@ cdef uint16_t port_to_come(Spray *s) noexcept nogil:
 cdef void next_socket(Spray *s) noexcept nogil:
     """Go on to the next socket; after the last one, wait, and once more.
 
-    The first time half of the probes are not to get farther than our own NAT: where they reach the peer's, and that is a plain
-    Linux router, it would take the very ports away that the peer is going to need. The others are there because the NAT that
-    counts may be far from here, at a carrier's."""
+    The first time no probe is to get farther than our own NAT: where one reaches the peer's, and that is a plain Linux router, all
+    that the peer sends after that comes from another port. The second time all do, because the NAT that counts may be far from
+    here, at a carrier's."""
     s.socket += 1
     if s.socket > s.sockets:
         s.socket = 1

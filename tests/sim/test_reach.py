@@ -113,8 +113,9 @@ def test_nothing_is_lost_when_a_transfer_moves_to_the_direct_path():
 
         async def listen():
             async for event in meeting.a.events():
-                if isinstance(event, PathChanged) and event.what == "preferred":
-                    preferred.append((event.path, event.reason))
+                match event:
+                    case PathChanged(what="preferred"):
+                        preferred.append((event.path, event.reason))
 
         listening = asyncio.create_task(listen())
         answering = asyncio.create_task(echo(meeting.b))

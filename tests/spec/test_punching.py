@@ -484,6 +484,31 @@ def test_a_sweep_tries_the_ports_to_come(step, last, age_ms):
     assert len(set(ports)) == 1024
 
 
+@pytest.mark.spec("PU-32")
+@pytest.mark.parametrize(
+    ("nat", "sockets"), [(RANDOM, 256), (BLOCK, 8), (SEQUENTIAL, 8)], ids=lambda one: getattr(one, "side", "")
+)
+def test_many_sockets_leave_a_plain_linux_router_alone_at_first(nat, sockets):
+    def ttls(peer, **more):
+        bench = Bench(nat=nat, peer=peer, **more)
+        sent = probes(bench.run(10 * SECOND))
+        spray = [(when, socket, ttl) for when, _, _, socket, ttl in sent if socket]
+        assert [socket for _, socket, _ in spray] == [*range(1, sockets + 1)] * 2
+        again = spray[sockets][0]
+        assert again - spray[0][0] == 1500 * MS
+        own = [(when, ttl) for when, _, _, socket, ttl in sent if not socket]
+        return (
+            {ttl for _, _, ttl in spray[:sockets]}, {ttl for _, _, ttl in spray[sockets:]},
+            {ttl for when, ttl in own if START + 100 * MS < when < again}, {ttl for when, ttl in own if when >= again},
+        )  # fmt: skip
+
+    for controlling in (True, False):
+        for kind in ("preserved", "unknown"):
+            assert ttls(NatFacts(EIM, APD, kind), controlling=controlling) == ({2}, {0}, {2}, {0})
+        assert ttls(NatFacts(EIM, APD, "random"), controlling=controlling) == ({0}, {0}, {0}, {0}), "no Linux"
+    assert ttls(STRICT, low_ttl=0) == ({0}, {0}, {0}, {0})
+
+
 @pytest.mark.spec("PU-35")
 def test_a_spray_ends_at_the_first_answer():
     budget = SprayBudget()

@@ -115,6 +115,7 @@ cdef class Punch:
     cdef uint64_t rtt_ns
     cdef uint64_t open_ns           # WAITING: when to open
     cdef uint64_t full_ns           # OPENING: when the time of low TTLs is over
+    cdef bint holds_low             # probes keep the low TTL until the second round of a spray
     cdef uint64_t spray_ns          # CHECKING: when to ask for a spray; 0: not at all
     cdef uint64_t deadline_ns       # CHECKING, SPRAYING: when to give up
     cdef uint64_t settle_ns         # SETTLING: when to choose
@@ -134,6 +135,7 @@ cdef class Punch:
     cdef void begin_pairs(self, uint64_t now_ns, bint only_low) noexcept
     cdef void open(self, uint64_t now_ns)
     cdef void check(self, uint64_t now_ns)
+    cdef bint may_poison(self)
     cdef void ask_for_spray(self, uint64_t now_ns)
     cdef void begin_spray(self, int plan, const Endpoint *to, uint32_t allowed, uint64_t now_ns)
     cdef void end_spray(self, uint64_t now_ns)
