@@ -152,9 +152,9 @@ class Surveyor:
     async def _survey(self) -> None:
         servers = self.servers()
         self._asked = len(servers)
+        if self._node._tunnels.udp_is_blocked:  # to ask servers in vain takes seconds more
+            self._take(NatReport(udp=False, notes=("peers are reached over TCP alone",)))
         if not servers:
-            if self._node._tunnels.udp_is_blocked:
-                self._take(NatReport(udp=False, notes=("peers are reached over TCP alone",)))
             return
         self._take(await self.look(servers, on_progress=self._take))
         if self.facts.mapping != "none" and self._measuring is None:
