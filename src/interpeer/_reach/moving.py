@@ -32,6 +32,8 @@ MAX_RELAYS = 2
 LATE = 1.25
 """By how much later the side that follows asks, if the other one does not."""
 RETRY_RANDOM_BYTES = 4
+REPEAT_S = 0.05
+"""After which candidates are told once more: what a lossy path loses comes a second later otherwise, and opening cannot wait."""
 ADOPTED_WAIT_S = 10.0
 """How long a socket of a spray is kept for a path that is not there yet."""
 MAX_RESTARTS = 4
@@ -69,6 +71,7 @@ class Mover:
         self._legs: list[Leg] = []
         self._asked: set[int] = set()
         self._details: dict[bytes, str] = {}
+        self._repeat: asyncio.TimerHandle | None = None
         self._tended: set[int] = set()
         self.reasons: tuple[str, ...] = ()
         """Why there is no better path."""
@@ -123,7 +126,7 @@ class Mover:
         if self._is_controlling:
             self._lead_again()
         elif self._attempts:
-            signal_handle.send(self._handle, self._answer().pack())
+            self._tell(self._answer())
 
     def _lead_again(self) -> None:
         """Begin anew with what is known now; a few times, for the peer can cause it."""
@@ -136,7 +139,8 @@ class Mover:
         if told.is_controlling == self._is_controlling:
             return  # two that both lead, or both follow, cannot be
         if told.is_controlling:
-            self._follow(told)
+            if told.attempt > self._attempts:  # and not one that is told once more
+                self._follow(told)
         elif self._attempt is not None and told.attempt == self._attempts:
             before, self._peer_side = self._peer_side, (NatFacts.parse(told.facts) or NatFacts()).side
             if before not in ("", self._peer_side) and self._is_relayed:
@@ -206,7 +210,7 @@ class Mover:
             self._attempts, True, token, self._peer_token, key, self._peer_key,
             self._reach.facts, self._reach.addresses.candidates(),
         )  # fmt: skip
-        if not signal_handle.send(self._handle, told.pack()):
+        if not self._tell(told):
             self._failed(("too much is being said to the peer's node already",))
             return
         attempt = self._begin(token, key)
@@ -220,12 +224,24 @@ class Mover:
         self._do(lambda: self._follow_now(told))
 
     def _follow_now(self, told: Candidates) -> None:
-        signal_handle.send(self._handle, self._answer().pack())
+        self._tell(self._answer())
         attempt = self._begin(told.peer_token, told.peer_key)
         attempt.set_peer(told.own_token, told.own_key, told.facts)
         self._add_attested(attempt)
         self._add(attempt, told)
         attempt.start(self._rtt_s(), 0.0)
+
+    def _tell(self, told: Candidates) -> bool:
+        """Tell the peer, twice; return whether there is room for it."""
+        data = told.pack()
+        if self._repeat is not None:
+            self._repeat.cancel()
+        self._repeat = self._loop.call_later(REPEAT_S, self._tell_again, data)
+        return signal_handle.send(self._handle, data)
+
+    def _tell_again(self, data: bytes) -> None:
+        if self._connection.is_open and self._is_relayed:
+            signal_handle.send(self._handle, data)
 
     def _answer(self) -> Candidates:
         return Candidates(self._attempts, False, b"", b"", b"", b"", self._reach.facts, self._reach.addresses.candidates())
@@ -384,7 +400,7 @@ class Mover:
         for local in self._adopted:
             self._reach.node._driver.release_socket(local)
         self._adopted.clear()
-        for timer in (self._timer, self._spare):
+        for timer in (self._timer, self._spare, self._repeat):
             if timer is not None:
                 timer.cancel()
         for task in (self._path_task, self._refreshing, self._leg_task):
