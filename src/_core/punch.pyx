@@ -214,10 +214,13 @@ cdef class Punch:
             raise ValueError("the peer's token and key cannot change")
         memcpy(self.peer_token, new_token, PUNCH_TOKEN_BYTES)
         memcpy(self.peer_key, new_key, PUNCH_KEY_BYTES)
+        cdef int before = plan_of(self.our_nat, self.peer_nat, self.is_experimental)
         self.peer_nat = nat
         self.peer_known_ns = now_ns
         self.is_peer_known = True
         self.input(PUNCH_IN_PEER)
+        if self.state == PUNCH_CHECKING and plan_of(self.our_nat, nat, self.is_experimental) != before:
+            self.plan_spray(now_ns)
 
     def add_remote(self, remote, str kind, bint is_attested=False):
         """Take an address of the peer. Return None, or why it is not used, in words.
@@ -238,6 +241,10 @@ cdef class Punch:
                 of_host += 1
         pair = self.find(&e, 0)
         if pair != NULL and pair.kind < KIND_HEARD:
+            if is_attested and not pair.is_attested:
+                pair.is_attested = True             # somebody else has seen it only now: it counts for more
+                pair.retry_ns = PAIR_RETRY_NS
+                return None
             return "it is there already"
         if self.remotes == MAX_REMOTES:
             return f"there are {MAX_REMOTES} already"
@@ -501,19 +508,24 @@ cdef class Punch:
         for i in range(self.count):
             is_any_low = is_any_low or self.pairs[i].is_low
         self.full_ns = now_ns
-        if is_any_low and self.is_controlling:      # who is asked to open knows that the other side has
-            self.full_ns += between(3 * self.rtt_ns, LEAST_LOW_NS, MOST_LOW_NS)
+        if (is_any_low or self.count == 0) and self.is_controlling: # who is asked to open knows that the other side has
+            self.full_ns += between(6 * self.rtt_ns, LEAST_LOW_NS, MOST_LOW_NS)
 
     cdef void check(self, uint64_t now_ns):
         """Probe in earnest: the time for low TTLs is over, or the peer's own probes show that it has opened."""
-        cdef int plan = plan_of(self.our_nat, self.peer_nat, self.is_experimental)
-        self.holds_low = (plan == PLAN_SPRAY_HARD or plan == PLAN_PREDICTED) and self.may_poison()
+        self.plan_spray(now_ns)
         self.begin_pairs(now_ns, True)
         self.deadline_ns = now_ns + CHECK_FOR_NS + 2 * self.rtt_ns
-        if plan != PLAN_DIRECT and plan != PLAN_HOPELESS:
-            self.spray_ns = now_ns + between(self.rtt_ns, LEAST_GRACE_NS, MOST_GRACE_NS)
 
     # --- sprays ---
+
+    cdef void plan_spray(self, uint64_t now_ns):
+        """See whether the two NATs, as far as they are known, need one, and when it may begin."""
+        cdef int plan = plan_of(self.our_nat, self.peer_nat, self.is_experimental)
+        self.holds_low = (plan == PLAN_SPRAY_HARD or plan == PLAN_PREDICTED) and self.may_poison()
+        self.spray_ns = 0
+        if plan != PLAN_DIRECT and plan != PLAN_HOPELESS:
+            self.spray_ns = now_ns + between(self.rtt_ns, LEAST_GRACE_NS, MOST_GRACE_NS)
 
     cdef bint may_poison(self):
         """Tell whether the peer may be behind a plain Linux router, which packets from ports that it has to guess would spoil."""

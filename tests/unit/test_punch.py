@@ -296,7 +296,7 @@ def test_a_candidate_may_come_late():
     one.set_peer(*PEER, NatFacts("none", "none"), 0)
     one.start(SECOND, 0)
     one.handle_timeout(SECOND)
-    assert one.state == "checking" and one.poll_transmit(SECOND) == []
+    assert one.state == "opening" and one.poll_transmit(SECOND) == []
     assert one.add_remote(HERE, "reflexive", True) is None
     assert one.poll_timeout() == 1 and len(one.poll_transmit(SECOND)) == 1
 

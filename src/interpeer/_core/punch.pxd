@@ -18,8 +18,8 @@ cdef enum:
     PAIR_MOST_RETRY_NS = 400000000
     MAX_PAIR_CHECKS = 24            # probes to one candidate
     LEAST_TRIGGER_NS = 20000000     # between two probes that the peer's own call for
-    LEAST_LOW_NS = 1000000000       # with a low TTL, if the peer does not say that it has opened: three round trips, but no
-    MOST_LOW_NS = 3000000000        # less, for it may be busy, and no more than this
+    LEAST_LOW_NS = 2000000000       # with a low TTL, if the peer does not say that it has opened: six round trips, but no less,
+    MOST_LOW_NS = 5000000000        # for it may be busy, or what it says be lost, and no more than this
     LEAST_GRACE_NS = 50000000       # for the plain punch, before a spray: a round trip, but no less and no more than this
     MOST_GRACE_NS = 500000000
     CHECK_FOR_NS = 3000000000       # of plain punching, and two round trips
@@ -135,6 +135,7 @@ cdef class Punch:
     cdef void begin_pairs(self, uint64_t now_ns, bint only_low) noexcept
     cdef void open(self, uint64_t now_ns)
     cdef void check(self, uint64_t now_ns)
+    cdef void plan_spray(self, uint64_t now_ns)
     cdef bint may_poison(self)
     cdef void ask_for_spray(self, uint64_t now_ns)
     cdef void begin_spray(self, int plan, const Endpoint *to, uint32_t allowed, uint64_t now_ns)

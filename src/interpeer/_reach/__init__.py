@@ -23,7 +23,7 @@ from interpeer._path import Explanation, explain_address
 from interpeer._reach import signals
 from interpeer._reach.addresses import OwnAddresses
 from interpeer._reach.calling import Call
-from interpeer._reach.legbook import LegBook
+from interpeer._reach.legbook import Leg, LegBook
 from interpeer._reach.moving import Mover
 from interpeer._reach.peers import PROTOCOL, Peer, Peers
 from interpeer._reach.relaying import Relaying
@@ -148,6 +148,12 @@ class Reach:
         mover = self._movers.get(connection)
         if mover is not None:
             mover.on_paths()
+
+    def on_opened(self, connection: Connection, leg: Leg) -> None:
+        """A relay tells of the peer that a connection has reached already."""
+        mover = self._movers.get(connection)
+        if mover is not None:
+            mover.on_opened(leg)
 
     def on_closed(self, connection: Connection) -> None:
         """A connection is over."""

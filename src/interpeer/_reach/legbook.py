@@ -99,6 +99,8 @@ class LegBook:
         on_answer = self._answered.pop(leg.id, None)
         if on_answer is not None:
             on_answer(leg)
+        for connection in tuple(leg.users):  # what was sent on it may have come before the answer
+            self._reach.on_opened(connection, leg)
 
     def handle_offer(self, relay: Peer, offer: Offer) -> None:
         """A peer calls us through another; what is sent on the leg is the call."""

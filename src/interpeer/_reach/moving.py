@@ -134,6 +134,15 @@ class Mover:
             self._restarts += 1
             self._lead()
 
+    def on_opened(self, leg: Leg) -> None:
+        """A relay says where it has seen the peer, and what the peer has told it of its NAT."""
+        if self._attempt is None or leg.attested is None:
+            return
+        if leg.facts and self._is_controlling and not self._peer_side:
+            self._attempt.set_peer(self._peer_token, self._peer_key, leg.facts)
+        self._attempt.add(REFLEXIVE, leg.attested, is_attested=True)
+        self._attempt.step()
+
     def on_candidates(self, told: Candidates) -> None:
         """The peer says where it may be reached."""
         if told.is_controlling == self._is_controlling:
