@@ -36,6 +36,9 @@ REPEAT_S = 0.05
 """After which candidates are told once more: what a lossy path loses comes a second later otherwise, and opening cannot wait."""
 ADOPTED_WAIT_S = 10.0
 """How long a socket of a spray is kept for a path that is not there yet."""
+GUESSED = ("sprayed", "predicted")
+ADOPTION_S = 0.02
+"""The peer hears by our last probe which of its many sockets was hit, and has to give that to its engine before packets come."""
 MAX_RESTARTS = 4
 """Attempts that begin anew because more has become known of one of the NATs, until one has failed by itself."""
 DEFAULT_RTT_S = 0.2
@@ -72,6 +75,7 @@ class Mover:
         self._asked: set[int] = set()
         self._details: dict[bytes, str] = {}
         self._repeat: asyncio.TimerHandle | None = None
+        self._adoption: asyncio.TimerHandle | None = None
         self._tended: set[int] = set()
         self.reasons: tuple[str, ...] = ()
         """Why there is no better path."""
@@ -305,7 +309,10 @@ class Mover:
             self._adopted[local] = self._loop.time()
         is_there = any(remote == way[4] and path_handle.STATES[way[1]] != "abandoned" for way in self._ways())
         if self._is_controlling and not is_there:
-            self._begin_path(remote, local)
+            if kind in GUESSED:
+                self._adoption = self._loop.call_later(ADOPTION_S, self._begin_path, remote, local)
+            else:
+                self._begin_path(remote, local)
 
     def _release_sockets(self) -> None:
         """Close sockets of sprays that no path uses; a path may still be on its way to one that was found lately."""
@@ -409,7 +416,7 @@ class Mover:
         for local in self._adopted:
             self._reach.node._driver.release_socket(local)
         self._adopted.clear()
-        for timer in (self._timer, self._spare, self._repeat):
+        for timer in (self._timer, self._spare, self._repeat, self._adoption):
             if timer is not None:
                 timer.cancel()
         for task in (self._path_task, self._refreshing, self._leg_task):
