@@ -119,9 +119,8 @@ def leaves_nothing_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fail a test that leaves a thread, a descriptor or an object of the core alive. Set up first, so torn down last."""
     before = live_objects(request.config)
     yield
+    gc.collect()  # what only waits for the collector is no leak
     left = live_objects(request.config) - before
-    if left:
-        gc.collect()  # what only waits for the collector is no leak
-        left = live_objects(request.config) - before
+    gc.freeze()  # what stays is not looked through again: with each test there is more of it
     if left:
         pytest.fail("left behind: " + ", ".join(f"{name} x{count}" for name, count in sorted(left.items())), pytrace=False)

@@ -166,6 +166,17 @@ class Command:
                     stream.close()
 
 
+@pytest.fixture
+def homeless(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Let commands that run in this process find no settings, no state and no gateway, and change no signal."""
+    for name in [name for name in os.environ if name.startswith("INTERPEER_") and name != "INTERPEER_LIBSODIUM"]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("INTERPEER_GATEWAY", "none")
+    monkeypatch.setattr("interpeer._cli._QUIET_SIGNALS", [])
+
+
 class Cli:
     """The command line, with home, state and settings of its own."""
 

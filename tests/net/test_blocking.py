@@ -65,7 +65,18 @@ def test_every_call_takes_a_timeout():
             for name, f in vars(kind).items()
             if inspect.isfunction(f) and not name.startswith("_") and "timeout" not in inspect.signature(f).parameters
         }
-        at_once = {"stats", "send_datagram", "send_datagrams", "reset", "stop", "counters", "close_path", "set_standby", "set"}
+        at_once = {
+            "stats",
+            "send_datagram",
+            "send_datagrams",
+            "reset",
+            "stop",
+            "counters",
+            "report",
+            "close_path",
+            "set_standby",
+            "set",
+        }
         assert waits == at_once, "these wait for nobody"
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import socket
 
 import pytest
@@ -13,18 +12,8 @@ import interpeer
 from interpeer._cli import main
 from interpeer._nat import _discover
 
+pytestmark = pytest.mark.usefixtures("homeless")
 HOSTS = ("127.0.0.1", "127.0.1.1", "127.0.2.1")
-
-
-@pytest.fixture(autouse=True)
-def _homeless(monkeypatch, tmp_path):
-    """Let the command find no settings, no state and no gateway, and change no signal."""
-    for name in [name for name in os.environ if name.startswith("INTERPEER_") and name != "INTERPEER_LIBSODIUM"]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    monkeypatch.setenv("INTERPEER_GATEWAY", "none")
-    monkeypatch.setattr("interpeer._cli._QUIET_SIGNALS", [])
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 
 import pytest
@@ -14,20 +13,10 @@ from interpeer._bench.process import EndFailed
 from interpeer._cli import main
 from interpeer._version import __version__
 
+pytestmark = pytest.mark.usefixtures("homeless")
 BENCH_FIELDS = """cipher limit_gbit stream_gbit stream_of_limit tls_gbit stream_of_tls cpu_s_per_gb limit_cpu_s_per_gb
     messages_per_s messages_single_per_s ping_p50_us raw_ping_p50_us handshakes_per_s handshakes_in_a_row_per_s
     bytes_per_idle_connection"""
-
-
-@pytest.fixture(autouse=True)
-def _homeless(monkeypatch, tmp_path):
-    """Let commands that run in this process find no settings and no state, and change no signal."""
-    for name in [name for name in os.environ if name.startswith("INTERPEER_") and name != "INTERPEER_LIBSODIUM"]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    monkeypatch.setenv("INTERPEER_GATEWAY", "none")
-    monkeypatch.setattr("interpeer._cli._QUIET_SIGNALS", [])
 
 
 @pytest.fixture

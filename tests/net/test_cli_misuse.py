@@ -15,6 +15,7 @@ from interpeer._cli import main
 from interpeer._cli.parser import COMMANDS, SHELLS
 from interpeer._version import __version__
 
+pytestmark = pytest.mark.usefixtures("homeless")
 LOOPBACK = ("--listen", "127.0.0.1:0")
 SOMEBODY = str(interpeer.Identity.from_seed(bytes(32)).id)
 NOBODY_HOME = f"{SOMEBODY}@127.0.0.1:9"
@@ -60,16 +61,6 @@ MISUSES = {
     "--allow for a caller": ["pipe", NOBODY_HOME, "--allow", SOMEBODY],
     "a shell nobody completes for": ["--completion", "cmd"],
 }
-
-
-@pytest.fixture(autouse=True)
-def _homeless(monkeypatch, tmp_path):
-    """Let commands that run in this process find no settings and no state, and change no signal."""
-    for name in [name for name in os.environ if name.startswith("INTERPEER_") and name != "INTERPEER_LIBSODIUM"]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    monkeypatch.setattr("interpeer._cli._QUIET_SIGNALS", [])
 
 
 @pytest.mark.row("A9")

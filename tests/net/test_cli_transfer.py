@@ -9,6 +9,7 @@ import random
 import signal
 import stat
 import sys
+import threading
 
 import pytest
 
@@ -276,7 +277,12 @@ def hostile(cli, folder, say):
         async with asyncio.timeout(30):
             return await serve()
 
-    return asyncio.run(bounded())
+    try:
+        return asyncio.run(bounded())
+    finally:
+        for thread in threading.enumerate():
+            if thread.name.startswith("asyncio-waitpid"):  # asyncio's, for the child: it has told us, and is about to end
+                thread.join()
 
 
 def listing(*entries):

@@ -304,30 +304,7 @@ static void release(uint64_t now_ns) {
 static const char *set(char *words) {
     char *save, *name = strtok_r(words, " ", &save);
     struct direction *d = !name ? NULL : !strcmp(name, "up") ? &up : !strcmp(name, "down") ? &down : NULL;
-    if (!d) return "set needs up or down";
-    struct settings next = d->set;
-    while ((name = strtok_r(NULL, " ", &save))) {
-        char *value = strchr(name, '=');
-        if (!value) return "a setting is name=number";
-        *value++ = 0;
-        double *field = NULL;
-#define X(known, unused) if (!strcmp(name, #known)) field = &next.known;
-        SETTINGS(X)
-#undef X
-        if (!field) return "no such setting";
-        *field = strtod(value, NULL);
-    }
-    d->set = next;
-    return NULL;
-}
-
-static void tell(const char *name, const struct direction *d) {
-    printf("\"%s\": {", name);
-    const char *comma = "";
-#define X(counter) printf("%s\"" #counter "\": %llu", comma, (unsigned long long)d->count.counter); comma = ", ";
-    COUNTERS(X)
-#undef X
-    printf("}, ");
+    return d ? direction_set(d, &save) : "set needs up or down";
 }
 
 static void tell_all(void) {
@@ -335,9 +312,10 @@ static void tell_all(void) {
     getrusage(RUSAGE_SELF, &use);
     double cpu_s = (double)(use.ru_utime.tv_sec + use.ru_stime.tv_sec) + (double)(use.ru_utime.tv_usec + use.ru_stime.tv_usec) / 1e6;
     printf("{");
-    tell("up", &up);
-    tell("down", &down);
-    printf("\"flows\": %u, \"rebinds\": %llu, \"strangers\": %llu, \"refused\": %llu, \"unproven_excess_bytes\": %llu, "
+    direction_tell("up", &up);
+    printf(", ");
+    direction_tell("down", &down);
+    printf(", \"flows\": %u, \"rebinds\": %llu, \"strangers\": %llu, \"refused\": %llu, \"unproven_excess_bytes\": %llu, "
            "\"held\": %u, \"cpu_s\": %.6f}\n", flow_count, (unsigned long long)rebinds, (unsigned long long)strangers,
            (unsigned long long)refused, (unsigned long long)excess_bytes, heap_count, cpu_s);
 }

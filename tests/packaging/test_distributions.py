@@ -62,7 +62,7 @@ def test_sdist_carries_every_source_and_nothing_that_was_built(sdist_names, root
     assert {f"src/_core/{name}.pyx" for name in core_modules} <= sdist_names
     assert sources(root, "src", "*.pyx", "*.h", "*.pxd", "*.pyi", "*.py", "py.typed") <= sdist_names
     assert {"LICENSE", "README.md", "CHANGELOG.md", "pyproject.toml", "setup.py", "run", ".ci/libsodium.sh"} <= sdist_names
-    written_in_c = sources(root, "tests/net", "*.c")
+    written_in_c = sources(root, "tests/net", "*.c") | sources(root, "src/interpeer/testing/natlab", "*.c")
     assert sources(root, "tests", "*.py") | sources(root, "tools", "*.lua") | written_in_c <= sdist_names
     built = {name for name in sdist_names if re.search(r"\.(c|so|pyd|dll|dylib|pyc)$|_lib/|__pycache__", name)}
     assert built <= written_in_c
@@ -76,7 +76,10 @@ def test_wheel_carries_the_core_its_types_and_the_library(wheel, root, core_modu
     assert package <= names
     assert [name for name in names if re.fullmatch(r"interpeer/_lib/libsodium\.(so|dylib|dll)", name)]
     assert "interpeer/_lib/LICENSE.libsodium" in names
-    assert not [name for name in names if re.search(r"\.(pyx|c|h|pyc)$", name)]
+    laboratory = {name.removeprefix("src/") for name in sources(root, "src/interpeer/testing/natlab", "*.c", "*.h")}
+    assert {name for name in names if re.search(r"\.(pyx|c|h|pyc)$", name)} == laboratory, (
+        "it compiles its links when they are asked for"
+    )
     assert not [name for name in names if not re.match(r"interpeer(/|-[\w.]+\.dist-info/)", name)]
 
 

@@ -18,7 +18,7 @@ NUMBERS = {
     "delay_ms": st.integers(0, 2**32 - 1),
     "port": st.integers(0, 65535),
 }
-BYTES = {"target": 32, "caller": 32, "token": 8, "own_token": 8, "peer_token": 8, "own_key": 32, "peer_key": 32}
+BYTES = {"target": 32, "caller": 32, "token": 8, "cookie": 8, "own_token": 8, "peer_token": 8, "own_key": 32, "peer_key": 32}
 packed = st.one_of(
     st.binary(min_size=4, max_size=4).map(lambda b: b"\0" * 10 + b"\xff\xff" + b), st.binary(min_size=16, max_size=16)
 )
@@ -39,7 +39,7 @@ def a_signal(draw):
             values[name] = draw(st.binary(max_size=signals.MAX_FACTS_BYTES))
         elif name == "attested":
             values[name] = draw(st.none() | endpoints)
-        elif name == "target" or name == "is_controlling":
+        elif name == "is_controlling":
             values[name] = draw(st.booleans())
         else:
             assert name == "endpoints"

@@ -99,7 +99,10 @@ class Sim:
 
     async def transfer(self, pair: Pair, size: int, *, ends=None) -> float:
         """Send so many bytes from `a` to `b`; return how many seconds it took. They arrive as they were sent."""
-        here, there = ends or await pair.connect()
+        return await self.carry(*(ends or await pair.connect()), size)
+
+    async def carry(self, here: interpeer.Connection, there: interpeer.Connection, size: int) -> float:
+        """Do that between the ends of a connection, wherever they are."""
         data = self.bytes(size)
         loop = asyncio.get_running_loop()
         start = loop.time()

@@ -6,7 +6,8 @@ from contextlib import asynccontextmanager
 import pytest
 
 import interpeer
-from interpeer._core import legs, signal_handle
+from interpeer._address import Endpoint
+from interpeer._core import control, legs, signal_handle
 from interpeer._reach import signals
 from interpeer._reach.relaying import MAX_LEGS_OF_A_PEER, OPENS_BURST, SIGNALLING_BYTES_PER_S, new_leg
 from interpeer.testing import Link, Packet, SimNet, run
@@ -142,6 +143,7 @@ def test_signals_that_cannot_be_read_or_make_no_sense_change_nothing():
 def test_probes_go_to_who_asks_and_never_faster_than_they_are_paid_for():
     async def program(net):
         async with network(net, "a", "b") as (helper, (a, _)):
+            await asyncio.sleep(10)  # until the surveys are over
             sent = []
             net.observe(lambda fate: sent.append(fate) if fate.payload_bytes == 64 else None)
             for how in (signals.SAME_PORT, signals.OTHER_PORT, signals.OTHER_PEER, 77):
@@ -152,6 +154,86 @@ def test_probes_go_to_who_asks_and_never_faster_than_they_are_paid_for():
             asker = {endpoint.host for endpoint in a._driver.endpoints}
             assert {fate.target.host for fate in sent} <= asker
             assert 0 < len(sent) <= 45
+
+    in_net(program)
+
+
+@asynccontextmanager
+async def shown(net, token=b"shown ok"):
+    """A helper that waits for a node to show it its IPv4 address, the node, a function that shows it, and packets of probes."""
+    async with network(net, "a") as (helper, (a,)):
+        await asyncio.sleep(10)  # until the surveys are over
+        sent = []
+        net.observe(lambda fate: sent.append(fate) if fate.payload_bytes == 64 else None)
+        say(a, helper, signals.ProbeRequest(token, signals.SHOWN, 0, 0))
+        await asyncio.sleep(0.1)
+        at = next(one for one in helper._driver.endpoints if ":" not in one.host).to_core()
+
+        async def show():
+            control.send_raw(a._engines[0], (b"\x45\x01" + token).ljust(64, b"\0"), at, bytes(16))
+            await asyncio.sleep(0.1)
+
+        yield helper, a, show, sent
+
+
+@pytest.mark.row("N4")
+@pytest.mark.spec("NB-11")
+def test_an_address_that_is_shown_is_answered_a_few_times_with_what_was_sent_to_it():
+    async def program(net):
+        async with shown(net) as (_, a, show, sent):
+            for _ in range(10):
+                await show()
+            mine = {one.host for one in a._driver.endpoints}
+            answers = [fate for fate in sent if fate.target.host in mine]
+            assert len(answers) == 4 and len(sent) == 14
+
+    in_net(program)
+
+
+@pytest.mark.row("N4")
+@pytest.mark.spec("NB-11")
+def test_an_address_is_not_awaited_for_long():
+    async def program(net):
+        async with shown(net) as (_, _, show, sent):
+            await asyncio.sleep(5)
+            await show()
+            assert len(sent) == 1
+
+    in_net(program)
+
+
+@pytest.mark.row("N4")
+@pytest.mark.spec("NB-11")
+@pytest.mark.parametrize("knows", [False, True], ids=["without what was sent there", "with what was sent there"])
+def test_an_address_that_was_shown_gets_probes_if_the_cookie_was_received_there(knows):
+    async def program(net):
+        async with shown(net) as (helper, a, show, sent):
+            await show()
+            ((cookie, at),) = helper._reach._helper._shown.values()
+            sent.clear()
+            for guess in (cookie if knows else bytes([1] * 8), bytes([255] * 8)):
+                say(a, helper, signals.ProbeRequest(bytes(8), signals.SAME_PORT, 0, 4000, guess))
+            await asyncio.sleep(0.1)
+            targets = [(fate.target.host, fate.target.port) for fate in sent]
+            assert targets == ([(Endpoint.from_core(at).host, 4000)] if knows else [])
+
+    in_net(program)
+
+
+@pytest.mark.row("N4")
+def test_nobody_takes_over_a_token_that_is_waited_for():
+    async def program(net):
+        async with network(net, "a") as (helper, (a,)):
+            await asyncio.sleep(10)
+            heard = []
+            helper._expect(b"expected", lambda *it: heard.append(it))
+            say(a, helper, signals.ProbeRequest(b"expected", signals.SHOWN, 0, 0))
+            await asyncio.sleep(10)
+            at = next(one for one in helper._driver.endpoints if ":" not in one.host).to_core()
+            control.send_raw(a._engines[0], (b"\x45\x01expected").ljust(64, b"\0"), at, bytes(16))
+            await asyncio.sleep(0.1)
+            assert len(heard) == 1
+            helper._unexpect(b"expected")
 
     in_net(program)
 

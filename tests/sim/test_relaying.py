@@ -15,31 +15,11 @@ def run(sim, program, count=1, **settings):
     sim.run(with_relays(program, count, **settings))
 
 
-async def transfer(sim, here, there, size):
-    """Send from one end to the other; what arrives is what was sent. Return the seconds."""
-    data = sim.bytes(size)
-    start = asyncio.get_running_loop().time()
-
-    async def send():
-        async with here.open_stream() as stream:
-            await stream.write(data)
-
-    async def receive():
-        stream = await there.accept_stream()
-        return await stream.read()
-
-    async with asyncio.TaskGroup() as group:
-        group.create_task(send())
-        received = group.create_task(receive())
-    assert received.result() == data
-    return asyncio.get_running_loop().time() - start
-
-
 def test_two_peers_that_cannot_reach_each_other_talk_through_a_third(sim):
     async def program(net: Relayed):
         here, there = await net.connect()
-        await transfer(sim, here, there, 3 * MB)
-        await transfer(sim, there, here, 3 * MB)
+        await sim.carry(here, there, 3 * MB)
+        await sim.carry(there, here, 3 * MB)
         assert is_relayed(here) and is_relayed(there)
         (pair,) = net.pairs()
         assert pair["bytes_a_to_b"] > 3 * MB and pair["bytes_b_to_a"] > 3 * MB
@@ -73,7 +53,7 @@ def test_a_direct_path_is_preferred_however_long_its_round_trip(sim):
         net.net.link(net.alice, net.bob, delay_s=0.2)
         here, there = await net.connect()
         await proven(here, await open_path(here, direct(net)))
-        await transfer(sim, here, there, MB // 4)
+        await sim.carry(here, there, MB // 4)
         assert not is_relayed(here) and not is_relayed(there)
         assert way(here)["min_rtt_ns"] > 10 * path_handle.paths(here._handle)[0]["min_rtt_ns"] // 2
 
@@ -102,7 +82,7 @@ def test_a_running_transfer_moves_to_the_direct_path_and_back_when_that_dies(sim
             await until(lambda: not is_relayed(here))
 
         meddling = asyncio.create_task(meddle())
-        await transfer(sim, here, there, 6 * MB)
+        await sim.carry(here, there, 6 * MB)
         await asyncio.wait_for(meddling, 30)
 
     run(sim, program)
@@ -123,7 +103,7 @@ def test_an_idle_connection_notices_a_dead_direct_path_within_three_heartbeats(s
         net.is_direct_open = False
         await asyncio.sleep(3 * heartbeat_s)
         assert is_relayed(here) and is_relayed(there)
-        await transfer(sim, there, here, 1000)
+        await sim.carry(there, here, 1000)
 
     run(sim, program, keep_alive_s=0.0)
 
@@ -208,7 +188,7 @@ def test_a_relay_that_says_goodbye_takes_its_legs_and_their_paths_with_it(sim):
         assert control.live_objects(core_of(net.a))["legs"] == 1
         assert net.pairs(0) == [] and len(net.pairs(1)) == 1
         assert way(here)["remote"] == other
-        await transfer(sim, here, there, MB)
+        await sim.carry(here, there, MB)
 
     run(sim, program, count=2)
 
@@ -260,12 +240,12 @@ def test_a_silent_only_path_makes_way_at_once_for_one_that_is_proven(sim):
 def test_a_nat_in_front_of_a_relayed_peer_may_forget_it(sim):
     async def program(net: Relayed):
         here, there = await net.connect()
-        await transfer(sim, here, there, MB // 10)
+        await sim.carry(here, there, MB // 10)
         for host in (net.alice, net.bob):
             host.rebind(address=True)
             start = asyncio.get_running_loop().time()
-            await transfer(sim, here, there, MB // 10)
-            await transfer(sim, there, here, MB // 10)
+            await sim.carry(here, there, MB // 10)
+            await sim.carry(there, here, MB // 10)
             assert asyncio.get_running_loop().time() - start < 3.0
 
     run(sim, program)
@@ -298,7 +278,7 @@ def test_a_bad_relay_slows_a_transfer_and_changes_nothing_in_it(sim, what):
             return (packet,)
 
         net.net.intercept(meddle)
-        await transfer(sim, here, there, MB)
-        await transfer(sim, there, here, MB)
+        await sim.carry(here, there, MB)
+        await sim.carry(there, here, MB)
 
     run(sim, program)

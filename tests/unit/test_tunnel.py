@@ -114,24 +114,6 @@ def test_two_engines_talk_through_a_tunnel_alone(pair):
     assert [other.recv_datagram()[0] for _ in range(50)] == list(range(50))
 
 
-def test_packets_of_a_tunnelled_path_never_exceed_a_frame(pair):
-    a, b = pair
-    identity = control.identity_of(bytes([2]) * 32)
-    handle = control.connect(a.engine, identity, [tunnels.endpoint(NUMBER)], PROTOCOL)
-    carry(a, b)
-    stream = handle.open_stream()
-    sizes = set()
-    for _ in range(40):
-        stream.write(bytes(100_000))
-        for writer, reader in ((a, b), (b, a)):
-            for data in writer.turn()[1].values():
-                sizes |= {len(packet) for packet in packets(data)}
-                tunnels.receive(reader.engine, NUMBER, data)
-        a.now += 20_000_000
-        b.now += 20_000_000
-    assert 1400 < max(sizes) <= LARGEST, "larger ones were refused, and smaller ones found to pass"
-
-
 def test_what_is_held_stays_and_comes_in_order_when_it_is_let_go(side):
     side.call(3)
     tunnels.hold(side.engine, NUMBER, True)
@@ -228,12 +210,6 @@ def test_numbers_are_given_once_and_there_are_only_so_many(side):
         tunnels.add(side.engine, 1000)
     tunnels.remove(side.engine, 150)
     tunnels.add(side.engine, 1000)
-
-
-def test_socket_cannot_bring_what_only_a_tunnel_may(side):
-    side.exchange.receive([(b"\x41" + bytes(1199), tunnels.endpoint(NUMBER), 0)], 1)
-    counters = control.counters(side.engine)
-    assert counters["dropped_virtual"] == 1 and counters["packets_received"] == 0
 
 
 def test_shards_share_what_a_tunnel_brings():

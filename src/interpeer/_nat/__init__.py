@@ -2,6 +2,7 @@
 
 from interpeer._nat._discover import discover, mapping_lifetime, newest_port
 from interpeer._nat._hooks import Hooks, How, Prober, Server, Socket
+from interpeer._nat._judge import prefix
 from interpeer._nat._node_hooks import NodeHooks
 from interpeer._nat._report import Behaviour, NatReport
 from interpeer._nat._transactions import Result, RoundTrips, State, Transactions
@@ -22,4 +23,5 @@ __all__ = [
     "discover",
     "mapping_lifetime",
     "newest_port",
+    "prefix",
 ]

@@ -26,9 +26,10 @@ from interpeer._reach.calling import Call
 from interpeer._reach.legbook import Leg, LegBook
 from interpeer._reach.moving import Mover
 from interpeer._reach.peers import PROTOCOL, Peer, Peers
+from interpeer._reach.probing import Helper, Verifier
 from interpeer._reach.relaying import Relaying
 from interpeer._reach.surroundings import Surroundings
-from interpeer._reach.surveying import KEEP_ALIVE_S, Helper, Surveyor, Verifier
+from interpeer._reach.surveying import KEEP_ALIVE_S, Surveyor
 from interpeer._reach.tasks import Tasks
 
 if TYPE_CHECKING:
@@ -61,7 +62,9 @@ class Reach:
         self.surveyor = Surveyor(node, self.peers, self.tasks, self._on_nat, self._on_lifetime)
         self._helper = Helper(node, self.peers)
         self.relaying = Relaying(node, self.peers, give)
-        self.surroundings = Surroundings(node, self.tasks, self._on_neighbour, Verifier(node, self.peers).verify)
+        self.surroundings = Surroundings(
+            node, self.tasks, self._on_neighbour, Verifier(node, self.peers, self.surveyor.servers_seeing).verify
+        )
         self.legs = LegBook(self)
         self.spray_budget = SprayBudget()
         self._movers: dict[Connection, Mover] = {}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, final
 
 from interpeer._address import IPV4_MAPPED, CoreEndpoint, Endpoint
 from interpeer._identity import PeerId
+from interpeer._nat import prefix
 from interpeer._reach.peers import Peer, Peers
 from interpeer._reach.signals import HOST, MAPPED, MAX_CANDIDATES, REFLEXIVE
 
@@ -17,12 +18,6 @@ if TYPE_CHECKING:
 MAX_OWN = 8
 """Addresses of interfaces that are told: with many bridges and tunnels they would leave no room for those that others see."""
 Listing = Callable[[], tuple[Endpoint, ...]]
-
-
-def prefix_of(endpoint: CoreEndpoint) -> bytes:
-    """Return what counts as one voice among observers: an address's /24, or its /48."""
-    packed = endpoint[0]
-    return packed[:15] if packed.startswith(IPV4_MAPPED) else packed[:6]
 
 
 @final
@@ -60,7 +55,7 @@ class OwnAddresses:
             for seen, at in self._seen.values():
                 is_told = seen[0].startswith(IPV4_MAPPED) == is_ipv4
                 if is_told and (not surveyed or Endpoint.from_core(seen).host in surveyed):
-                    voices.setdefault(seen[0], set()).add(prefix_of(at))
+                    voices.setdefault(seen[0], set()).add(prefix(at[0]))
                     ports[seen[0], seen[1]] += 1
             if not voices:
                 continue

@@ -237,8 +237,10 @@ class Candidates:
         return cls(attempt, is_controlling, own_token, peer_token, own_key, peer_key, facts, tuple(endpoints))
 
 
-SAME_PORT, OTHER_PORT, OTHER_PEER = range(3)
-"""Where a probe is to come from."""
+SAME_PORT, OTHER_PORT, OTHER_PEER, SHOWN = range(4)
+"""Where a probe is to come from; SHOWN: from us, and shows another address of ours."""
+
+NO_COOKIE = bytes(TOKEN_BYTES)
 
 
 @final
@@ -249,17 +251,19 @@ class ProbeRequest:
     KIND: ClassVar[int] = 8
     token: bytes
     origin: int
-    """SAME_PORT, OTHER_PORT or OTHER_PEER."""
+    """SAME_PORT, OTHER_PORT, OTHER_PEER or SHOWN."""
     delay_ms: int
     port: int
     """To this port of the address that is seen (RFC 5780, 7.5: RESPONSE-PORT); 0: the one that is seen."""
+    cookie: bytes = NO_COOKIE
+    """To the address that was shown, and that has received this there, instead of the one of the connection."""
 
     def pack(self) -> bytes:
-        return struct.pack(">B8sBIH", self.KIND, self.token, self.origin, self.delay_ms, self.port)
+        return struct.pack(">B8sBIH8s", self.KIND, self.token, self.origin, self.delay_ms, self.port, self.cookie)
 
     @classmethod
     def _read(cls, r: _Reader) -> Self:
-        return cls(r.take(TOKEN_BYTES), r.number(1), r.number(4), r.number(2))
+        return cls(r.take(TOKEN_BYTES), r.number(1), r.number(4), r.number(2), r.take(TOKEN_BYTES))
 
 
 @final

@@ -1,28 +1,21 @@
-"""Finding out what NAT is in front of us, with peers as helpers, and helping them to find out (docs/spec, chapter 23)."""
+"""Finding out what NAT is in front of us, with peers as helpers (docs/spec, chapter 23)."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING, final
 
-from interpeer import errors
-from interpeer._address import IPV4_MAPPED, CoreEndpoint, Endpoint
-from interpeer._core import control
+from interpeer._address import IPV4_MAPPED, Endpoint
 from interpeer._core.natfacts import NatFacts
-from interpeer._host import random_bytes
-from interpeer._identity import PeerId
-from interpeer._nat import How, NatReport, NodeHooks, Server, discover, mapping_lifetime, newest_port
-from interpeer._path import ANY_ADDRESS
-from interpeer._reach.peers import Peer, Peers
-from interpeer._reach.signals import OTHER_PEER, OTHER_PORT, SAME_PORT, TOKEN_BYTES, ProbeOrder, ProbeRequest
+from interpeer._nat import NatReport, NodeHooks, Server, discover, mapping_lifetime, newest_port
+from interpeer._reach.peers import Peers
+from interpeer._reach.probing import Prober, is_same_family
 from interpeer._reach.tasks import Tasks
 
 if TYPE_CHECKING:
     from interpeer._node import Node
-    from interpeer._sockets import ExtraSocket
 
 logger = logging.getLogger("interpeer")
 
@@ -40,18 +33,6 @@ OF_LIFETIME = 0.7
 """A keep-alive may be lost, and the peer's timer be late."""
 LIFETIME_AFTER_S, LIFETIME_BUDGET_S = 5.0, 60.0
 """When it is measured how long mappings live, and how long that may take: what is longer makes no difference."""
-PROBE = 0x45
-PROBE_VERSION = 1
-PROBE_BYTES = 64
-VERIFIERS, VERIFY_TRIES, VERIFY_WAIT_S = 2, 3, 0.7
-"""Peers that are asked whether an address works, how often, and how long each probe is waited for."""
-MAX_DELAY_MS = 300_000
-"""Until a probe that was asked for is sent; longer than most mappings live."""
-PROBES_PER_S, PROBES_BURST = 2.0, 40.0
-"""Probes sent for a peer: each is smaller than the packet that asks for it."""
-MAX_PENDING = 256
-"""Probes that are to be sent later, for all peers together."""
-_ORIGINS: dict[How, int] = {"same port": SAME_PORT, "other port": OTHER_PORT, "other peer": OTHER_PEER}
 
 
 def facts_of(report: NatReport, last_port: int, age_ms: int) -> NatFacts:
@@ -71,15 +52,6 @@ def facts_of(report: NatReport, last_port: int, age_ms: int) -> NatFacts:
     if report.port_block:
         return NatFacts(mapping, report.filtering, "block", block=report.port_block)
     return NatFacts(mapping, report.filtering, "unknown" if report.preserves_port is None else "random")
-
-
-@final
-class _Prober:
-    """Have peers send probes."""
-
-    async def probe(self, server: Server, how: How, token: bytes, port: int, delay_s: float = 0.0) -> bool:
-        asked = ProbeRequest(token, _ORIGINS[how], min(round(delay_s * 1000), MAX_DELAY_MS), port)
-        return isinstance(server.peer, Peer) and server.peer.tell(asked)
 
 
 @final
@@ -133,21 +105,24 @@ class Surveyor:
             self._begin_in(1.0)
 
     def servers(self) -> list[Server]:
-        """Return peers that we have called, since they have addresses of their own: by IPv4, where NATs are, if they have that.
-
-        One that we talk to by IPv6 answers questions by IPv4, but cannot send probes there."""
+        """Return peers that we have called, since those have addresses of their own: of IPv4, where NATs are, if there is one."""
         found: list[Server] = []
         for peer in self._peers:
-            address, at = self._peers.address_of(peer), peer.attested
+            address = self._peers.address_of(peer)
             if address is None:
                 continue
             usable = [one for one in address.endpoints if one.transport == "udp" and not one.is_loopback]
             usable = [one for one in usable if self._node._driver.can_reach(one)]
             first = min(usable, key=lambda one: ":" in one.host, default=None)
             if first is not None:
-                endpoint = first.to_core()
-                found.append(Server(endpoint, peer if endpoint == at else None))
+                found.append(Server(first.to_core(), peer))
         return found[:ENOUGH_SERVERS]
+
+    def servers_seeing(self, endpoint: Endpoint) -> list[Server]:
+        """Return those that have seen us at the host of an endpoint of ours."""
+        if endpoint.host not in {one.host for one in self.reflexive}:
+            return []
+        return [one for one in self.servers() if is_same_family(one.endpoint, endpoint.to_core())]
 
     async def _survey(self) -> None:
         servers = self.servers()
@@ -182,14 +157,15 @@ class Surveyor:
     ) -> NatReport:
         """Find out what these servers show, peers among them; the lifetime of mappings too, if there is time for it."""
         own = [endpoint.to_core() for endpoint in self._node._driver.endpoints]
-        return await discover(
-            NodeHooks(self._node),
-            servers,
-            own=own,
-            prober=_Prober(),
-            lifetime_budget_s=lifetime_budget_s,
-            on_progress=on_progress,
-        )
+        async with Prober(self._node) as prober:
+            return await discover(
+                NodeHooks(self._node),
+                servers,
+                own=own,
+                prober=prober,
+                lifetime_budget_s=lifetime_budget_s,
+                on_progress=on_progress,
+            )
 
     def _take(self, report: NatReport) -> None:
         """Take a report, and say so if it changes what can be tried."""
@@ -246,130 +222,3 @@ class Surveyor:
             self._timer.cancel()
         if self._task is not None:
             self._task.cancel()
-
-
-@final
-class Verifier:
-    """Have an address of ours tried from outside: does what is sent there come in?"""
-
-    def __init__(self, node: Node, peers: Peers) -> None:
-        self._node = node
-        self._peers = peers
-
-    async def verify(self, endpoint: Endpoint) -> bool | None:
-        """Tell whether packets to an address reach the node's own socket; None: nobody is there who could send one.
-
-        A peer sends to nothing but the host at which it sees us, so others cannot be aimed at."""
-        host = endpoint.to_core()[0]
-        able = [peer for peer in self._peers if (seen := peer.observed) is not None and seen[0] == host]
-        for peer in able[:VERIFIERS]:
-            token = random_bytes(TOKEN_BYTES)
-            arrived = asyncio.Event()
-            self._node._expect(token, _setter(arrived))
-            try:
-                for _ in range(VERIFY_TRIES):
-                    peer.tell(ProbeRequest(token, OTHER_PORT, 0, endpoint.port))
-                    with suppress(TimeoutError):
-                        async with asyncio.timeout(VERIFY_WAIT_S):
-                            await arrived.wait()
-                            return True
-            finally:
-                self._node._unexpect(token)
-        return False if able else None
-
-
-@final
-class Helper:
-    """Send the probes that peers ask for: small, few, and to the asker's own address alone."""
-
-    def __init__(self, node: Node, peers: Peers) -> None:
-        self._node = node
-        self._peers = peers
-        self._tokens: dict[PeerId, tuple[float, float]] = {}
-        self._pending: set[asyncio.TimerHandle] = set()
-
-    def handle_request(self, peer: Peer, asked: ProbeRequest) -> None:
-        """Send a probe to where we see the peer, perhaps later, perhaps through another peer."""
-        at = peer.attested
-        if at is None or not self._allows(peer) or len(self._pending) >= MAX_PENDING:
-            return
-        target = (at[0], asked.port or at[1], at[2])
-        if asked.origin == OTHER_PEER:
-            helper = next((other for other in self._peers if other is not peer and self._is_elsewhere(other, at)), None)
-            if helper is not None:
-                self._later(asked.delay_ms, lambda: helper.tell(ProbeOrder(asked.token, target)))
-        elif asked.origin == OTHER_PORT:
-            self._later(asked.delay_ms, lambda: self._send_from_other_port(asked.token, target))
-        elif asked.origin == SAME_PORT:
-            self._later(asked.delay_ms, lambda: self._send(asked.token, target))
-
-    def handle_order(self, peer: Peer, order: ProbeOrder) -> None:
-        """Send a probe for a peer of a peer. Who orders vouches for the address: it costs more to ask than to be hit."""
-        target = Endpoint.from_core(order.target) if order.target[1] else None
-        if target is None or target.is_loopback or not self._allows(peer):
-            return
-        mine = [endpoint for endpoint in self._node._driver.endpoints if not endpoint.is_private]
-        if target.is_private and mine:
-            return  # nobody outside has such an address: it would be somebody in our own network
-        self._send(order.token, order.target)
-
-    @staticmethod
-    def _is_elsewhere(other: Peer, at: CoreEndpoint) -> bool:
-        where = other.attested
-        return other.is_registered and where is not None and where[0] != at[0]
-
-    def _allows(self, peer: Peer) -> bool:
-        now = asyncio.get_running_loop().time()
-        tokens, since = self._tokens.get(peer.peer_id, (PROBES_BURST, now))
-        tokens = min(PROBES_BURST, tokens + (now - since) * PROBES_PER_S)
-        self._tokens[peer.peer_id] = (max(0.0, tokens - 1), now)
-        return tokens >= 1
-
-    def forget(self, peer: Peer) -> None:
-        """A peer is gone."""
-        self._tokens.pop(peer.peer_id, None)
-
-    def _later(self, delay_ms: int, send: Callable[[], object]) -> None:
-        if not delay_ms:
-            send()
-            return
-
-        def run() -> None:
-            self._pending.discard(timer)
-            send()
-
-        timer = asyncio.get_running_loop().call_later(min(delay_ms, MAX_DELAY_MS) / 1000, run)
-        self._pending.add(timer)
-
-    def _send(self, token: bytes, target: CoreEndpoint) -> None:
-        control.send_raw(self._node._engines[0], _probe(token), target, ANY_ADDRESS)
-
-    def _send_from_other_port(self, token: bytes, target: CoreEndpoint) -> None:
-        is_ipv6 = ":" in Endpoint.from_core(target).host
-        try:
-            socket = self._node._driver.open_sockets(1, is_ipv6, _ignore)[0]
-        except (OSError, ValueError, errors.LocalError) as error:
-            logger.info("no other port to send a probe from: %s", error)
-            return
-        socket.send(_probe(token), target)
-        socket.close()
-
-    def close(self) -> None:
-        """Send nothing more."""
-        for timer in self._pending:
-            timer.cancel()
-
-
-def _probe(token: bytes) -> bytes:
-    return (bytes([PROBE, PROBE_VERSION]) + token).ljust(PROBE_BYTES, b"\0")
-
-
-def _setter(event: asyncio.Event) -> Callable[[bytes, CoreEndpoint, bytes], None]:
-    def set_it(_data: bytes, _source: CoreEndpoint, _local: bytes) -> None:
-        event.set()
-
-    return set_it
-
-
-def _ignore(_socket: ExtraSocket, _data: bytes, _source: CoreEndpoint) -> None:
-    """Take no notice of what comes to a socket that was opened to send."""

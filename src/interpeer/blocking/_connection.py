@@ -158,6 +158,10 @@ class Connection(Wrapper[_connection.Connection]):
         """Close, telling the peer a code and a reason."""
         self._thread.call(lambda: self._inner.close(code, reason), timeout)
 
+    def wait_direct(self, *, timeout: float | None = None) -> Path:
+        """Wait until the peer is reached directly, or until that was tried and has failed for now; return the path by then."""
+        return self._thread.call(self._inner.wait_direct, timeout)
+
     def wait_closed(self, *, timeout: float | None = None) -> None:
         """Wait until the connection is over."""
         self._thread.call(self._inner.wait_closed, timeout)

@@ -7,7 +7,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
-from typing import Self, final
+from typing import Any, Self, final
 
 from interpeer import _node
 from interpeer._address import Address
@@ -113,6 +113,14 @@ class Node:
     def counters(self) -> dict[str, int]:
         """Return how often what has happened."""
         return self._inner.counters()
+
+    def report(self) -> dict[str, Any]:
+        """Return what the node knows of its place in the network, and what it gives: for people, and ready for JSON."""
+        return self._thread.do(self._inner.report)
+
+    def joined(self, *, timeout: float | None = None) -> None:
+        """Wait until each peer of `bootstrap` is connected and brings others to us, or has failed once."""
+        self._thread.call(self._inner.joined, timeout)
 
     def connect(
         self, target: Target, protocol: str | None = None, congestion: str | None = None, *, timeout: float | None = None

@@ -84,6 +84,8 @@ async def _ping(target: Target, count: int, resolved: settings.Settings, output:
         pings = Pings()
         async with connection:
             output.say(f"reached in {duration(connected_s)}: {_describe(connection)}")
+            if connection.path.kind != "relayed":
+                pings.direct_at = started + connected_s
             watching = asyncio.create_task(_watch(connection, pings, output))
             lost_connection = await _exchange(connection, count, pings, output)
             with suppress(TimeoutError, NetworkError):
@@ -114,11 +116,10 @@ async def _ping(target: Target, count: int, resolved: settings.Settings, output:
 
 async def _watch(connection: Connection, pings: Pings, output: Output) -> None:
     """Say when the peer is reached directly, or why not."""
-    was_relayed = connection.path.kind == "relayed"
     path = await connection.wait_direct()
     if path.kind != "relayed":
-        pings.direct_at = time.perf_counter()
-        if was_relayed:
+        if pings.direct_at is None:
+            pings.direct_at = time.perf_counter()
             output.say(f"now direct: {_describe(connection)}")
         return
     for reason in path.reasons:

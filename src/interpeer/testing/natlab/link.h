@@ -239,3 +239,33 @@ static void carry(struct direction *d, uint32_t flow, uint8_t *data, uint16_t by
         hold(d, flow, data, bytes, ecn, gone_ns);
     }
 }
+
+/* --- what commands ask of a direction --- */
+
+/* Change settings by the words NAME=NUMBER that are left; return what is wrong with them, and change nothing then. */
+static const char *direction_set(struct direction *d, char **save) {
+    struct settings next = d->set;
+    for (char *name; (name = strtok_r(NULL, " ", save));) {
+        char *value = strchr(name, '=');
+        if (!value) return "a setting is name=number";
+        *value++ = 0;
+        double *field = NULL;
+#define X(known, unused) if (!strcmp(name, #known)) field = &next.known;
+        SETTINGS(X)
+#undef X
+        if (!field) return "no such setting";
+        *field = strtod(value, NULL);
+    }
+    d->set = next;
+    return NULL;
+}
+
+/* Print the counters as a member of an object of JSON. */
+static void direction_tell(const char *name, const struct direction *d) {
+    const char *comma = "";
+    printf("\"%s\": {", name);
+#define X(counter) printf("%s\"" #counter "\": %llu", comma, (unsigned long long)d->count.counter); comma = ", ";
+    COUNTERS(X)
+#undef X
+    printf("}");
+}

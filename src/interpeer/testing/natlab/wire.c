@@ -175,32 +175,12 @@ static const char *unmake(struct link *l) {
     return NULL;
 }
 
-static const char *set(struct direction *d, char **save) {
-    struct settings next = d->set;
-    for (char *name; (name = strtok_r(NULL, " ", save));) {
-        char *value = strchr(name, '=');
-        if (!value) return "a setting is name=number";
-        *value++ = 0;
-        double *field = NULL;
-#define X(known, unused) if (!strcmp(name, #known)) field = &next.known;
-        SETTINGS(X)
-#undef X
-        if (!field) return "no such setting";
-        *field = strtod(value, NULL);
-    }
-    d->set = next;
-    return NULL;
-}
-
 static void tell(const struct link *l) {
-    for (int end = 0; end < 2; end++) {
-        const char *comma = "";
-        printf(end ? "}, \"down\": {" : "{\"up\": {");
-#define X(counter) printf("%s\"" #counter "\": %llu", comma, (unsigned long long)l->way[end].count.counter); comma = ", ";
-        COUNTERS(X)
-#undef X
-    }
-    printf("}}\n");
+    printf("{");
+    direction_tell("up", &l->way[0]);
+    printf(", ");
+    direction_tell("down", &l->way[1]);
+    printf("}\n");
 }
 
 /* Carry out a line; return what is wrong with it. What it tells itself makes it return "". */
@@ -221,7 +201,7 @@ static const char *run_command(char *line) {
     if (strcmp(verb, "set")) return "no such command";
     word = strtok_r(NULL, " ", &save);
     if (!word || (strcmp(word, "up") && strcmp(word, "down"))) return "set needs up or down";
-    return set(&l->way[!strcmp(word, "down")], &save);
+    return direction_set(&l->way[!strcmp(word, "down")], &save);
 }
 
 static int read_commands(void) {
