@@ -26,7 +26,10 @@ PAIRS = (
     ("symmetric", "port-random"),
     ("symmetric-ad", "port"),
     ("symmetric", "linux"),
+    ("symmetric-block", "symmetric-block"),
 )
+EXPERIMENTS = (("symmetric-block", "symmetric-block"),)
+"""Pairs that nodes do not try unless both are told to."""
 LINKS = ((0.015, 0.0), (0.0375, 0.05))
 WITHIN_S = 3.0
 GOAL = 0.99
@@ -55,8 +58,12 @@ def main(arguments: list[str]) -> int:
 def measure(pair: tuple[str, str], seeds: int, delay_s: float, loss: float) -> dict[str, object]:
     """Let a pair try with many seeds, half of them the other way round."""
     outcomes = [
-        attempt((pair[seed % 2], pair[1 - seed % 2]), seed, delay_s=delay_s, loss=loss, flows_per_s=20.0) for seed in range(seeds)
-    ]
+        attempt(
+            (pair[seed % 2], pair[1 - seed % 2]), seed,
+            delay_s=delay_s, loss=loss, flows_per_s=20.0, is_experimental=pair in EXPERIMENTS,
+        )
+        for seed in range(seeds)
+    ]  # fmt: skip
     times = [outcome.seconds for outcome in outcomes if outcome.is_direct]
     return {
         "pair": pair,

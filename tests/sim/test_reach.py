@@ -73,6 +73,19 @@ def test_two_nodes_behind_nats_meet_through_a_third_and_go_direct(kinds):
     meet(*map(NatKind, kinds), program)
 
 
+@pytest.mark.parametrize("told", [True, False])
+def test_two_known_blocks_meet_if_nodes_are_told_to_try(monkeypatch, told):
+    if told:
+        monkeypatch.setenv("INTERPEER_EXPERIMENTS", "blocks")
+
+    async def program(meeting):
+        connection = await meeting.a.connect(meeting.b.id)
+        path = await connection.wait_direct()
+        assert path.kind == ("direct" if told else "relayed") and bool(path.reasons) != told
+
+    meet(NatKind.SYMMETRIC_BLOCK, NatKind.SYMMETRIC_BLOCK, program)
+
+
 def test_a_node_that_has_joined_is_reached_at_once_and_names_who_knows_it():
     async def main():
         net = SimNet(LINK)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, final
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("interpeer")
 
 SEED_BYTES = 32
+EXPERIMENTS = "INTERPEER_EXPERIMENTS"
+"""The environment's variable for what nodes do only if both are told to: "blocks" guesses between two NATs with known blocks."""
 CandidateKind = Literal["host", "ipv6", "reflexive", "mapped", "predicted"]
 _KINDS: dict[int, CandidateKind] = {HOST: "host", REFLEXIVE: "reflexive", MAPPED: "mapped"}
 
@@ -69,7 +72,7 @@ class Attempt:
         self._step_is_due = False
         self.machine = Punch(
             token, key, is_controlling, reach.surveyor.facts, random_bytes(SEED_BYTES), budget=reach.spray_budget,
-            is_same_machine=is_same_machine,
+            is_same_machine=is_same_machine, is_experimental=os.environ.get(EXPERIMENTS) == "blocks",
         )  # fmt: skip
         self._node._expect(token, self._on_datagram)
 
