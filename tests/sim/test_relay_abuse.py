@@ -9,7 +9,7 @@ from interpeer._core import control, legs
 from interpeer.errors import LocalError
 from interpeer.testing import Packet
 from tests.sim.relayed import BURST, Relayed, core_of
-from tests.sim.test_relaying import MB, run, transfer
+from tests.sim.test_relaying import MB, run
 
 
 def counters(node):
@@ -40,7 +40,7 @@ def test_what_is_more_than_a_pairs_rate_is_dropped_and_counted(sim):
         here, there = await net.connect(bytes_per_s=125_000, burst=65_536)
         (before,) = net.pairs()
         start = net.net.clock.now_ns
-        seconds = await transfer(sim, here, there, MB // 2)
+        seconds = await sim.carry(here, there, MB // 2)
         (pair,) = net.pairs()
         passed = sum(pair[key] - before[key] for key in ("bytes_a_to_b", "bytes_b_to_a"))
         assert passed <= 65_536 + 125_000 * (net.net.clock.now_ns - start) / 1e9
@@ -67,7 +67,7 @@ def test_set_rate_changes_what_may_pass(sim):
     async def program(net: Relayed):
         here, there = await net.connect(bytes_per_s=1000, burst=BURST)
         legs.set_rate(core_of(net.relays[0]), net.legs[0][1], 1e9, BURST)
-        await transfer(sim, here, there, 3 * MB)
+        await sim.carry(here, there, 3 * MB)
         with pytest.raises(ValueError, match="joined"):
             legs.set_rate(core_of(net.a), net.legs[0][0], 1e9, BURST)
 
@@ -163,7 +163,7 @@ def test_a_relay_that_swaps_the_packets_of_two_pairs_mixes_nothing_up(sim):
             return (packet,)
 
         net.net.intercept(swap)
-        await asyncio.gather(transfer(sim, *first, MB // 2), transfer(sim, *reversed(second), MB // 2))
+        await asyncio.gather(sim.carry(*first, MB // 2), sim.carry(*reversed(second), MB // 2))
 
     run(sim, program)
 
