@@ -3,6 +3,7 @@
     python -m benchmarks nat                            every ordered pair of kinds, IPv4 (root, Linux; some minutes)
     python -m benchmarks nat --ipv6                     also hosts with IPv6 alone, and with both
     python -m benchmarks nat --kinds port,symmetric --runs 20 --background 20 --delay 0.015
+    python -m benchmarks nat --laboratory ../shared/natlab/natlab.py    in another laboratory: IPv4, without --seed
     python -m benchmarks nat --json >matrix.json        what every call said, one object a line
 
 In the laboratory (interpeer.testing.natlab) stand three public nodes and two hosts of each kind. On the one `interpeer up`
@@ -27,13 +28,14 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from benchmarks import command
+from benchmarks.other_laboratory import OtherHost, OtherLab
 from interpeer.testing import Link, NatKind
 from interpeer.testing._natkind import can_punch
 from interpeer.testing.natlab import Host, Ipv6, Lab
@@ -99,6 +101,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--timeout", type=float, default=60.0, metavar="S", help="for a call (default: 60)")
     parser.add_argument("--seed", type=int, default=1, help="of the ports that NATs draw, and of losses (default: 1)")
     parser.add_argument("--name", default="matrix", help="of the laboratory: those with different names run side by side")
+    parser.add_argument("--laboratory", type=Path, metavar="FILE", help="the natlab.py of another laboratory, instead of ours")
     parser.add_argument("--relay-options", default="", metavar="WORDS", help="more options of `interpeer up` on the public node")
     parser.add_argument("--ping-options", default="", metavar="WORDS", help="more options of `interpeer ping`")
     parser.add_argument("--json", action="store_true", help="print one object for each call instead of the table")
@@ -108,7 +111,8 @@ def main(arguments: list[str]) -> int:
         parser.error(f"--kinds names none of {', '.join(site.name for site in (*FOUR, *SIX))}")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the laboratory is removed then, too
     link = Link(delay_s=asked.delay, loss=asked.loss) if asked.delay or asked.loss else None
-    with Lab(asked.name, seed=asked.seed) as lab, Matrix(lab, sites, link, asked.relay_options.split()) as matrix:
+    laboratory = OtherLab(asked.laboratory, asked.name) if asked.laboratory else Lab(asked.name, seed=asked.seed)
+    with laboratory as lab, Matrix(lab, sites, link, asked.relay_options.split()) as matrix:
         calls = []
         for call in matrix.calls(asked.runs, asked.jobs, asked.timeout, asked.background, asked.ping_options.split()):
             calls.append(call)
@@ -131,7 +135,7 @@ HELPERS = 3
 class Matrix(contextlib.ExitStack):
     """Nodes on all hosts of a laboratory: the public ones, and one for each site that is called."""
 
-    def __init__(self, lab: Lab, sites: Sequence[Site], link: Link | None, relay_options: Sequence[str]) -> None:
+    def __init__(self, lab: Lab | OtherLab, sites: Sequence[Site], link: Link | None, relay_options: Sequence[str]) -> None:
         super().__init__()
         self._sites = sites
         self._folder = Path(self.enter_context(tempfile.TemporaryDirectory(prefix="interpeer-")))
@@ -150,10 +154,10 @@ class Matrix(contextlib.ExitStack):
         self._ids = {site: ready[0] for site, ready in called.items() if site}
 
     @staticmethod
-    def _host(lab: Lab, site: Site, role: str, link: Link | None) -> Host:
+    def _host(lab: Lab | OtherLab, site: Site, role: str, link: Link | None) -> Host | OtherHost:
         return lab.host(f"{site.name}-{role}", site.nat, ipv4=site.ipv4, ipv6=site.ipv6, link=link)
 
-    def _up(self, hosts: dict[Site | None, Host], options: Sequence[str]) -> dict[Site | None, tuple[str, str]]:
+    def _up(self, hosts: Mapping[Site | None, Host | OtherHost], options: Sequence[str]) -> dict[Site | None, tuple[str, str]]:
         """Start a node on each host; return their ids and addresses."""
         ready: queue.Queue[tuple[Site | None, str]] = queue.Queue()
         for site, host in hosts.items():
@@ -223,7 +227,7 @@ def _end(process: subprocess.Popen[str], reader: threading.Thread) -> None:
 class _Flows:
     """What else goes on behind a NAT: every so often another socket sends one packet, and gets a port outside for it."""
 
-    def __init__(self, host: Host, address: str, per_s: float) -> None:
+    def __init__(self, host: Host | OtherHost, address: str, per_s: float) -> None:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=host.call, args=(self._run, address, per_s))
 

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from benchmarks.nat_matrix import FOUR, SIX, Matrix
+from benchmarks.other_laboratory import OtherLab
 from interpeer.testing import Link, NatKind
 from interpeer.testing.natlab import Lab, LabError
 from interpeer.testing.natlab._namespace import require
@@ -29,8 +30,8 @@ def laboratory():
         pytest.skip(str(error))
 
 
-def calls_between(name, sites):
-    with Lab(name, seed=1) as lab, Matrix(lab, sites, LINK, TUNNEL) as matrix:
+def calls_between(laboratory, sites):
+    with laboratory as lab, Matrix(lab, sites, LINK, TUNNEL) as matrix:
         return list(matrix.calls(1, 4, TIMEOUT_S, 0, ()))
 
 
@@ -45,15 +46,26 @@ def hold(calls):
 
 
 def test_every_kind_of_nat_reaches_every_other_and_directly_where_that_can_be():
-    calls = calls_between("reach", FOUR)
+    calls = calls_between(Lab("reach", seed=1), FOUR)
     assert len(calls) == len(FOUR) ** 2
     assert hold(calls) & SPRAYED == set()
 
 
 def test_hosts_with_ipv6_meet_through_their_firewalls_whatever_ipv4_they_have():
-    calls = calls_between("reach6", SIX)
+    calls = calls_between(Lab("reach6", seed=1), SIX)
     assert len(calls) == len(SIX) ** 2
     hold(calls)
+
+
+def test_a_laboratory_of_others_says_the_same(root):
+    """Some of the matrix; `python -m benchmarks nat --laboratory` runs all of it."""
+    path = root.parent / "shared" / "natlab" / "natlab.py"
+    if not path.exists():
+        pytest.skip("there is no other laboratory beside this checkout")
+    sites = [site for site in FOUR if site.nat in (NatKind.PORT, NatKind.LINUX, NatKind.SYMMETRIC, NatKind.UDPBLOCK)]
+    calls = calls_between(OtherLab(path, "reachother"), sites)
+    assert len(calls) == len(sites) ** 2
+    assert hold(calls) & SPRAYED == set()
 
 
 def test_the_demo_connects_two_hosts_behind_nats_and_says_when_they_stay_relayed():
