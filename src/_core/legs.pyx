@@ -10,7 +10,7 @@ from interpeer._core.conn cimport CONN_OPEN, Conn
 from interpeer._core.connection_handle cimport ConnectionHandle
 from interpeer._core.engine cimport Engine
 from interpeer._core.entry cimport kick, leave, take_lock
-from interpeer._core.relay cimport Leg, Relay, relay_add, relay_find, relay_join
+from interpeer._core.relay cimport Leg, Relay, bucket_set, relay_add, relay_find, relay_join
 from interpeer._core.relaying cimport relaying_may_use, relaying_remove
 from interpeer._core.slab cimport ENDPOINT_LEG, Endpoint, endpoint_set_virtual
 from interpeer.errors import LocalError as _LocalError
@@ -141,11 +141,19 @@ def set_rate(Engine engine not None, uint64_t leg, double bytes_per_s, double bu
     found = relay_find(engine.registry.context.relay, leg)
     is_joined = found != NULL and found.pair != NULL
     if is_joined:
-        found.pair.bytes_per_s = bytes_per_s
-        found.pair.burst = burst
+        bucket_set(&found.pair.bucket, bytes_per_s, burst)
     leave(engine)
     if not is_joined:
         raise ValueError(f"no leg {leg:#018x} is joined to another")
+
+
+def set_total(Engine engine not None, double bytes_per_s, double burst):
+    """Change what may pass between all legs that are joined, together. Without legs there is nothing to change."""
+    check_rate(bytes_per_s, burst)
+    take_lock(engine)
+    if engine.registry.context.relay != NULL:
+        bucket_set(&engine.registry.context.relay.total, bytes_per_s, burst)
+    leave(engine)
 
 
 def pairs(Engine engine not None):
@@ -185,5 +193,5 @@ cdef void describe(const Leg *leg, Figures *out) noexcept:
     out.dropped_size = leg.pair.dropped_size
     out.dropped_way = leg.pair.dropped_way
     out.last_ns = leg.pair.last_ns
-    out.bytes_per_s = leg.pair.bytes_per_s
-    out.burst = leg.pair.burst
+    out.bytes_per_s = leg.pair.bucket.bytes_per_s
+    out.burst = leg.pair.bucket.burst

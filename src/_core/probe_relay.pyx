@@ -1,4 +1,4 @@
-"""Python door into what relaying is made of: a pair's rate, and the queue of what is being forwarded."""
+"""Python door into what relaying is made of: a bucket, and the queue of what is being forwarded."""
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free
@@ -6,23 +6,24 @@ from libc.string cimport memset
 
 from interpeer._core.probe cimport exact
 from interpeer._core.relay cimport (
-    FORWARD_BYTES, FORWARD_RUNS, Forwards, Pair, forwards_next, forwards_push, forwards_release, forwards_wait, pair_admit)
+    FORWARD_BYTES, FORWARD_RUNS, Bucket as CoreBucket, Forwards, bucket_admit, bucket_set, forwards_next, forwards_push,
+    forwards_release, forwards_wait)
 from interpeer._core.slab cimport Datagrams
 
 QUEUE_BYTES, QUEUE_RUNS = FORWARD_BYTES, FORWARD_RUNS
 
 
 cdef class Bucket:
-    """What may pass between two legs."""
+    """What may pass between two legs, or between all."""
 
-    cdef Pair pair
+    cdef CoreBucket bucket
 
     def __cinit__(self, double bytes_per_s, double burst):
-        memset(&self.pair, 0, sizeof(Pair))
-        self.pair.bytes_per_s, self.pair.burst = bytes_per_s, burst
+        memset(&self.bucket, 0, sizeof(CoreBucket))
+        bucket_set(&self.bucket, bytes_per_s, burst)
 
     def admit(self, uint32_t n, uint32_t segment, uint64_t now_ns):
-        return pair_admit(&self.pair, n, segment, now_ns)
+        return bucket_admit(&self.bucket, n, segment, now_ns)
 
 
 cdef class Queue:

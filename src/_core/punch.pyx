@@ -137,7 +137,8 @@ cdef class Punch:
     `token` (8 bytes) and `key` (32), fresh and random, are told to the peer over the connection that there is, and those of
     the peer are given to `set_peer`. `seed` has 32 random bytes. One side `is_controlling`: it chooses the pair. `budget` is the
     node's, shared by all its machines. The first probes to addresses behind NATs have `low_ttl` hops to live, one if we are
-    behind none ourselves; 0 for all that they need. `is_same_machine` allows loopback, `is_experimental` sprays from both sides.
+    behind none ourselves; 0 for all that they need. `is_same_machine` allows loopback, `is_experimental` sprays from both sides;
+    no more than `unattested_bytes` go to addresses that the peer alone vouches for.
 
     After each call: send what `poll_transmit` returns, as (data, remote, socket, ttl), where socket 0 is the node's own and
     ttl 0 the system's; take `poll_events`; call `handle_timeout` when it is `poll_timeout`. Events are
@@ -173,7 +174,7 @@ cdef class Punch:
 
     def __cinit__(self, bytes token, bytes key, bint is_controlling, NatFacts nat not None, bytes seed, *,
                   SprayBudget budget=None, uint8_t low_ttl=DEFAULT_LOW_TTL, bint is_same_machine=False,
-                  bint is_experimental=False):
+                  bint is_experimental=False, uint32_t unattested_bytes=MAX_UNATTESTED_BYTES):
         cdef uint8_t drawn[32]
         copy_exactly(self.our_token, token, PUNCH_TOKEN_BYTES, "a token")
         copy_exactly(self.our_key, key, PUNCH_KEY_BYTES, "a key")
@@ -184,6 +185,7 @@ cdef class Punch:
         self.low_ttl = min(low_ttl, LOWEST_TTL) if nat.mapping_class == NAT_NONE else low_ttl
         self.is_same_machine = is_same_machine
         self.is_experimental = is_experimental
+        self.most_unattested = min(unattested_bytes, <uint32_t>MAX_UNATTESTED_BYTES)
         self.chosen = -1
         self.answers, self.events, self.notes = [], [], []
         self.tally = dict.fromkeys(("malformed", "stranger", "forged", "early", "stale", "probes", "answers", "sent"), 0)
@@ -398,19 +400,28 @@ cdef class Punch:
                 "heard": p.heard, "sent": p.sent, "observed": endpoint_tuple(&p.observed) if p.is_verified else None})
         return found
 
-    def reasons(self):
-        """Return a sentence for each address that was tried and does not work, and for what else was in the way."""
-        cdef int i
+    @property
+    def unattested_sent(self):
+        """Bytes of probes to addresses that the peer alone vouches for."""
+        return self.unattested_bytes
+
+    def reasons(self, bint is_better=False):
+        """Return a sentence for each address that was tried and does not work, and for what else was in the way.
+
+        is_better: only for the addresses that would have been better than the pair that was found."""
+        cdef int i, rank = self.pairs[self.chosen].rank if is_better and self.chosen >= 0 else RANK_IPV4 + 1
         cdef Pair *p
         told = []
         for i in range(self.count):
             p = &self.pairs[i]
-            if not p.is_verified:
+            if not p.is_verified and p.rank < rank:
                 told.append(f"{endpoint_text(&p.remote)} ({KINDS[p.kind]}): " + (
                     "we hear the peer from there, but it does not hear us" if p.heard
                     else f"no answer to {p.sent} probe{'' if p.sent == 1 else 's'}" if p.sent
                     else "nothing was sent there: too many addresses that only the peer vouches for"
                     if self.state >= PUNCH_CHECKING else "nothing was sent there yet"))
+        if is_better:
+            return told
         if self.is_peer_known and plan_of(self.our_nat, self.peer_nat, self.is_experimental) != PLAN_DIRECT:
             told.append(self.plan[1])
         return told + self.notes
@@ -719,7 +730,7 @@ cdef class Punch:
             if pair.next_ns == 0 or now_ns < pair.next_ns:
                 continue
             if not pair.is_attested:
-                if self.unattested_bytes + PUNCH_BYTES > MAX_UNATTESTED_BYTES:
+                if self.unattested_bytes + PUNCH_BYTES > self.most_unattested:
                     pair.next_ns = 0
                     continue
                 self.unattested_bytes += PUNCH_BYTES

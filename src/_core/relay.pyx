@@ -5,6 +5,7 @@ one. Nothing here knows what a connection is, nor sends anything. The queue is a
 in it in one piece, is sent from where it lies, and stays until the batch that it went with has been sent.
 """
 
+from libc.math cimport INFINITY
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy
@@ -20,6 +21,7 @@ cdef Relay *relay_new(uint64_t secret) noexcept nogil:
     cdef Relay *r = <Relay *>calloc(1, sizeof(Relay))
     if r != NULL:
         table_init(&r.legs, secret)
+        bucket_set(&r.total, INFINITY, INFINITY)
     return r
 
 
@@ -70,8 +72,7 @@ cdef int relay_join(Leg *a, Leg *b, double bytes_per_s, double burst) noexcept n
     cdef Pair *pair = <Pair *>calloc(1, sizeof(Pair))
     if pair == NULL:
         return -1
-    pair.bytes_per_s = bytes_per_s
-    pair.burst = burst
+    bucket_set(&pair.bucket, bytes_per_s, burst)
     a.pair = b.pair = pair
     a.other = b
     b.other = a
@@ -101,20 +102,26 @@ cdef void relay_note_gone(Relay *r, Leg *leg) noexcept nogil:
     r.last_gone = leg
 
 
-cdef uint32_t pair_admit(Pair *pair, uint32_t bytes, uint32_t segment, uint64_t now_ns) noexcept nogil:
+cdef void bucket_set(Bucket *b, double bytes_per_s, double burst) noexcept nogil:
+    """Change what may pass from now on; what has passed counts as before."""
+    b.bytes_per_s = bytes_per_s
+    b.burst = burst
+
+
+cdef uint32_t bucket_admit(Bucket *b, uint32_t bytes, uint32_t segment, uint64_t now_ns) noexcept nogil:
     """Take tokens for a run of packets; return how many of its bytes may pass, in whole packets."""
     cdef uint32_t packets
-    if pair.updated_ns == 0:
-        pair.tokens = pair.burst
-    elif now_ns > pair.updated_ns:
-        pair.tokens += (now_ns - pair.updated_ns) / 1e9 * pair.bytes_per_s
-        if pair.tokens > pair.burst:
-            pair.tokens = pair.burst
-    pair.updated_ns = now_ns
-    if pair.tokens < bytes:
-        packets = <uint32_t>(pair.tokens / segment)
+    if b.updated_ns == 0:
+        b.tokens = b.burst
+    elif now_ns > b.updated_ns:
+        b.tokens += (now_ns - b.updated_ns) / 1e9 * b.bytes_per_s
+        if not b.tokens < b.burst:
+            b.tokens = b.burst
+    b.updated_ns = now_ns
+    if b.tokens < bytes:
+        packets = <uint32_t>(b.tokens / segment)
         bytes = packets * segment
-    pair.tokens -= bytes
+    b.tokens -= bytes
     return bytes
 
 

@@ -16,7 +16,7 @@ from interpeer._core.path cimport Path
 from interpeer._core.paths cimport paths_lose_relay
 from interpeer._core.registry cimport Registry
 from interpeer._core.relay cimport (
-    LEG_BYTES, Leg, Pair, forwards_next, forwards_push, forwards_wait, packets_of, pair_admit, relay_find, relay_new,
+    LEG_BYTES, Leg, Pair, bucket_admit, forwards_next, forwards_push, forwards_wait, packets_of, relay_find, relay_new,
     relay_note_gone, relay_take_out)
 from interpeer._core.shards cimport shard_of
 from interpeer._core.slab cimport (
@@ -59,7 +59,7 @@ cdef void relaying_forward(Registry *r, Leg *leg, const Datagrams *d, uint32_t a
     if way == NULL:
         pair.dropped_way += packets
         return
-    admitted = pair_admit(pair, end - at, segment, now_ns)
+    admitted = bucket_admit(&r.context.relay.total, bucket_admit(&pair.bucket, end - at, segment, now_ns), segment, now_ns)
     pair.dropped_rate += packets - packets_of(admitted, segment)
     if admitted == 0:
         return

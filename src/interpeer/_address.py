@@ -102,6 +102,12 @@ class Endpoint:
         address = ipaddress.ip_address(self.host)
         return address.is_private or address.is_link_local
 
+    @property
+    def is_unicast(self) -> bool:
+        """Whether it can be one machine's: not a group's, unspecified, reserved, or one that stands for something else."""
+        address = ipaddress.ip_address(self.host)
+        return not (address.is_multicast or address.is_unspecified or address.is_reserved or is_virtual(self.to_core()[0]))
+
     def __str__(self) -> str:
         place = f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
         return place if self.transport == "udp" else f"{self.transport}://{place}{self.path}"

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
 import inspect
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -450,25 +451,37 @@ class Node:
 
     def _on_core_events(self, core: engine.Engine, events: list[tuple[Any, ...]]) -> None:
         for event in events:
-            kind = event[0]
-            if kind == control.STREAM:
-                if event[1].owner is not None:
-                    event[1].owner._on_stream_events(event[2], event[3])
-            elif kind == control.CONNECTION:
-                self._on_connection_events(event[1], event[2])
-            elif kind == control.INCOMING:
-                self._on_incoming(event[1], event[2])
-            elif kind == control.RAW:
-                self._on_raw(event[1], event[2], event[3])
-            elif kind == control.TUNNEL:
-                self._tunnels.on_frames(event[1], event[2])
-            elif kind == control.LEG_GONE:
-                if self._reach is not None:
-                    self._reach.on_leg_gone(event[1])
-            else:
-                self._on_ask(core, event[1], PeerId._of_proved(event[2]))
+            with self._reporting():
+                self._on_core_event(core, event)
         if core in self._tracers:
             self._tracers[core].collect(only_if_ripe=True)
+
+    def _on_core_event(self, core: engine.Engine, event: tuple[Any, ...]) -> None:
+        kind = event[0]
+        if kind == control.STREAM:
+            if event[1].owner is not None:
+                event[1].owner._on_stream_events(event[2], event[3])
+        elif kind == control.CONNECTION:
+            self._on_connection_events(event[1], event[2])
+        elif kind == control.INCOMING:
+            self._on_incoming(event[1], event[2])
+        elif kind == control.RAW:
+            self._on_raw(event[1], event[2], event[3])
+        elif kind == control.TUNNEL:
+            self._tunnels.on_frames(event[1], event[2])
+        elif kind == control.LEG_GONE:
+            if self._reach is not None:
+                self._reach.on_leg_gone(event[1])
+        else:
+            self._on_ask(core, event[1], PeerId._of_proved(event[2]))
+
+    @contextlib.contextmanager
+    def _reporting(self) -> Iterator[None]:
+        """Tell the event loop's handler of a mistake; others wait for what comes next, and must not miss it."""
+        try:
+            yield
+        except Exception as error:
+            self._loop.call_exception_handler({"message": f"{self!r}: an event was not handled to its end", "exception": error})
 
     def _on_connection_events(self, handle: connection_handle.ConnectionHandle, events: int) -> None:
         connection: Connection | None = handle.owner
@@ -476,22 +489,23 @@ class Node:
             return
         if events & connection_handle.EVENT_OPEN:
             self._tell_connected(connection, incoming=False)
-        if events & connection_handle.EVENT_PATH:
-            self._tell_paths(connection)
-        if events & connection_handle.EVENT_SIGNAL and self._reach is not None:
-            self._reach.on_signals(connection)
+        self._tell_reach(connection, events)
         if events & connection_handle.EVENT_CLOSED:
             self._on_closed(connection)
         connection._on_events(events)
+
+    def _tell_reach(self, connection: Connection, events: int) -> None:
+        if events & connection_handle.EVENT_PATH:
+            self._tell_paths(connection)
+        if events & connection_handle.EVENT_SIGNAL and self._reach is not None:
+            with self._reporting():
+                self._reach.on_signals(connection)
 
     def _on_incoming(self, handle: connection_handle.ConnectionHandle, events: int) -> None:
         connection = Connection(self, handle, self._spoken[handle.protocol])
         self._connections[handle] = connection
         self._tell_connected(connection, incoming=True)
-        if events & connection_handle.EVENT_PATH:
-            self._tell_paths(connection)
-        if events & connection_handle.EVENT_SIGNAL and self._reach is not None:
-            self._reach.on_signals(connection)
+        self._tell_reach(connection, events)
         if events & connection_handle.EVENT_CLOSED:
             self._on_closed(connection)
             return
@@ -507,7 +521,8 @@ class Node:
         if was_open:
             self._tunnels.on_closed(connection)
         if was_open and self._reach is not None:
-            self._reach.on_closed(connection)
+            with self._reporting():
+                self._reach.on_closed(connection)
         if was_open and connection._was_announced:
             self._tell(PeerDisconnected(connection.peer_id, connection.protocol, str(connection._error())))
 
@@ -524,7 +539,8 @@ class Node:
 
     def _tell_connected(self, connection: Connection, incoming: bool) -> None:
         if self._reach is not None:
-            self._reach.on_connected(connection, is_incoming=incoming)
+            with self._reporting():
+                self._reach.on_connected(connection, is_incoming=incoming)
         if connection.protocol == PROTOCOL:
             return  # the network's, not the application's
         connection._was_announced = True
@@ -534,7 +550,8 @@ class Node:
         changes, dropped = path_handle.take_path_events(connection._handle)
         self._tunnels.on_paths(connection)
         if self._reach is not None:
-            self._reach.on_paths(connection)
+            with self._reporting():
+                self._reach.on_paths(connection)
         if connection.protocol == PROTOCOL:
             return
         for path, kind, reason, remote in changes:
@@ -546,7 +563,11 @@ class Node:
         """Give `answered` the data, source and local address of each STUN answer (to a transaction, 12 bytes) or probe (with a
         token, 8 bytes) until `_unexpect`. Raises LocalError when too many are expected."""
         for core in self._engines:
-            control.expect(core, token)
+            try:
+                control.expect(core, token)
+            except errors.LocalError:
+                self._unexpect(token)
+                raise
         self._expected[token] = answered
 
     def _unexpect(self, token: bytes) -> None:

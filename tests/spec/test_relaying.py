@@ -165,6 +165,21 @@ def test_a_pair_passes_its_burst_at_once_and_then_its_rate_both_ways_together():
     assert pair["packets_a_to_b"] + pair["packets_b_to_a"] == 22
 
 
+@pytest.mark.spec("RE-10")
+def test_all_pairs_together_pass_what_is_given_to_all():
+    node, a, b = relaying()
+    legs.set_total(node.engine, 10_800, 1080)
+    node.hear(*[LEG + INNER] * 6, source=a.at)
+    node.hear(*[OTHER + INNER] * 6, source=b.at)
+    assert len(forwarded(node)) == 10
+    node.now_ns += 20 * MS
+    node.hear(*[LEG + INNER] * 4, source=a.at)
+    assert len(forwarded(node)) == 2
+    assert legs.pairs(node.engine)[0]["dropped_rate"] == 4
+    with pytest.raises(ValueError, match="greater than 0"):
+        legs.set_total(node.engine, 0, 1080)
+
+
 @pytest.mark.spec("RE-11")
 def test_what_does_not_fit_in_the_queue_is_dropped():
     node, a, _b = relaying(burst=1 << 40)

@@ -121,7 +121,8 @@ cdef class Punch:
     cdef uint64_t settle_ns         # SETTLING: when to choose
     cdef uint64_t nominate_ns       # FOUND: when to say so again; 0: not at all
     cdef uint8_t nominations
-    cdef uint32_t unattested_bytes
+    cdef uint32_t unattested_bytes  # of probes to addresses that the peer alone vouches for
+    cdef uint32_t most_unattested   # ... that may be sent
     cdef Spray spray
     cdef int spray_plan             # that it follows: the peer may tell of another NAT meanwhile
     cdef dict tally

@@ -9,13 +9,16 @@ cdef enum:
     FORWARD_BYTES = 1048576         # waiting to be forwarded: what one batch of receiving can bring; made at the first use
     FORWARD_RUNS = 256              # likewise, in so many runs
 
-cdef struct Pair:                   # two legs joined by us, and what may pass between them
-    double bytes_per_s              # both ways together; infinite: as much as comes
+cdef struct Bucket:                 # what may pass
+    double bytes_per_s              # infinite: as much as comes
     double burst                    # bytes that may pass at once
     double tokens
     uint64_t updated_ns             # when `tokens` was right; 0: never yet
+
+cdef struct Pair:                   # two legs joined by us
+    Bucket bucket                   # both ways together
     uint64_t last_ns                # when something last came for either
-    uint64_t dropped_rate           # packets that were more than its rate
+    uint64_t dropped_rate           # packets that were more than its rate, or than what all pairs have
     uint64_t dropped_queue          # ... that found no room to wait
     uint64_t dropped_size           # ... that were too large for the interface
     uint64_t dropped_way            # ... that the other connection had no proven path for
@@ -42,6 +45,7 @@ cdef struct Forwards:               # runs of packets on their way from one conn
 
 cdef struct Relay:                  # the legs of an engine
     Table legs
+    Bucket total                    # what all pairs have together
     Forwards forwards
     Leg *gone                       # removed because a connection ended, and not told yet; owned
     Leg *last_gone
@@ -53,7 +57,8 @@ cdef Leg *relay_add(Relay *r, uint64_t id, void *conn, Leg **legs) noexcept nogi
 cdef int relay_join(Leg *a, Leg *b, double bytes_per_s, double burst) noexcept nogil
 cdef void relay_take_out(Relay *r, Leg *leg) noexcept nogil
 cdef void relay_note_gone(Relay *r, Leg *leg) noexcept nogil
-cdef uint32_t pair_admit(Pair *pair, uint32_t bytes, uint32_t segment, uint64_t now_ns) noexcept nogil
+cdef void bucket_set(Bucket *b, double bytes_per_s, double burst) noexcept nogil
+cdef uint32_t bucket_admit(Bucket *b, uint32_t bytes, uint32_t segment, uint64_t now_ns) noexcept nogil
 
 cdef uint32_t forwards_push(Forwards *f, const Datagrams *run) noexcept nogil
 cdef const Datagrams *forwards_next(Forwards *f) noexcept nogil

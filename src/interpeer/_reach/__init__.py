@@ -70,6 +70,8 @@ class Reach:
         self._movers: dict[Connection, Mover] = {}
         self._doubted_s = 0.0
         self._tending: asyncio.TimerHandle | None = None
+        self._is_closed = False
+        """Connections linger: what they still say must begin nothing new."""
 
     def start(self, bootstrap: Iterable[Address]) -> None:
         """Begin to keep in touch with peers."""
@@ -87,6 +89,7 @@ class Reach:
             await self.tasks.close()
 
     def _end(self) -> None:
+        self._is_closed = True
         self.peers.close()
         self.surveyor.close()
         self._helper.close()
@@ -128,7 +131,7 @@ class Reach:
         leg = self.legs.find(remote)
         if leg is None:
             said = explain_address(remote)
-            return replace(said, detail=mover.detail_of(remote)) if mover is not None else said
+            return replace(said, detail=mover.detail_of(remote), reasons=mover.better) if mover is not None else said
         way = leg.relay.connection.path
         reasons = mover.reasons if mover is not None else ()
         how = f"{way.detail}, " if way.transport != "udp" else ""
@@ -139,6 +142,8 @@ class Reach:
 
     def on_connected(self, connection: Connection, *, is_incoming: bool) -> None:
         """A connection is open: the application's, or the network's own."""
+        if self._is_closed:
+            return
         if connection.protocol == PROTOCOL:
             self.peers.add(connection)
             self._keep_alive(connection)
@@ -168,7 +173,7 @@ class Reach:
 
     def on_signals(self, connection: Connection) -> None:
         """The node at the other end says something."""
-        for data in signal_handle.take(connection._handle):
+        for data in signal_handle.take(connection._handle) if not self._is_closed else ():
             try:
                 signal = signals.parse(data)
             except signals.MalformedSignalError as error:
@@ -182,6 +187,7 @@ class Reach:
                 self._on_signal(peer, signal)
         if (peer := self.peers.of(connection)) is not None:
             self.addresses.note(peer)
+            self.surroundings.set_reflexive(self.addresses.reflexive())
 
     def on_leg_gone(self, leg: int) -> None:
         """The core has removed a leg, because its connection is over."""
@@ -192,6 +198,8 @@ class Reach:
 
     def on_change(self, change: Change) -> None:
         """Our addresses have changed, or the machine has slept; peers have been shown already where we are now."""
+        if self._is_closed:
+            return
         come, gone = (", ".join(hosts) or "nothing" for hosts in (change.come, change.gone))
         logger.info("the network has changed: %s come, %s gone", come, gone)
         self.surroundings.handle_change(change)
@@ -213,7 +221,7 @@ class Reach:
     def _on_neighbour(self, peer_id: PeerId) -> None:
         """Somebody is on the local network: keep in touch, if there are few others."""
         if len(self.peers) < ENOUGH_PEERS and peer_id > self.node.id:
-            self.peers.keep(Address.of(peer_id, self.surroundings.neighbour(peer_id)[:MAX_ENDPOINTS]))
+            self.peers.meet(Address.of(peer_id, self.surroundings.neighbour(peer_id)[:MAX_ENDPOINTS]))
         self.peers.tell_change()
 
     # --- signals of peers ---
@@ -232,6 +240,7 @@ class Reach:
             peer.tell(signals.Register(self.shard_of(peer), self.facts))
         for mover in self._movers.values():
             mover.on_facts()
+        self.surroundings.set_reflexive(self.addresses.reflexive())
 
     def _on_lifetime(self) -> None:
         """It is known how long the NAT in front of us remembers."""

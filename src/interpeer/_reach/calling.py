@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, final
 from interpeer import errors
 from interpeer._address import Address, CoreEndpoint
 from interpeer._connection import Connection
-from interpeer._core import connection_handle, control
+from interpeer._core import connection_handle, control, engine
 from interpeer._reach.legbook import WHY, Leg
 from interpeer._reach.peers import Peer
 from interpeer._reach.signals import OPENED
@@ -52,7 +52,7 @@ class Call:
         asking: asyncio.Task[None] | None = None
         try:
             for via in self._target.via:
-                self._reach.peers.keep(via)
+                self._reach.peers.meet(via)
             asking = self._reach.tasks.start(self._ask())
             connection = await self._begin()
             if connection is None:
@@ -81,7 +81,7 @@ class Call:
         ways = self._ways()
         if not ways:
             return None
-        core = next((leg.relay.connection._handle.engine for leg in self._asked.values() if leg is not None), None)
+        core = next((_engine_of(leg.relay) for leg in self._usable_legs()), None)
         self._connection = self._node._call(self._target.peer_id, ways, self._protocol, self._controller, core)
         return self._connection
 
@@ -111,7 +111,10 @@ class Call:
         able = [
             peer
             for peer in self._reach.peers
-            if peer not in self._asked and peer.peer_id != self._target.peer_id and peer.connection.is_open
+            if peer not in self._asked
+            and peer.peer_id != self._target.peer_id
+            and peer.connection.is_open
+            and (self._connection is None or _engine_of(peer) is self._connection._handle.engine)
         ]
         named = {via.peer_id for via in self._target.via}
         return min(able, key=lambda peer: (peer.peer_id not in named, peer.rtt_ns), default=None)
@@ -140,7 +143,13 @@ class Call:
                 task.cancel()
 
     def _ways(self) -> list[CoreEndpoint]:
-        return self._direct + [leg.endpoint for leg in self._asked.values() if leg is not None and leg.status in (None, OPENED)]
+        return self._direct + [leg.endpoint for leg in self._usable_legs()]
+
+    def _usable_legs(self) -> list[Leg]:
+        """Return the legs that may lead there: those of the engine that the call is on, or will be on because the first is."""
+        usable = [leg for leg in self._asked.values() if leg is not None and leg.status in (None, OPENED)]
+        core = self._connection._handle.engine if self._connection else next((_engine_of(leg.relay) for leg in usable), None)
+        return [leg for leg in usable if _engine_of(leg.relay) is core]
 
     # --- ways ---
 
@@ -188,3 +197,7 @@ class Call:
             reasons = (*tried, *self._reasons())
             return errors.Unreachable(f"cannot reach {self._target.peer_id}: {'; '.join(reasons)}", reasons)
         return failure
+
+
+def _engine_of(peer: Peer) -> engine.Engine:
+    return peer.connection._handle.engine

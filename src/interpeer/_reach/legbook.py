@@ -15,7 +15,7 @@ from interpeer._core import legs, path_handle
 from interpeer._identity import PeerId
 from interpeer._reach.peers import Peer
 from interpeer._reach.relaying import new_leg
-from interpeer._reach.signals import CROSSED, FULL, OPENED, REFUSED, UNKNOWN, Hangup, Offer, Open, Opened
+from interpeer._reach.signals import FULL, OPENED, REFUSED, UNKNOWN, Hangup, Offer, Open, Opened
 
 if TYPE_CHECKING:
     from interpeer._reach import Reach
@@ -24,13 +24,14 @@ logger = logging.getLogger("interpeer")
 
 MAX_OFFERED = 128
 """Legs that peers have opened towards us and no connection uses yet: an attacker's calls must not fill memory."""
+MAX_OFFERED_BY_ONE = 32
+"""... of one relay, so that it cannot keep out the calls that come by others."""
 UNUSED_S = 30.0
 """How long a leg is kept that no connection uses: calls take ten seconds."""
 WHY = {
     UNKNOWN: "does not know the peer",
     REFUSED: "refuses to relay",
     FULL: "relays for as many as it can",
-    CROSSED: "has opened a leg the other way",
 }
 
 Answered = Callable[["Leg"], None]
@@ -94,9 +95,9 @@ class LegBook:
         if leg is None or leg.relay is not relay or leg.status is not None:
             return
         leg.status, leg.attested, leg.facts = answer.status, answer.attested, answer.facts
+        on_answer = self._answered.pop(leg.id, None)
         if answer.status != OPENED:
             self._drop(leg)
-        on_answer = self._answered.pop(leg.id, None)
         if on_answer is not None:
             on_answer(leg)
         for connection in tuple(leg.users):  # what was sent on it may have come before the answer
@@ -104,7 +105,8 @@ class LegBook:
 
     def handle_offer(self, relay: Peer, offer: Offer) -> None:
         """A peer calls us through another; what is sent on the leg is the call."""
-        if sum(not leg.users for leg in self._by_id.values()) >= MAX_OFFERED or offer.leg in self._by_id:
+        unused = [leg.relay is relay for leg in self._by_id.values() if not leg.users]
+        if len(unused) >= MAX_OFFERED or sum(unused) >= MAX_OFFERED_BY_ONE or offer.leg in self._by_id:
             relay.tell(Hangup(offer.leg))
             return
         try:
@@ -121,16 +123,12 @@ class LegBook:
         """The relay, or the other end, has given a leg up."""
         leg = self._by_id.get(leg_id)
         if leg is not None and leg.relay is relay:
-            self._drop(leg)
+            self._refuse(leg)
 
     def handle_gone(self, leg_id: int) -> None:
         """The connection to the relay is over."""
-        leg = self._by_id.pop(leg_id, None)
-        if leg is not None:
-            leg.relay.legs.discard(leg_id)
-            if (on_answer := self._answered.pop(leg_id, None)) is not None:
-                leg.status = REFUSED
-                on_answer(leg)
+        if (leg := self._by_id.get(leg_id)) is not None:
+            self._refuse(leg)
 
     # --- users ---
 
@@ -165,10 +163,20 @@ class LegBook:
             if leg.users:
                 leg.opened_s = now
             elif leg.opened_s + UNUSED_S < now:
-                self.drop(leg)
+                leg.relay.tell(Hangup(leg.id))
+                self._refuse(leg)
+
+    def _refuse(self, leg: Leg) -> None:
+        """A leg is gone: whoever still waits for the relay's answer has it now."""
+        on_answer = self._answered.get(leg.id)
+        self._drop(leg)
+        if on_answer is not None:
+            leg.status = REFUSED
+            on_answer(leg)
 
     def _drop(self, leg: Leg) -> None:
         del self._by_id[leg.id]
+        self._answered.pop(leg.id, None)
         leg.relay.legs.discard(leg.id)
         legs.remove(leg.relay.connection._handle.engine, leg.id)
 

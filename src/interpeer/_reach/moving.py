@@ -14,7 +14,9 @@ from interpeer._core import path_handle, signal_handle
 from interpeer._core.natfacts import NatFacts
 from interpeer._core.retry import Retry
 from interpeer._host import random_bytes
+from interpeer._identity import PeerId
 from interpeer._path import ANY_ADDRESS
+from interpeer._reach.allowance import Allowance
 from interpeer._reach.legbook import Leg
 from interpeer._reach.punching import Attempt
 from interpeer._reach.signals import KEY_BYTES, OPENED, REFLEXIVE, TOKEN_BYTES, Candidates
@@ -36,9 +38,15 @@ REPEAT_S = 0.05
 """After which candidates are told once more: what a lossy path loses comes a second later otherwise, and opening cannot wait."""
 ADOPTED_WAIT_S = 10.0
 """How long a socket of a spray is kept for a path that is not there yet."""
-GUESSED = ("sprayed", "predicted")
+GUESSED = ("sprayed", "peer-reflexive")
 ADOPTION_S = 0.02
 """The peer hears by our last probe which of its many sockets was hit, and has to give that to its engine before packets come."""
+FOLLOWS_PER_S, FOLLOWS_BURST = 0.5, 5.0
+"""Attempts that the peer may begin (it leads): each has us send probes to where it says."""
+UNATTESTED_BYTES_PER_S, UNATTESTED_BURST_BYTES = 240.0, 4800.0
+"""Probes of all attempts of a connection to addresses that the peer alone vouches for; one has 1,200 bytes at the most (PU-6)."""
+VAIN_S = 30.0
+"""A peer that could not relay is asked again after so long."""
 MAX_RESTARTS = 4
 """Attempts that begin anew because more has become known of one of the NATs, until one has failed by itself."""
 DEFAULT_RTT_S = 0.2
@@ -63,6 +71,8 @@ class Mover:
         self._peer_key = self._peer_token = b""
         self._peer_side = ""
         self._restarts = 0
+        self._follows = Allowance(FOLLOWS_PER_S, FOLLOWS_BURST)
+        self._unattested = Allowance(UNATTESTED_BYTES_PER_S, UNATTESTED_BURST_BYTES)
         self._path: tuple[CoreEndpoint, bytes] | None = None  # that is being opened
         self._opening: int | None = None  # and its number, once it has one
         self._was_direct = False
@@ -73,12 +83,16 @@ class Mover:
         self._adopted: dict[bytes, float] = {}  # sockets that a spray has left us, and since when
         self._legs: list[Leg] = []
         self._asked: set[int] = set()
+        self._vain: dict[PeerId, float] = {}  # peers that did not relay, and when
         self._details: dict[bytes, str] = {}
         self._repeat: asyncio.TimerHandle | None = None
         self._adoption: asyncio.TimerHandle | None = None
+        self._releasing: asyncio.TimerHandle | None = None
         self._tended: set[int] = set()
         self.reasons: tuple[str, ...] = ()
-        """Why there is no better path."""
+        """Why there is no direct path."""
+        self.better: tuple[str, ...] = ()
+        """Why a direct path is not a better one: over the local network, or IPv6."""
 
     # --- what happens ---
 
@@ -152,7 +166,7 @@ class Mover:
         if told.is_controlling == self._is_controlling:
             return  # two that both lead, or both follow, cannot be
         if told.is_controlling:
-            if told.attempt > self._attempts:  # and not one that is told once more
+            if told.attempt > self._attempts and self._follows.take(1, self._loop.time()):  # and not one that is told once more
                 self._follow(told)
         elif self._attempt is not None and told.attempt == self._attempts:
             before, self._peer_side = self._peer_side, (NatFacts.parse(told.facts) or NatFacts()).side
@@ -227,6 +241,8 @@ class Mover:
             self._failed(("too much is being said to the peer's node already",))
             return
         attempt = self._begin(token, key)
+        if attempt is None:
+            return
         attempt.set_peer(self._peer_token, self._peer_key, next((leg.facts for leg in self._legs if leg.facts), b""))
         self._add_attested(attempt)
         attempt.start(self._rtt_s(), 0.0)
@@ -239,6 +255,8 @@ class Mover:
     def _follow_now(self, told: Candidates) -> None:
         self._tell(self._answer())
         attempt = self._begin(told.peer_token, told.peer_key)
+        if attempt is None:
+            return
         attempt.set_peer(told.own_token, told.own_key, told.facts)
         self._add_attested(attempt)
         self._add(attempt, told)
@@ -259,15 +277,23 @@ class Mover:
     def _answer(self) -> Candidates:
         return Candidates(self._attempts, False, b"", b"", b"", b"", self._reach.facts, self._reach.addresses.candidates())
 
-    def _begin(self, token: bytes, key: bytes) -> Attempt:
+    def _begin(self, token: bytes, key: bytes) -> Attempt | None:
+        """Return a new attempt in place of the one before; None when there are too many on this node."""
+        now_s = self._loop.time()
         if self._attempt is not None:
+            self._unattested.spend(self._attempt.machine.unattested_sent, now_s)
             self._attempt.close()
         self._is_trying = True
-        self._attempt = Attempt(
-            self._reach, self._connection, token, key,
-            is_controlling=self._is_controlling, is_same_machine=self._is_same_machine(),
-            on_heard=self._heard, on_found=self._found, on_failed=self._failed,
-        )  # fmt: skip
+        try:
+            self._attempt = Attempt(
+                self._reach, self._connection, token, key,
+                is_controlling=self._is_controlling, is_same_machine=self._is_same_machine(),
+                unattested_bytes=self._unattested.left(now_s),
+                on_heard=self._heard, on_found=self._found, on_failed=self._failed,
+            )  # fmt: skip
+        except errors.LocalError as error:
+            self._attempt = None
+            self._failed((f"as many peers are punched to as can be: {error}",))
         return self._attempt
 
     def _is_same_machine(self) -> bool:
@@ -305,14 +331,25 @@ class Mover:
         how = f"punched to its {kind} address" if kind != "host" else "by its own address"
         self._details[remote[0]] = how if local == ANY_ADDRESS else f"{how}, from one of many sockets"
         self._is_trying = False
+        if self._attempt is not None:
+            self.better = tuple(self._attempt.machine.reasons(is_better=True))
         if local != ANY_ADDRESS:
-            self._adopted[local] = self._loop.time()
+            self._adopt(local)
         is_there = any(remote == way[4] and path_handle.STATES[way[1]] != "abandoned" for way in self._ways())
         if self._is_controlling and not is_there:
-            if kind in GUESSED:
+            if local == ANY_ADDRESS and kind in GUESSED:
+                self._path, self._opening = (remote, local), None
                 self._adoption = self._loop.call_later(ADOPTION_S, self._begin_path, remote, local)
             else:
                 self._begin_path(remote, local)
+
+    def _adopt(self, local: bytes) -> None:
+        """Keep a socket of a spray for the path that will come on it, or else for a while."""
+        self._release_sockets()
+        self._adopted[local] = self._loop.time()
+        if self._releasing is not None:
+            self._releasing.cancel()
+        self._releasing = self._loop.call_later(ADOPTED_WAIT_S + REPEAT_S, self._release_sockets)
 
     def _release_sockets(self) -> None:
         """Close sockets of sprays that no path uses; a path may still be on its way to one that was found lately."""
@@ -365,9 +402,11 @@ class Mover:
             return
         if len(self._legs) >= MAX_RELAYS or self._asked:
             return
-        used = {leg.relay.peer_id for leg in self._legs}
+        now_s = self._loop.time()
+        self._vain = {peer_id: since_s for peer_id, since_s in self._vain.items() if since_s + VAIN_S > now_s}
+        used = {leg.relay.peer_id for leg in self._legs} | self._vain.keys() | {self._connection.peer_id}
         for peer in self._reach.peers:
-            if peer.peer_id not in used and peer.peer_id != self._connection.peer_id:
+            if peer.peer_id not in used and peer.connection._handle.engine is self._handle.engine:
                 leg = self._reach.legs.open(peer, self._connection.peer_id, self._on_leg)
                 if leg is not None:
                     self._asked.add(leg.id)
@@ -375,8 +414,13 @@ class Mover:
 
     def _on_leg(self, leg: Leg) -> None:
         self._asked.discard(leg.id)
-        if leg.status == OPENED and self._connection.is_open and leg.relay.connection._handle.engine is self._handle.engine:
+        if not self._connection.is_open:
+            return
+        if leg.status == OPENED:
             self._leg_task = self._reach.tasks.start(self._open_over(leg))
+        else:
+            self._vain[leg.relay.peer_id] = self._loop.time()
+            self._ask_for_more()
 
     async def _open_over(self, leg: Leg) -> None:
         """Open a path over another relay, for when the one before dies."""
@@ -416,7 +460,7 @@ class Mover:
         for local in self._adopted:
             self._reach.node._driver.release_socket(local)
         self._adopted.clear()
-        for timer in (self._timer, self._spare, self._repeat, self._adoption):
+        for timer in (self._timer, self._spare, self._repeat, self._adoption, self._releasing):
             if timer is not None:
                 timer.cancel()
         for task in (self._path_task, self._refreshing, self._leg_task):

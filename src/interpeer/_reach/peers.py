@@ -26,6 +26,12 @@ PROTOCOL = "interpeer.peer/1"
 """What nodes of a network speak to each other beside their applications."""
 FIRST_RETRY_S, LAST_RETRY_S = 0.5, 60.0
 """How long a peer that does not answer is left alone: twice as long each time, with full jitter."""
+LIVED_S = 10.0
+"""A connection that has lived so long was welcome: until then whoever accepts and closes is called ever less often, too."""
+PASSING_TRIES = 3
+"""How often a peer is called that nobody has named: calls last ten seconds, and by then its answer is not needed any more."""
+MAX_PASSING = 64
+"""Peers kept in touch with that the application has not named: strangers can make them up."""
 MAX_PEERS = 1024
 """Peers kept in touch with; more are refused, since each costs a connection."""
 
@@ -86,6 +92,8 @@ class Peers:
         self._on_gone = on_gone
         self._by_id: dict[PeerId, Peer] = {}
         self._keepers: dict[PeerId, asyncio.Task[None]] = {}
+        self._passing: set[PeerId] = set()
+        """Of the keepers those that end when their peer does not answer, or goes."""
         self._changed = asyncio.Event()
         self._addresses: dict[PeerId, Address] = {}
         """Of those that are to be kept, as they were told."""
@@ -159,9 +167,31 @@ class Peers:
 
     def keep(self, target: Address) -> None:
         """Stay connected to a peer, as long as the node is open."""
+        if target.peer_id in self._passing and target.peer_id not in self._by_id:
+            self._end_keeper(target.peer_id)
+        self._passing.discard(target.peer_id)
+        self._start(target)
+
+    def meet(self, target: Address) -> None:
+        """Connect to a peer for as long as it stays: one that somebody else has named. Another address takes the place of the one
+        that was tried before."""
+        peer_id = target.peer_id
+        if peer_id in self._passing and peer_id not in self._by_id and self._addresses[peer_id] != target:
+            self._end_keeper(peer_id)
+        if peer_id not in self._keepers and len(self._passing) < MAX_PASSING:
+            self._passing.add(peer_id)
+            self._start(target)
+
+    def _start(self, target: Address) -> None:
         if target.peer_id not in self._keepers and target.peer_id != self._node.id:
             self._addresses[target.peer_id] = target
             self._keepers[target.peer_id] = self._tasks.start(self._keep(target))
+
+    def _end_keeper(self, peer_id: PeerId) -> None:
+        self._keepers.pop(peer_id).cancel()
+        self._passing.discard(peer_id)
+        self.failures.pop(peer_id, None)
+        del self._addresses[peer_id]
 
     def address_of(self, peer: Peer) -> Address | None:
         """Return where others can call a peer that we have called: where we do, and what we were told besides."""
@@ -176,22 +206,37 @@ class Peers:
         return peer_id in self._keepers
 
     async def _keep(self, target: Address) -> None:
-        delay_s = FIRST_RETRY_S
+        delay_s, tries = FIRST_RETRY_S, 0
+        loop = asyncio.get_running_loop()
         while True:
-            peer = self._by_id.get(target.peer_id)
-            if peer is None:
-                try:
-                    connection = await self._node._reach_directly(target, PROTOCOL)
-                except (errors.NetworkError, errors.ProtocolError, errors.UnsupportedVersion) as error:
-                    self._fail(target.peer_id, str(error))
-                else:
-                    delay_s = FIRST_RETRY_S
-                    await connection.wait_closed()
-            else:
-                await peer.connection.wait_closed()
+            began_s = loop.time()
+            tries += 1
+            await self._hold(target)
+            has_lived = loop.time() > began_s + LIVED_S and target.peer_id not in self.failures
+            if target.peer_id in self._passing and (has_lived or tries >= PASSING_TRIES):
+                break
+            if has_lived:
+                delay_s = FIRST_RETRY_S
             # full jitter: a thousand nodes that have lost the same peer do not come back at once
             await asyncio.sleep(delay_s * (int.from_bytes(random_bytes(2), "big") + 1) / 65536)
             delay_s = min(2 * delay_s, LAST_RETRY_S)
+        self._end_keeper(target.peer_id)
+
+    async def _hold(self, target: Address) -> None:
+        """Call a peer unless it is connected, and wait until the connection is over."""
+        peer = self._by_id.get(target.peer_id)
+        if peer is not None:
+            await peer.connection.wait_closed()
+            return
+        try:
+            connection = await self._node._reach_directly(target, PROTOCOL)
+        except (errors.NetworkError, errors.ProtocolError, errors.UnsupportedVersion) as error:
+            self._fail(target.peer_id, str(error))
+        except errors.LocalError as error:
+            if target.peer_id not in self._by_id:  # else both have called, and its call is the one that stays
+                self._fail(target.peer_id, str(error))
+        else:
+            await connection.wait_closed()
 
     def _fail(self, peer_id: PeerId, why: str) -> None:
         logger.info("%s is not reached: %s", peer_id, why)
@@ -203,6 +248,7 @@ class Peers:
         for task in self._keepers.values():
             task.cancel()
         self._keepers.clear()
+        self._passing.clear()
 
 
 def endpoint_text(endpoint: CoreEndpoint | None) -> str:

@@ -16,6 +16,7 @@ from interpeer._host import random_bytes
 from interpeer._identity import PeerId
 from interpeer._nat import How, Server
 from interpeer._path import ANY_ADDRESS
+from interpeer._reach.allowance import Allowance
 from interpeer._reach.peers import Peer, Peers
 from interpeer._reach.signals import NO_COOKIE, OTHER_PEER, OTHER_PORT, SAME_PORT, SHOWN, TOKEN_BYTES, ProbeOrder, ProbeRequest
 
@@ -35,8 +36,8 @@ MAX_DELAY_MS = 300_000
 """Until a probe that was asked for is sent; longer than most mappings live."""
 PROBES_PER_S, PROBES_BURST = 2.0, 40.0
 """Probes sent for a peer: each is smaller than the packet that asks for it."""
-MAX_PENDING = 256
-"""Probes that are to be sent later, for all peers together."""
+MAX_PENDING = 32
+"""Probes that are to be sent later, for each peer."""
 _ORIGINS: dict[How, int] = {"same port": SAME_PORT, "other port": OTHER_PORT, "other peer": OTHER_PEER}
 SHOW_WAITS_S = (0.1, 0.2, 0.4, 0.8)
 """After each packet that shows an address: the first ones may be there before the signal that announces them."""
@@ -136,7 +137,11 @@ class Verifier:
         for peer, cookie in able[:VERIFIERS]:
             token = random_bytes(TOKEN_BYTES)
             arrived = asyncio.Event()
-            self._node._expect(token, _setter(arrived))
+            try:
+                self._node._expect(token, _setter(arrived))
+            except errors.LocalError as error:
+                logger.info("%s is not tried from outside: %s", endpoint, error)
+                return None
             try:
                 for _ in range(VERIFY_TRIES):
                     peer.tell(ProbeRequest(token, OTHER_PORT, 0, endpoint.port, cookie))
@@ -156,8 +161,8 @@ class Helper:
     def __init__(self, node: Node, peers: Peers) -> None:
         self._node = node
         self._peers = peers
-        self._tokens: dict[PeerId, tuple[float, float]] = {}
-        self._pending: set[asyncio.TimerHandle] = set()
+        self._allowed: dict[PeerId, Allowance] = {}
+        self._pending: dict[PeerId, set[asyncio.TimerHandle]] = {}
         self._shown: dict[PeerId, tuple[bytes, CoreEndpoint]] = {}
         """The address that each has shown last, and the cookie that was sent there."""
         self._awaited: dict[PeerId, tuple[bytes, asyncio.TimerHandle]] = {}
@@ -169,26 +174,25 @@ class Helper:
             self._await_shown(peer, asked.token)
             return
         at = peer.attested if asked.cookie == NO_COOKIE else self._find_shown(peer, asked.cookie)
-        if at is None or not self._allows(peer) or len(self._pending) >= MAX_PENDING:
+        if at is None or not self._allows(peer):
             return
         target = (at[0], asked.port or at[1], at[2])
         if asked.origin == OTHER_PEER:
             helper = next((other for other in self._peers if other is not peer and self._is_elsewhere(other, at)), None)
             if helper is not None:
-                self._later(asked.delay_ms, lambda: helper.tell(ProbeOrder(asked.token, target)))
+                self._later(peer, asked.delay_ms, lambda: helper.tell(ProbeOrder(asked.token, target)))
         elif asked.origin == OTHER_PORT:
-            self._later(asked.delay_ms, lambda: self._send_from_other_port(asked.token, target))
+            self._later(peer, asked.delay_ms, lambda: self._send_from_other_port(asked.token, target))
         elif asked.origin == SAME_PORT:
-            self._later(asked.delay_ms, lambda: self._send(asked.token, target))
+            self._later(peer, asked.delay_ms, lambda: self._send(asked.token, target))
 
     def handle_order(self, peer: Peer, order: ProbeOrder) -> None:
         """Send a probe for a peer of a peer. Who orders vouches for the address: it costs more to ask than to be hit."""
-        target = Endpoint.from_core(order.target) if order.target[1] else None
-        if target is None or target.is_loopback or not self._allows(peer):
+        target, by = Endpoint.from_core(order.target), peer.attested
+        if not target.is_unicast or target.is_loopback or by is None or not self._allows(peer):
             return
-        mine = [endpoint for endpoint in self._node._driver.endpoints if not endpoint.is_private]
-        if target.is_private and mine:
-            return  # nobody outside has such an address: it would be somebody in our own network
+        if target.is_private and not Endpoint.from_core(by).is_private:
+            return  # who is outside sees nobody with such an address: it would be somebody in our own network
         self._send(order.token, order.target)
 
     def _is_elsewhere(self, other: Peer, at: CoreEndpoint) -> bool:
@@ -240,29 +244,30 @@ class Helper:
             self._node._unexpect(token)
 
     def _allows(self, peer: Peer) -> bool:
-        now = asyncio.get_running_loop().time()
-        tokens, since = self._tokens.get(peer.peer_id, (PROBES_BURST, now))
-        tokens = min(PROBES_BURST, tokens + (now - since) * PROBES_PER_S)
-        self._tokens[peer.peer_id] = (max(0.0, tokens - 1), now)
-        return tokens >= 1
+        allowed = self._allowed.setdefault(peer.peer_id, Allowance(PROBES_PER_S, PROBES_BURST))
+        return allowed.take(1, asyncio.get_running_loop().time())
 
     def forget(self, peer: Peer) -> None:
         """A peer is gone."""
-        self._tokens.pop(peer.peer_id, None)
+        self._allowed.pop(peer.peer_id, None)
         self._shown.pop(peer.peer_id, None)
         self._forget_awaited(peer.peer_id)
+        for timer in self._pending.pop(peer.peer_id, ()):
+            timer.cancel()
 
-    def _later(self, delay_ms: int, send: Callable[[], object]) -> None:
+    def _later(self, peer: Peer, delay_ms: int, send: Callable[[], object]) -> None:
         if not delay_ms:
             send()
             return
 
         def run() -> None:
-            self._pending.discard(timer)
+            pending.discard(timer)
             send()
 
-        timer = asyncio.get_running_loop().call_later(min(delay_ms, MAX_DELAY_MS) / 1000, run)
-        self._pending.add(timer)
+        pending = self._pending.setdefault(peer.peer_id, set())
+        if len(pending) < MAX_PENDING:
+            timer = asyncio.get_running_loop().call_later(min(delay_ms, MAX_DELAY_MS) / 1000, run)
+            pending.add(timer)
 
     def _send(self, token: bytes, target: CoreEndpoint) -> None:
         control.send_raw(self._node._engines[0], _probe(token), target, ANY_ADDRESS)
@@ -279,8 +284,9 @@ class Helper:
 
     def close(self) -> None:
         """Send nothing more."""
-        for timer in self._pending:
+        for timer in [timer for pending in self._pending.values() for timer in pending]:
             timer.cancel()
+        self._pending.clear()
         for peer_id in tuple(self._awaited):
             self._forget_awaited(peer_id)
 

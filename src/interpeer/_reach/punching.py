@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("interpeer")
 
 SEED_BYTES = 32
+ANSWERS_S = 10.0
+"""How long the peer's probes are answered when a pair is found: it may still be looking. What waits for them is one of few."""
 EXPERIMENTS = "INTERPEER_EXPERIMENTS"
 """The environment's variable for what nodes do only if both are told to: "blocks" guesses between two NATs with known blocks."""
 CandidateKind = Literal["host", "ipv6", "reflexive", "mapped", "predicted"]
@@ -54,6 +56,7 @@ class Attempt:
         *,
         is_controlling: bool,
         is_same_machine: bool,
+        unattested_bytes: int,
         on_heard: Callable[[CoreEndpoint], None],
         on_found: Callable[[CoreEndpoint, bytes, str], None],
         on_failed: Callable[[tuple[str, ...]], None],
@@ -66,6 +69,7 @@ class Attempt:
         self._on_failed = on_failed
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
+        self._ending: asyncio.TimerHandle | None = None
         self._sockets: list[ExtraSocket] = []
         self._adopted = (0, ANY_ADDRESS)  # the number of the extra socket that the engine has by now, and its address there
         self._is_over = False
@@ -73,6 +77,7 @@ class Attempt:
         self.machine = Punch(
             token, key, is_controlling, reach.surveyor.facts, random_bytes(SEED_BYTES), budget=reach.spray_budget,
             is_same_machine=is_same_machine, is_experimental=os.environ.get(EXPERIMENTS) == "blocks",
+            unattested_bytes=unattested_bytes,
         )  # fmt: skip
         self._node._expect(token, self._on_datagram)
 
@@ -148,6 +153,7 @@ class Attempt:
                 self._on_failed((f"a socket was found that works, and cannot be kept: {error}",))
                 return
         self._close_sockets()
+        self._ending = self._loop.call_later(ANSWERS_S, self.close)
         self._on_found(remote, local, kind)
 
     # --- what comes ---
@@ -198,8 +204,9 @@ class Attempt:
         self._is_over = True
         self._node._unexpect(self._token)
         self._close_sockets()
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._ending):
+            if timer is not None:
+                timer.cancel()
 
     def _close_sockets(self) -> None:
         for socket in self._sockets:

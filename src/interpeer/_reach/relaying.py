@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
@@ -12,6 +13,7 @@ from interpeer._config import Give
 from interpeer._core import engine, legs
 from interpeer._host import random_bytes
 from interpeer._identity import PeerId
+from interpeer._reach.allowance import Allowance
 from interpeer._reach.peers import Peer, Peers
 from interpeer._reach.signals import FULL, OPENED, REFUSED, UNKNOWN, Hangup, Offer, Open, Opened
 
@@ -23,11 +25,13 @@ logger = logging.getLogger("interpeer")
 MAX_PAIRS = 1024
 """Pairs of legs in all: each is an entry in a table, and a share of what we give."""
 MAX_LEGS_OF_A_PEER = 32
-"""... of one peer, as caller or called (attacks.md of the design calls for a cap)."""
+"""... of one peer, as caller or called: it must not use up all."""
 OPENS_PER_S, OPENS_BURST = 5.0, 20
 """Legs that a peer may ask for."""
 SIGNALLING_BYTES_PER_S = 4_000
 """What a pair has where data are not relayed: enough for handshakes and punching, which are always relayed."""
+ALL_SIGNALLING_BYTES_PER_S = 64_000
+"""What all pairs have together where that is more than what is given: half a Mbit/s, for hundreds of handshakes a minute."""
 SIGNALLING_BURST_BYTES = 64_000
 BURST_S = 1.0
 """How long a pair may be faster than its rate."""
@@ -44,20 +48,15 @@ def new_leg(shard: int) -> int:
 
 
 @final
-@dataclass(slots=True)
-class _Bucket:
-    """Allow so many a second, and a few at once."""
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """Know two legs that are joined."""
 
-    tokens: float = OPENS_BURST
-    updated_s: float = 0.0
-
-    def allows(self, now_s: float) -> bool:
-        self.tokens = min(float(OPENS_BURST), self.tokens + (now_s - self.updated_s) * OPENS_PER_S)
-        self.updated_s = now_s
-        if self.tokens < 1:
-            return False
-        self.tokens -= 1
-        return True
+    caller: Peer
+    caller_leg: int
+    target: Peer
+    target_leg: int
+    opened_ns: int
 
 
 @final
@@ -68,22 +67,33 @@ class Relaying:
         self._node = node
         self._peers = peers
         self._give = give
-        self._pairs: dict[int, tuple[Peer, int, Peer, int]] = {}
-        self._buckets: dict[PeerId, _Bucket] = {}
+        self._pairs: dict[int, _Pair] = {}
+        """By the ids of both legs."""
+        self._opens: dict[PeerId, Allowance] = {}
         self.refused = 0
         """Legs that were asked for in vain."""
 
     def share_bytes_per_s(self, pairs: int) -> int:
         """Return what each of so many pairs gets: an equal share of what is given, and never less than signalling needs."""
-        given = 0 if self._give.metered else self._give.relay_bytes_per_s
-        return max(SIGNALLING_BYTES_PER_S, given // max(1, pairs))
+        return max(SIGNALLING_BYTES_PER_S, self._given_bytes_per_s // max(1, pairs))
 
     def _share_anew(self) -> None:
-        rate = self.share_bytes_per_s(len(self._pairs) // 2)
-        for leg, (caller, caller_leg, _, _) in self._pairs.items():
-            if leg == caller_leg:
+        pairs = len(self._pairs) // 2
+        rate = self.share_bytes_per_s(pairs)
+        busy = Counter[engine.Engine]()
+        for leg, pair in self._pairs.items():
+            if leg == pair.caller_leg:
+                core = self._engine_of(pair.caller)
+                busy[core] += 1
                 with suppress(ValueError):  # it has ended, and that is told in a moment
-                    legs.set_rate(self._engine_of(caller), leg, rate, _burst(rate))
+                    legs.set_rate(core, leg, rate, _burst(rate))
+        for core, own in busy.items():
+            all_rate = max(ALL_SIGNALLING_BYTES_PER_S, self._given_bytes_per_s) * own / pairs
+            legs.set_total(core, all_rate, _burst(all_rate))
+
+    @property
+    def _given_bytes_per_s(self) -> int:
+        return 0 if self._give.metered else self._give.relay_bytes_per_s
 
     def handle_open(self, caller: Peer, asked: Open, now_s: float) -> None:
         """Open a leg towards a registered peer, and tell both."""
@@ -96,7 +106,7 @@ class Relaying:
     def _open(self, caller: Peer, target: Peer | None, asked: Open, now_s: float) -> int:
         if target is None or not target.is_registered or target is caller:
             return UNKNOWN
-        if not self._buckets.setdefault(caller.peer_id, _Bucket(updated_s=now_s)).allows(now_s):
+        if not self._opens.setdefault(caller.peer_id, Allowance(OPENS_PER_S, OPENS_BURST)).take(1, now_s):
             return FULL
         if len(self._pairs) // 2 >= MAX_PAIRS or max(len(caller.legs), len(target.legs)) >= MAX_LEGS_OF_A_PEER:
             return FULL
@@ -107,12 +117,13 @@ class Relaying:
         except (ValueError, errors.LocalError) as error:
             logger.info("no leg from %s to %s: %s", caller.peer_id, target.peer_id, error)
             return REFUSED
-        pair = (caller, asked.leg, target, leg)
-        self._pairs[asked.leg] = self._pairs[leg] = pair
+        self._pairs[asked.leg] = self._pairs[leg] = _Pair(caller, asked.leg, target, leg, round(now_s * 1e9))
         caller.legs.add(asked.leg)
         target.legs.add(leg)
+        if not target.tell(Offer(leg, bytes(caller.peer_id), caller.attested, asked.facts or caller.facts)):
+            self._remove(leg, caller)  # it would never hear of it
+            return FULL
         self._share_anew()
-        target.tell(Offer(leg, bytes(caller.peer_id), caller.attested, asked.facts or caller.facts))
         caller.tell(Opened(asked.leg, OPENED, rate, target.attested, target.facts))
         return OPENED
 
@@ -127,13 +138,13 @@ class Relaying:
             self._forget(leg, None)
 
     def _remove(self, leg: int, by: Peer | None) -> None:
-        legs.remove(self._engine_of(self._pairs[leg][0]), leg)
+        legs.remove(self._engine_of(self._pairs[leg].caller), leg)
         self._forget(leg, by)
 
     def _forget(self, leg: int, by: Peer | None) -> None:
-        caller, caller_leg, target, target_leg = self._pairs[leg]
-        del self._pairs[caller_leg], self._pairs[target_leg]
-        for peer, own in ((caller, caller_leg), (target, target_leg)):
+        pair = self._pairs[leg]
+        del self._pairs[pair.caller_leg], self._pairs[pair.target_leg]
+        for peer, own in ((pair.caller, pair.caller_leg), (pair.target, pair.target_leg)):
             peer.legs.discard(own)
             if peer is not by:
                 peer.tell(Hangup(own))
@@ -142,24 +153,24 @@ class Relaying:
     def expire(self, now_ns: int) -> None:
         """Forget what nobody uses; called now and then."""
         for core in self._node._engines:
-            for pair in legs.pairs(core):
-                if pair["last_ns"] + IDLE_NS < now_ns and pair["leg_a"] in self._pairs:
-                    self._remove(pair["leg_a"], None)
-        self._buckets = {peer_id: bucket for peer_id, bucket in self._buckets.items() if self._peers.find(peer_id)}
+            for figures in legs.pairs(core):
+                pair = self._pairs.get(figures["leg_a"])
+                if pair is not None and max(figures["last_ns"], pair.opened_ns) + IDLE_NS < now_ns:
+                    self._remove(pair.caller_leg, None)
+        self._opens = {peer_id: opens for peer_id, opens in self._opens.items() if self._peers.find(peer_id)}
 
     def report(self) -> list[dict[str, Any]]:
         """Return what is relayed at the moment: for each pair both peers, bytes each way, and what was dropped."""
-        told: list[dict[str, Any]] = []
-        for core in self._node._engines:
-            for pair in legs.pairs(core):
-                if pair["leg_a"] in self._pairs:
-                    caller, _, target, _ = self._pairs[pair["leg_a"]]
-                    told.append({**pair, "a": str(caller.peer_id), "b": str(target.peer_id)})
-        return told
+        return [
+            {**figures, "a": str(pair.caller.peer_id), "b": str(pair.target.peer_id)}
+            for core in self._node._engines
+            for figures in legs.pairs(core)
+            if (pair := self._pairs.get(figures["leg_a"])) is not None
+        ]
 
     def _engine_of(self, peer: Peer) -> engine.Engine:
         return peer.connection._handle.engine
 
 
-def _burst(rate: int) -> int:
+def _burst(rate: float) -> int:
     return max(SIGNALLING_BURST_BYTES, int(rate * BURST_S))

@@ -10,7 +10,7 @@ import struct
 from dataclasses import dataclass
 from typing import ClassVar, Self, final
 
-from interpeer._address import IPV4_MAPPED, CoreEndpoint
+from interpeer._address import IPV4_MAPPED, CoreEndpoint, is_virtual
 
 ID_BYTES = 32
 TOKEN_BYTES = 8
@@ -53,8 +53,10 @@ class _Reader:
             return None
         if family not in (4, 6):
             raise MalformedSignalError(f"an address of family {family}")
-        packed = IPV4_MAPPED + self.take(4) if family == 4 else self.take(16)
-        return packed, self.number(2), 0
+        packed, port = IPV4_MAPPED + self.take(4) if family == 4 else self.take(16), self.number(2)
+        if not port or is_virtual(packed):
+            raise MalformedSignalError("an address that nobody can have")
+        return packed, port, 0
 
 
 def _endpoint(endpoint: CoreEndpoint | None) -> bytes:
@@ -125,7 +127,7 @@ class Open:
         return cls(r.number(8), r.number(1) & 0x7F, r.take(ID_BYTES), r.blob(MAX_FACTS_BYTES))
 
 
-OPENED, UNKNOWN, REFUSED, FULL, CROSSED = range(5)
+OPENED, UNKNOWN, REFUSED, FULL = range(4)
 """What became of a leg that was asked for."""
 
 

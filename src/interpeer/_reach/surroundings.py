@@ -39,6 +39,7 @@ class Surroundings:
         self._mapper: PortMapper | None = None
         self._starting: asyncio.Task[None] | None = None
         self._verify = verify
+        self._reflexive: frozenset[str] = frozenset()
 
     def start(self) -> None:
         """Begin; nobody waits for it."""
@@ -98,8 +99,10 @@ class Surroundings:
 
     def set_reflexive(self, endpoints: tuple[Endpoint, ...]) -> None:
         """Tell the gateway's client where peers see us: a gateway with another address is not the last NAT."""
-        if self._mapper is not None and endpoints:
-            self._mapper.set_reflexive(endpoint.host for endpoint in endpoints)
+        hosts = frozenset(endpoint.host for endpoint in endpoints)
+        if self._mapper is not None and hosts and hosts != self._reflexive:
+            self._reflexive = hosts
+            self._mapper.set_reflexive(hosts)
 
     def handle_doubt(self) -> None:
         """Have mappings checked: a path has died."""

@@ -24,6 +24,8 @@ SETTLE_S = 0.05
 AGAIN_S = 600.0
 """How long a survey holds, unless the network changes."""
 ENOUGH_SERVERS = 3
+MAX_AGE_MS = 0xFFFFFFFF
+"""Of the last port, in four bytes: 50 days."""
 KEEP_ALIVE_S = 15.0
 """Between two packets on a path at the least: below the 30 s after which the hastiest NATs forget (RFC 4787, REQ-5 wants 2
 minutes), until it is known how long ours remembers."""
@@ -183,7 +185,7 @@ class Surveyor:
         """What a peer has to know in order to punch."""
         if self.report is None:
             return NatFacts("none") if self._is_seen_as_it_is else NatFacts()
-        return facts_of(self.report, self._last_port, round((self._now() - self._last_port_s) * 1000))
+        return facts_of(self.report, self._last_port, min(round((self._now() - self._last_port_s) * 1000), MAX_AGE_MS))
 
     @property
     def _is_seen_as_it_is(self) -> bool:
