@@ -77,7 +77,7 @@ def test_two_observers_in_one_prefix_are_one():
 @pytest.mark.parametrize("lie", [("20.0.9.9", 4444), ("6.6.6.6", 666)], ids=["another port", "another host"])
 def test_one_liar_among_three_does_not_decide(mapping, lie):
     report = look(Nat(mapping, APD, ports="random"), other=("20.0.4.1", 3479), says=lambda mapped: endpoint(*lie))
-    assert report.mapping == mapping
+    assert report.mapping == mapping and report.is_disputed
     assert {one.host for one in report.reflexive} == {OUTSIDE}
     assert endpoint(*lie) not in {one.to_core() for one in report.reflexive} or mapping != EI
     assert report.port_step is None and report.port_block is None

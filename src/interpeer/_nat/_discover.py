@@ -110,6 +110,7 @@ def _report(found: _Findings, mapping: Behaviour, doubts: Sequence[str]) -> NatR
         preserves_port=preserves,
         reflexive=tuple(Endpoint.from_core(one) for one in _judge.reflexive(found.observations)),
         udp=True,
+        is_disputed=_judge.is_disputed(found.observations),
         notes=tuple(dict.fromkeys([*doubts, *found.notes])),
     )
 

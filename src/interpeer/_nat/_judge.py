@@ -100,6 +100,11 @@ def mapping(observations: Sequence[Observation], own: Collection[CoreEndpoint]) 
     return _dependent(observations, everybody)
 
 
+def is_disputed(observations: Sequence[Observation]) -> bool:
+    """Tell whether servers have seen ONE socket at different addresses."""
+    return len(voters(observations)) > 1
+
+
 def _dependent(observations: Sequence[Observation], everybody: set[bytes]) -> tuple[Behaviour, list[str]]:
     """Tell what a mapping depends on that differs from server to server: do two ports of one address see the same?"""
     notes = ["two observers disagree, and no third says which of them is right"] if len(everybody) == QUORUM else []

@@ -34,6 +34,8 @@ class NatReport:
     """Addresses at which several observers see us, those that most agree on first."""
     udp: bool | None = None
     """Whether UDP gets through at all; None: nobody was asked."""
+    is_disputed: bool = False
+    """Whether an observer has seen another mapping than most: he lies, or two ports were the same by chance."""
     notes: tuple[str, ...] = ()
     """What makes any of this doubtful."""
 
@@ -48,5 +50,6 @@ class NatReport:
             "port_block": list(self.port_block) if self.port_block else None,
             "preserves_port": self.preserves_port,
             "reflexive": [str(endpoint) for endpoint in self.reflexive],
+            "is_disputed": self.is_disputed,
             "notes": list(self.notes),
         }

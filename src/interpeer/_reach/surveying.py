@@ -40,13 +40,16 @@ LIFETIME_AFTER_S, LIFETIME_BUDGET_S = 5.0, 60.0
 def facts_of(report: NatReport, last_port: int, age_ms: int) -> NatFacts:
     """Return what a peer has to know of a report in order to punch: with the newest port where ports follow each other.
 
-    One observer cannot tell on what a mapping depends. But a NAT that changes ports mostly does so for each destination, and to
-    try what that needs costs nothing where the plain punch works, which comes first."""
+    One observer cannot tell on what a mapping depends, and two that agree where a third does not may have seen the same port by
+    chance. But a NAT that changes ports mostly does so for each destination, and to try what that needs costs nothing where the
+    plain punch works, which comes first."""
     if report.udp is False:
         return NatFacts(is_udp_blocked=True)
     mapping = report.mapping
     if mapping == "unknown" and report.preserves_port is not None:
         mapping = "endpoint-independent" if report.preserves_port else "address-and-port-dependent"
+    if mapping == "endpoint-independent" and report.is_disputed and report.preserves_port is False:
+        mapping = "address-and-port-dependent"
     if report.preserves_port:
         return NatFacts(mapping, report.filtering, "preserved")
     if report.port_step and last_port:
