@@ -128,7 +128,7 @@ def test_doctor_tells_what_works_and_changes_nothing(capsys, tmp_path):
         assert (told[name]["status"] == "ok") or told[name]["advice"], name
     assert {"mapping", "filtering", "hairpin", "lifetime_s", "reflexive"} <= told["nat"].keys()
     assert told["nat"]["mapping"] == "unknown" and told["udp"]["works"] is None and told["ipv6"]["works_outside"] is None
-    assert "--bootstrap" in told["nat"]["text"] and "--bootstrap" in told["udp"]["text"]
+    assert "--bootstrap" in told["nat"]["advice"] and "--bootstrap" in told["udp"]["advice"]
     assert told["libsodium"]["path"] == _sodium.path() and told["ipv4"]["echo"] is True
     assert list(tmp_path.iterdir()) == []
 

@@ -1,8 +1,8 @@
 """Say what this machine can do for interpeer, what NATs and gateways are in front of it, and what to do about the rest.
 
 Nothing is changed: no key is made, no directory. Nobody is asked but the local gateway, which maps a port for a moment. With
---bootstrap or --stun the peers and servers named there are asked, too: what NAT there is, how long its mappings live, whether
-UDP gets through. Two or three at different addresses tell most.
+--bootstrap (or INTERPEER_BOOTSTRAP, or bootstrap in config.toml) or --stun the peers and servers named there are asked, too: what
+NAT there is, how long its mappings live, whether UDP gets through. Two or three at different addresses tell most.
 
     interpeer doctor --bootstrap ADDRESS --bootstrap ADDRESS
     interpeer doctor --stun stun.example.org --stun 192.0.2.1:3478 --lifetime 300
@@ -78,7 +78,7 @@ def run(options: argparse.Namespace, output: Output) -> int:
         resolved = settings.resolve(options)
 
         async def look() -> int:
-            seen = await outside.look(resolved, resolved.bootstrap if options.bootstrap else (), servers, lifetime_s, output)
+            seen = await outside.look(resolved, servers, lifetime_s, output)
             tell(_ipv6(seen), *outside.findings(seen))
             return DONE
 
