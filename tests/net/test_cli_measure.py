@@ -122,7 +122,7 @@ def test_doctor_tells_what_works_and_changes_nothing(capsys, tmp_path):
     assert main(["doctor", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["ok"] is True and told["version"] == __version__
-    here = ("python", "loop", "libsodium", "pysodium", "ipv4", "ipv6", "buffers", "clock", "config", "state", "key")
+    here = ("python", "loop", "libsodium", "pysodium", "ipv4", "ipv6", "buffers", "clock", "config", "state", "key", "lan")
     for name in (*here, "nat", "udp", "port_mapping", "mtu"):
         assert told[name]["status"] in ("ok", "warning") and told[name]["text"], name
         assert (told[name]["status"] == "ok") or told[name]["advice"], name

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+from ipaddress import IPv4Address
 
 import pytest
 
 from interpeer import Address, Config, Identity
 from interpeer._address import Endpoint
+from interpeer._cli.commands import doctor
 from interpeer._cli.errors import Misuse
 from interpeer._cli.outside import STUN_PORT, Outside, _places, _verify, findings, parse_server
+from interpeer._interfaces import Interface, InterfaceAddress
+from interpeer._lan import links
 from interpeer._nat import NatReport
 
 SEEN = (Endpoint("203.0.113.5", 4000),)
@@ -222,3 +227,39 @@ def test_a_server_is_a_host_with_or_without_a_port(text, expected):
 def test_what_is_no_server_is_refused(text):
     with pytest.raises(Misuse, match="--stun takes"):
         parse_server(text)
+
+
+LINKS = (Interface("eth0", 2, (InterfaceAddress(IPv4Address("192.168.1.5"), 24),)), Interface("lo", 1, is_loopback=True))
+
+
+@pytest.mark.parametrize(
+    ("is_on", "found", "refused", "has_mdns", "status", "text", "advice"),
+    [
+        (True, LINKS, (), True, "ok", "neighbours are looked for on eth0, by UDP port 28457 and mDNS", ""),
+        (True, LINKS, (6,), True, "ok", "neighbours are looked for on eth0, by UDP port 28457 and mDNS", ""),
+        (True, LINKS, (), False, "ok", "neighbours are looked for on eth0, by UDP port 28457", "interpeer[lan]"),
+        (True, LINKS, (4, 6), True, "warning", "UDP port 28457 cannot be used: it is taken", "end the program"),
+        (True, LINKS[1:], (), True, "ok", "no interface leads to neighbours", ""),
+        (False, LINKS, (4, 6), False, "ok", "neighbours are not looked for (--no-lan)", ""),
+    ],
+)
+def test_the_local_network_is_told_with_advice(monkeypatch, is_on, found, refused, has_mdns, status, text, advice):
+    def try_port(version):
+        if version in refused:
+            raise OSError(98, "it is taken")
+
+    monkeypatch.setattr(doctor, "interfaces", lambda: found)
+    monkeypatch.setattr(doctor, "try_port", try_port)
+    monkeypatch.setattr(doctor, "find_spec", lambda _: object() if has_mdns else None)
+    one = doctor._lan(is_on=is_on)
+    assert (one.status, one.text) == (status, text) and advice in one.advice and bool(one.advice) == bool(advice)
+    assert one.facts["has_port"] is (len(refused) < 2) and one.facts["has_mdns"] is has_mdns
+
+
+def test_a_port_that_another_program_has_for_itself_cannot_be_had(monkeypatch):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        other.bind(("0.0.0.0", 0))
+        monkeypatch.setattr(links, "PORT", other.getsockname()[1])
+        with pytest.raises(OSError, match="in use"):
+            links.try_port(4)
+    links.try_port(4)
