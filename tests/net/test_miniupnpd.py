@@ -386,8 +386,9 @@ def environ() -> dict[str, str]:
 
 def doctor(router: Street, *words: str) -> Any:
     """Return what doctor says inside of the router's mappings."""
-    command = ["ip", "netns", "exec", "portmap-in", sys.executable, "-m", "interpeer", "doctor", "--json", "--lifetime", "0", *words]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=PATIENCE_S, env=environ(), cwd=router.folder)
+    command = ["ip", "netns", "exec", "portmap-in", sys.executable, "-m", "interpeer", "doctor", "--json", "--lifetime", "0"]
+    options: Any = {"check": True, "capture_output": True, "text": True, "env": environ(), "cwd": router.folder}
+    done = subprocess.run([*command, *words], timeout=PATIENCE_S, **options)
     return json.loads(done.stdout)["port_mapping"]
 
 
