@@ -10,7 +10,8 @@ import pytest
 from interpeer import _sodium
 from interpeer._bench import demonstration, table
 from interpeer._bench.process import EndFailed
-from interpeer._cli import main
+from interpeer._cli import main, nat_demo
+from interpeer._cli.output import Output
 from interpeer._version import __version__
 
 pytestmark = pytest.mark.usefixtures("homeless")
@@ -57,6 +58,19 @@ def test_demonstration_that_fails_is_one_line(capsys, monkeypatch):
     assert main(["demo", "--json"]) == 1
     told = json.loads(capsys.readouterr().out)
     assert told["ok"] is False and told["error"].startswith("the demonstration failed: ")
+
+
+@pytest.mark.parametrize(
+    ("direct_s", "line"),
+    [
+        (0.35, "direct after 350 ms: over TLS\n  not by UDP: 192.0.2.1:1: no answer"),
+        (None, "relayed: over TLS\n  not direct: 192.0.2.1:1: no answer"),
+    ],
+)
+def test_demonstration_behind_nats_says_why_there_is_no_better_path(capsys, direct_s, line):
+    times = {"connected_s": 0.1, "first_byte_s": 0.2, "direct_s": direct_s}
+    nat_demo._tell({"ok": True, "detail": "over TLS", "reasons": ["192.0.2.1:1: no answer"], **times}, Output())
+    assert capsys.readouterr().out == f"connected in 100 ms, first byte after 200 ms\n{line}\n"
 
 
 @pytest.mark.system  # for its length: it starts two processes for each of eleven rows
