@@ -3,7 +3,7 @@
     python -m benchmarks nat                            every ordered pair of kinds, IPv4 (root, Linux; some minutes)
     python -m benchmarks nat --ipv6                     also hosts with IPv6 alone, and with both
     python -m benchmarks nat --kinds port,symmetric --runs 20 --background 20 --delay 0.015
-    python -m benchmarks nat --laboratory ../shared/natlab/natlab.py    in another laboratory: IPv4, without --seed
+    python -m benchmarks nat --laboratory natlab.py    in another laboratory: IPv4, without --seed
     python -m benchmarks nat --json >matrix.json        what every call said, one object a line
 
 In the laboratory (interpeer.testing.natlab) stand three public nodes and two hosts of each kind. On the one `interpeer up`

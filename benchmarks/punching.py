@@ -37,7 +37,7 @@ GOAL = 0.99
 
 def main(arguments: list[str]) -> int:
     parser = command.parser("punching", __doc__)
-    parser.add_argument("--seeds", type=int, default=200, help="attempts of each pair in each order (default: 200)")
+    parser.add_argument("--seeds", type=int, default=200, help="attempts of each pair, half of them in each order (default: 200)")
     parser.add_argument("--json", action="store_true", help="print one JSON object for each row")
     asked = parser.parse_args(arguments)
     for pair in PAIRS:

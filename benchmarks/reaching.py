@@ -1,6 +1,6 @@
 """Count how often two nodes behind NATs get a direct path, and how soon, in simulated time: whole nodes, production code.
 
-    python -m benchmarks reaching                               the pairs that DESIGN has numbers for, 100 seeds each
+    python -m benchmarks reaching                               the pairs with goals, 100 seeds each
     python -m benchmarks reaching --delay 0.075 --loss 0.05     a round trip of 150 ms (of 300 ms through a relay), with losses
     python -m benchmarks reaching --every --runs 1              every ordered pair of kinds
     python -m benchmarks reaching --pairs symmetric:port --runs 1000 --json

@@ -24,7 +24,11 @@ _CIPHERS = ("aegis-256", "aegis-128l", "aes-256-gcm", "chacha20-poly1305")
 class Give:
     """Cap what a node gives to others, when it has joined an overlay.
 
-    Without `network=` a node gives nothing, whatever stands here."""
+    Without `network=` a node gives nothing, whatever stands here.
+
+    >>> Give(relay_bytes_per_s=1_000_000).metered
+    False
+    """
 
     relay_bytes_per_s: int = 125_000
     """Relayed for other peers (1 Mbit/s: enough for signalling and voice)."""

@@ -1,4 +1,4 @@
-"""Who a peer is: its id, and the key behind one's own (DESIGN: an Ed25519 key, of which only the seed is stored)."""
+"""Who a peer is: its id, and the key behind one's own (an Ed25519 key, of which only the seed is stored)."""
 
 from __future__ import annotations
 

@@ -30,7 +30,17 @@ REASONS = (
 @final
 @dataclass(frozen=True, slots=True)
 class Path:
-    """Say by which way a connection's packets go, as it is at the moment."""
+    """Say by which way a connection's packets go, as it is at the moment.
+
+    >>> import asyncio, interpeer
+    >>> async def main():
+    ...     async with interpeer.Node(listen="127.0.0.1:0") as a, interpeer.Node(listen="127.0.0.1:0") as b:
+    ...         async with a.connect(b.address) as connection:
+    ...             path = connection.path
+    ...             return path.kind, path.transport, path.remote == b.address.endpoints[0], path.reasons
+    >>> asyncio.run(main())
+    ('lan', 'udp', True, ())
+    """
 
     kind: str
     """"direct", "lan" (this machine included) or "relayed"."""

@@ -35,7 +35,20 @@ class LocalError(InterpeerError, RuntimeError):
 
 
 class ClosedError(LocalError):
-    """Say that the node, connection or stream was closed by this side."""
+    """Say that the node, connection or stream was closed by this side.
+
+    >>> import asyncio, interpeer
+    >>> async def main():
+    ...     async with interpeer.Node(listen="127.0.0.1:0") as a, interpeer.Node(listen="127.0.0.1:0") as b:
+    ...         async with a.connect(b.address) as connection:
+    ...             pass
+    ...         try:
+    ...             connection.send_datagram(b"late")
+    ...         except interpeer.ClosedError as error:
+    ...             return str(error)
+    >>> asyncio.run(main())
+    'this connection was closed by this side'
+    """
 
 
 class ForkedError(LocalError):
@@ -51,7 +64,19 @@ class IdentityFileError(LocalError):
 
 
 class DatagramTooLarge(LocalError, ValueError):
-    """Say that a datagram is larger than `Connection.max_datagram_bytes`."""
+    """Say that a datagram is larger than `Connection.max_datagram_bytes`.
+
+    >>> import asyncio, interpeer
+    >>> async def main():
+    ...     async with interpeer.Node(listen="127.0.0.1:0") as a, interpeer.Node(listen="127.0.0.1:0") as b:
+    ...         async with a.connect(b.address) as connection:
+    ...             try:
+    ...                 connection.send_datagram(bytes(100_000))
+    ...             except interpeer.DatagramTooLarge as error:
+    ...                 return str(error)
+    >>> asyncio.run(main())
+    'a datagram of 100000 bytes; at most ... fit in a packet'
+    """
 
 
 class MessageTooLarge(LocalError, ValueError):
@@ -71,7 +96,19 @@ class NetworkError(InterpeerError, ConnectionError):
 
 
 class Unreachable(NetworkError):
-    """Say that no way led to the peer. `reasons` has one line for each way that was tried."""
+    """Say that no way led to the peer. `reasons` has one line for each way that was tried.
+
+    >>> import asyncio, interpeer
+    >>> async def main():
+    ...     somebody = interpeer.Identity.generate().id
+    ...     async with interpeer.Node(config=interpeer.Config(connect_timeout_s=0.1)) as node:
+    ...         try:
+    ...             await node.connect(f"{somebody}@127.0.0.1:9")
+    ...         except interpeer.Unreachable as error:
+    ...             return error.reasons
+    >>> asyncio.run(main())
+    ('127.0.0.1:9: ... no answer',)
+    """
 
     def __init__(self, message: str, reasons: tuple[str, ...] = ()) -> None:
         super().__init__(message)
@@ -79,7 +116,18 @@ class Unreachable(NetworkError):
 
 
 class Refused(NetworkError, ConnectionRefusedError):
-    """Say that the peer does not let us in. `code` is the wire's error code."""
+    """Say that the peer does not let us in. `code` is the wire's error code.
+
+    >>> import asyncio, interpeer
+    >>> async def main():
+    ...     async with interpeer.Node(listen="127.0.0.1:0") as a, interpeer.Node(listen="127.0.0.1:0") as b:
+    ...         try:
+    ...             await a.connect(b.address, protocol="chess")
+    ...         except interpeer.Refused as error:
+    ...             return str(error)
+    >>> asyncio.run(main())
+    "the peer does not speak the protocol 'chess'"
+    """
 
     def __init__(self, message: str, code: int = 0) -> None:
         super().__init__(message)
@@ -99,7 +147,20 @@ class ResetByPeer(NetworkError, ConnectionResetError):
 
 
 class ConnectionClosed(NetworkError):
-    """Say that the peer's application closed the connection, with a code and a reason."""
+    """Say that the peer's application closed the connection, with a code and a reason.
+
+    >>> import asyncio, interpeer
+    >>> async def main():
+    ...     async with interpeer.Node(listen="127.0.0.1:0") as a, interpeer.Node(listen="127.0.0.1:0") as b:
+    ...         async with a.connect(b.address) as connection:
+    ...             await (await b.accept()).close(7, "the game is over")
+    ...             try:
+    ...                 await connection.recv_datagram()
+    ...             except interpeer.ConnectionClosed as error:
+    ...                 return error.code, error.reason
+    >>> asyncio.run(main())
+    (7, 'the game is over')
+    """
 
     def __init__(self, message: str, code: int = 0, reason: str = "") -> None:
         super().__init__(message)
@@ -108,7 +169,21 @@ class ConnectionClosed(NetworkError):
 
 
 class StreamReset(NetworkError):
-    """Say that the peer gave a stream up (reading), or reads it no more (writing). `code` is the application's."""
+    """Say that the peer gave a stream up (reading), or reads it no more (writing). `code` is the application's.
+
+    >>> import asyncio, interpeer
+    >>> async def main():
+    ...     async with interpeer.Node(listen="127.0.0.1:0") as a, interpeer.Node(listen="127.0.0.1:0") as b:
+    ...         async with a.connect(b.address) as connection, connection.open_stream() as stream:
+    ...             await stream.write(b"a part")
+    ...             stream.reset(7)
+    ...             try:
+    ...                 await (await (await b.accept()).accept_stream()).read()
+    ...             except interpeer.StreamReset as error:
+    ...                 return error.code
+    >>> asyncio.run(main())
+    7
+    """
 
     def __init__(self, message: str, code: int = 0) -> None:
         super().__init__(message)

@@ -66,6 +66,19 @@ def test_doctor_reaches_the_peers_of_bootstrap(capsys):
     assert (told["udp"]["works"], told["nat"]["mapping"]) == (True, "none")
 
 
+@pytest.mark.parametrize("place", ["environment", "config.toml"])
+def test_doctor_asks_the_peers_that_the_settings_name(capsys, monkeypatch, tmp_path, place):
+    with interpeer.blocking.Node(listen="127.0.0.1:0", network="test", lan=False) as node:
+        if place == "environment":
+            monkeypatch.setenv("INTERPEER_BOOTSTRAP", str(node.address))
+        else:
+            (tmp_path / "config" / "interpeer").mkdir(parents=True)
+            (tmp_path / "config" / "interpeer" / "config.toml").write_text(f'bootstrap = "{node.address}"\n')
+        told = doctor(capsys, "--network", "test")
+    reached = "nobody could be asked (no peer of --bootstrap has an address of its own by which it could be asked)"
+    assert reached in told["nat"]["text"] and reached in told["udp"]["text"]
+
+
 def test_doctor_reads_as_a_list_with_the_answers_of_others(capsys):
     with peers() as ((_, first), (_, second), _):
         assert main(["doctor", "--listen", "127.0.0.1:0", "--lifetime", "0", "--stun", first, "--stun", second]) == 0

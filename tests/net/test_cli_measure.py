@@ -10,7 +10,8 @@ import pytest
 from interpeer import _sodium
 from interpeer._bench import demonstration, table
 from interpeer._bench.process import EndFailed
-from interpeer._cli import main
+from interpeer._cli import main, nat_demo
+from interpeer._cli.output import Output
 from interpeer._version import __version__
 
 pytestmark = pytest.mark.usefixtures("homeless")
@@ -57,6 +58,19 @@ def test_demonstration_that_fails_is_one_line(capsys, monkeypatch):
     assert main(["demo", "--json"]) == 1
     told = json.loads(capsys.readouterr().out)
     assert told["ok"] is False and told["error"].startswith("the demonstration failed: ")
+
+
+@pytest.mark.parametrize(
+    ("direct_s", "line"),
+    [
+        (0.35, "direct after 350 ms: over TLS\n  not by UDP: 192.0.2.1:1: no answer"),
+        (None, "relayed: over TLS\n  not direct: 192.0.2.1:1: no answer"),
+    ],
+)
+def test_demonstration_behind_nats_says_why_there_is_no_better_path(capsys, direct_s, line):
+    times = {"connected_s": 0.1, "first_byte_s": 0.2, "direct_s": direct_s}
+    nat_demo._tell({"ok": True, "detail": "over TLS", "reasons": ["192.0.2.1:1: no answer"], **times}, Output())
+    assert capsys.readouterr().out == f"connected in 100 ms, first byte after 200 ms\n{line}\n"
 
 
 @pytest.mark.system  # for its length: it starts two processes for each of eleven rows
@@ -122,13 +136,13 @@ def test_doctor_tells_what_works_and_changes_nothing(capsys, tmp_path):
     assert main(["doctor", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["ok"] is True and told["version"] == __version__
-    here = ("python", "loop", "libsodium", "pysodium", "ipv4", "ipv6", "buffers", "clock", "config", "state", "key")
+    here = ("python", "loop", "libsodium", "pysodium", "ipv4", "ipv6", "buffers", "clock", "config", "state", "key", "lan")
     for name in (*here, "nat", "udp", "port_mapping", "mtu"):
         assert told[name]["status"] in ("ok", "warning") and told[name]["text"], name
         assert (told[name]["status"] == "ok") or told[name]["advice"], name
     assert {"mapping", "filtering", "hairpin", "lifetime_s", "reflexive"} <= told["nat"].keys()
     assert told["nat"]["mapping"] == "unknown" and told["udp"]["works"] is None and told["ipv6"]["works_outside"] is None
-    assert "--bootstrap" in told["nat"]["text"] and "--bootstrap" in told["udp"]["text"]
+    assert "--bootstrap" in told["nat"]["advice"] and "--bootstrap" in told["udp"]["advice"]
     assert told["libsodium"]["path"] == _sodium.path() and told["ipv4"]["echo"] is True
     assert list(tmp_path.iterdir()) == []
 

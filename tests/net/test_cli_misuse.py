@@ -58,6 +58,10 @@ MISUSES = {
     "a bootstrap that is no ticket": ["pipe", "--bootstrap", "somebody"],
     "somebody to allow who is nobody": ["send", "/", "--allow", "bob"],
     "a wait that is none": ["pipe", "--wait", "-1"],
+    "a NAT of no kind": ["demo", "--nat", "foo"],
+    "two NATs of which one has no kind": ["demo", "--nat", "port,foo"],
+    "two NATs of which one has no name": ["demo", "--nat", "port,"],
+    "three NATs": ["demo", "--nat", "port,symmetric,port"],
     "--allow for a caller": ["pipe", NOBODY_HOME, "--allow", SOMEBODY],
     "a shell nobody completes for": ["--completion", "cmd"],
 }

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import random
+import socket
 import subprocess
 import sys
 import tarfile
@@ -71,6 +72,18 @@ def test_ping_of_nobody_says_what_was_tried(cli):
 def test_ping_of_a_bare_id_says_that_it_has_no_address(cli):
     done = cli.run("ping", str(interpeer.Identity.from_seed(bytes(32)).id), "--timeout", "0.3", *LOOPBACK)
     assert done.returncode == 1 and len(done.stderr.splitlines()) == 2 and "no address" in done.stderr
+
+
+def test_ping_says_why_it_goes_by_a_tunnel(cli, listener):
+    _, ticket = listener("--tunnel", "tls://127.0.0.1:0")
+    address = interpeer.Address(ticket)
+    (tunnel,) = (one for one in address.endpoints if one.transport == "tls")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        at = interpeer.Endpoint(*deaf.getsockname())
+        done = cli.run("ping", str(interpeer.Address.of(address.peer_id, [at, tunnel])), "-c", "1", *LOOPBACK)
+    assert done.returncode == 0 and f"over TLS to {tunnel.host}:{tunnel.port}" in done.stderr
+    assert done.stderr.splitlines()[-1] == f"not by UDP: {at}: no answer by UDP"
 
 
 def test_other_network_is_not_heard(cli, listener):

@@ -86,6 +86,14 @@ with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SO
         print(False)
 """
 
+FIREWALL = """
+table inet firewall {
+ chain input {
+  type filter hook input priority 0;
+  meta l4proto udp ct state new udp sport != {53, 67, 547, 5350, 5351} iifname "eth0" drop
+ }
+}
+"""
 
 GROW_OLD = """
 import socket, time
@@ -356,3 +364,45 @@ def test_mapping_that_lies_is_deleted_and_made_anew(router, protocol):
         assert not host.judge()
         assert host.judge()
         host.end()
+
+
+@contextmanager
+def peer_outside(router: Street) -> Iterator[str]:
+    """Run a node outside; yield its address."""
+    words = ["up", "--json", "--no-lan", "--listen", "20.0.0.2:4433", "--state", str(router.folder / "state")]
+    command = ["ip", "netns", "exec", "portmap-out", sys.executable, "-m", "interpeer", *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environ(), cwd=router.folder) as process:
+        try:
+            assert process.stdout is not None
+            yield json.loads(process.stdout.readline())["address"]
+        finally:
+            process.kill()
+
+
+def environ() -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("INTERPEER_", "XDG_"))}
+    return {**kept, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+
+
+def doctor(router: Street, *words: str) -> Any:
+    """Return what doctor says inside of the router's mappings."""
+    command = ["ip", "netns", "exec", "portmap-in", sys.executable, "-m", "interpeer", "doctor", "--json", "--lifetime", "0"]
+    options: Any = {"check": True, "capture_output": True, "text": True, "env": environ(), "cwd": router.folder}
+    done = subprocess.run([*command, *words], timeout=PATIENCE_S, **options)
+    return json.loads(done.stdout)["port_mapping"]
+
+
+def test_doctor_says_whether_somebody_outside_came_through(router):
+    router.start()
+    with peer_outside(router) as address:
+        told = doctor(router)
+        assert told["text"].startswith("granted, not tried from outside: ") and set(told["is_verified"]) == {None}
+        told = doctor(router, "--bootstrap", address)
+        assert "works, tried from outside: pcp 20.0.0.1:" in told["text"] and True in told["is_verified"], told
+        router.on("in", "nft", "-f", "-", text=FIREWALL)
+        try:
+            told = doctor(router, "--bootstrap", address)
+        finally:
+            router.on("in", "nft", "delete", "table", "inet", "firewall")
+        assert told["status"] == "warning" and "granted, but nothing comes through: pcp 20.0.0.1:" in told["text"], told
+        assert "firewall" in told["advice"] and any("nothing comes through" in reason for reason in told["reasons"])

@@ -1,4 +1,4 @@
-"""The link between processes is held against another one that knows nothing of it: the wires of ../shared/natlab."""
+"""The link between processes is held against another one that knows nothing of it: those of a laboratory beside this checkout."""
 
 import contextlib
 import json

@@ -407,12 +407,12 @@ def test_nobody_is_asked_to_try_an_address_that_is_not_public(monkeypatch, seed,
 def test_mapping_is_verified_once_somebody_has_come_through(monkeypatch, seed):
     async def script(scene):
         await until(lambda: scene.mapped)
-        assert scene.mapper.mappings[0].is_verified is None
+        assert scene.mapper.mappings[0].is_verified is None and scene.mapper.report()["is_verified"] == [None]
         await asyncio.sleep(30)
         assert scene.mapper.mappings[0].is_verified is None
         scene.outside.verdict = True
         await until(lambda: scene.mapper.mappings[0].is_verified, limit_s=61)
-        assert scene.mapper.report()["double_nat"] is False
+        assert scene.mapper.report()["double_nat"] is False and scene.mapper.report()["is_verified"] == [True]
         await asyncio.sleep(2000)
         asked = [when for when, _ in scene.outside.asked]
         pauses = [round(b - a) for a, b in pairwise(asked)]
@@ -446,7 +446,7 @@ def test_mapping_through_which_nobody_comes_is_made_anew(monkeypatch, seed):
         first, end, anew = scene.gateway.maps
         assert (first.nonce, 0) == (end.nonce, end.lifetime_s) and anew.nonce != first.nonce
         await asyncio.sleep(1)
-        assert scene.mapper.mappings[0].is_verified is False
+        assert scene.mapper.mappings[0].is_verified is False and scene.mapper.report()["is_verified"] == [False]
         assert any("nothing comes through" in reason for reason in scene.mapper.report()["reasons"])
         broken = False
         await until(lambda: scene.mapper.mappings and scene.mapper.mappings[0].is_verified, limit_s=70)

@@ -10,9 +10,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any
 
-from interpeer._cli.errors import DONE, FAILED, CommandError
+from interpeer._cli.errors import DONE, FAILED, CommandError, Misuse
 from interpeer._cli.output import JsonObject, Output, printable
-from interpeer.testing import Link
+from interpeer.testing import Link, NatKind
 from interpeer.testing.natlab import Host, Lab, LabError
 
 LINK = Link(delay_s=0.015)
@@ -24,22 +24,29 @@ READY_S = 20.0
 SETTLE_S = 10.0
 
 
-def run(kind_a: str, kind_b: str, output: Output) -> int:
-    """Build the hosts, connect them, and tell how it went. Raises CommandError where that cannot be done."""
-    from interpeer.testing import NatKind
+def parse_kinds(text: str) -> tuple[NatKind, NatKind]:
+    """Parse what --nat was given: one kind for both hosts, or one for each. Raises Misuse."""
+    names = text.split(",")
+    known = [kind.value for kind in NatKind]
+    takes = "--nat takes one kind or two, as in port,symmetric"
+    if len(names) > 2:
+        raise Misuse(f"{takes}, not {len(names)}: {text!r}")
+    for name in names:
+        if name not in known:
+            raise Misuse(f"{takes}; there is none called {name!r}: there are {', '.join(known)}")
+    return NatKind(names[0]), NatKind(names[-1])
 
-    kinds = [kind.value for kind in NatKind]
-    for kind in (kind_a, kind_b):
-        if kind not in kinds:
-            raise CommandError(f"there is no NAT of kind {kind!r}: there are {', '.join(kinds)}")
+
+def run(kind_a: NatKind, kind_b: NatKind, output: Output) -> int:
+    """Build the hosts, connect them, and tell how it went. Raises CommandError where that cannot be done."""
     try:
         with ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="interpeer-demo-")))
             lab = stack.enter_context(Lab("demo"))
             output.say(f"a public peer, and two hosts behind NATs: a is {kind_a}, b is {kind_b}")
             helper = lab.host("helper")
-            a = lab.host("a", NatKind(kind_a), link=LINK)
-            b = lab.host("b", NatKind(kind_b), link=LINK)
+            a = lab.host("a", kind_a, link=LINK)
+            b = lab.host("b", kind_b, link=LINK)
             return _meet(stack, folder, helper, a, b, output)
     except (LabError, PermissionError) as error:
         raise CommandError(f"no laboratory can be built here: {printable(str(error))}") from None
@@ -100,6 +107,8 @@ def _tell(told: JsonObject, output: Output) -> None:
     output.answer(f"connected in {_ms(told['connected_s'])}, first byte after {_ms(told['first_byte_s'])}")
     if told["direct_s"] is not None:
         output.answer(f"direct after {_ms(told['direct_s'])}: {told['detail']}")
+        for reason in told["reasons"]:
+            output.answer(f"  not by UDP: {reason}")
     else:
         output.answer(f"relayed: {told['detail']}")
         for reason in told["reasons"]:

@@ -1,6 +1,7 @@
 """What doctor finds beyond this machine: what the gateway does, and with the help of others, what NATs are in front of it.
 
-Nobody but the gateway is asked unless somebody was named: peers by --bootstrap, STUN servers by --stun.
+Nobody but the gateway is asked unless somebody was named: peers by --bootstrap (or where else `bootstrap` is set), STUN servers
+by --stun.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import socket
 import sys
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, final
+from typing import final
 
 from interpeer._address import Address, CoreEndpoint, Endpoint, split_host_port
 from interpeer._cli.errors import Misuse, explain
@@ -31,11 +32,15 @@ LIFETIME_S = 30.0
 GATEWAY_S = 3.0
 """How long gateways may take to answer, and to map a port."""
 GATEWAY_LOOK_S = 0.05
+VERIFY_S = 12.0
+"""How long peers may take to try a mapping from outside: a gateway that lies is asked anew, and tried a second time."""
+DOUBT_LOOKS = 10
+"""When nobody could be asked yet, that is repeated after so many looks."""
 LEAST_MTU = 1280
 """What every IPv6 path carries (RFC 8200)."""
 _ID_CHARACTERS = 52
 _IP_MTU, _IPV6_MTU = 14, 24  # Linux; the module socket does not name them
-_ASK = "unknown: name a peer with --bootstrap, or a STUN server with --stun"
+_ASK = "name a peer with --bootstrap, or a STUN server with --stun"
 _ANY_IPV4, _ANY_IPV6 = "0.0.0.0:0", "[::]:0"
 _ANYWHERE = ("192.0.2.1", "2001:db8::1")  # nothing is sent there: the routing table is asked about it
 
@@ -81,10 +86,9 @@ def _is_ipv6(host: str) -> bool:
         return False
 
 
-async def look(
-    resolved: Settings, peers: Sequence[str], servers: Sequence[tuple[str, int]], lifetime_s: float, output: Output
-) -> Outside:
+async def look(resolved: Settings, servers: Sequence[tuple[str, int]], lifetime_s: float, output: Output) -> Outside:
     """Ask the gateway, and whoever was named."""
+    peers = resolved.bootstrap
     if not peers and not servers:
         mapping = await _ask_gateway()
         return Outside(None, None, mapping, _mtu_towards(_ANYWHERE), ())
@@ -196,7 +200,12 @@ async def _ask_gateway(node: Node | None = None) -> JsonObject:
     """Have a port mapped, and give it back: the node's own, or for want of a node one of this moment. Return the report."""
     if node is not None and node._reach is not None:
         surroundings = node._reach.surroundings
-        return await _settle(lambda: surroundings.report()["port_mapping"])
+
+        def report() -> JsonObject | None:
+            found: JsonObject | None = surroundings.report()["port_mapping"]
+            return found
+
+        return await _verify(await _settle(report), report, surroundings.handle_doubt)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as held:
         held.bind(("", 0))
         mapper = PortMapper(held.getsockname()[1])
@@ -215,6 +224,22 @@ async def _settle(report: Callable[[], JsonObject | None]) -> JsonObject:
         if found and _is_settled(found):
             break
         await asyncio.sleep(GATEWAY_LOOK_S)
+    return found
+
+
+async def _verify(found: JsonObject, report: Callable[[], JsonObject | None], doubt: Callable[[], None]) -> JsonObject:
+    """Have mappings tried from outside; return what is known then, at the latest when that has had its time.
+
+    The mapper has asked before anybody was there to be asked, and would do so again in a minute only."""
+    if not found.get("mappings"):
+        return found
+    for number in range(round(VERIFY_S / GATEWAY_LOOK_S)):
+        if found["double_nat"] or (found["mappings"] and None not in found["is_verified"]):
+            break
+        if number % DOUBT_LOOKS == 0:
+            doubt()
+        await asyncio.sleep(GATEWAY_LOOK_S)
+        found = report() or found
     return found
 
 
@@ -245,14 +270,14 @@ def _mtu_towards(hosts: Sequence[str]) -> int | None:
 
 def findings(outside: Outside) -> list[Finding]:
     """Return what doctor says of it, with advice; of IPv6 it says more elsewhere."""
-    return [_nat(outside), _udp(outside), _port_mapping(outside.port_mapping), _mtu(outside.mtu)]
+    return [_nat(outside), _udp(outside), _port_mapping(outside), _mtu(outside.mtu)]
 
 
 def _nat(outside: Outside) -> Finding:
     report = outside.report
     facts = report.to_dict()
     if report.udp is None:
-        return Finding("nat", OK, _because(_ASK, outside), facts=facts)
+        return Finding("nat", OK, _unknown(outside), _advice(outside), facts)
     if not report.udp:
         return Finding("nat", WARNING, "unknown: nothing came back", "see udp", facts)
     text = _describe_nat(report)
@@ -275,19 +300,30 @@ def _describe_nat(report: NatReport) -> str:
 
 def _judge_nat(report: NatReport, text: str) -> tuple[str, str, str]:
     """Return status, text and advice."""
-    if report.lifetime_s is not None and report.lifetime_s < Config().keep_alive_s:
-        return WARNING, text, "mappings are forgotten soon: keep_alive_s in Config must be shorter than that"
+    status, advice = _judge_kind(report)
+    if report.lifetime_s is None or report.lifetime_s >= Config().keep_alive_s:
+        return status, text, advice
+    soon = "mappings are forgotten soon: nodes of a network adapt to it; without network= set keep_alive_s in Config below that"
+    return WARNING, text, "; ".join(filter(None, (advice, soon)))
+
+
+def _judge_kind(report: NatReport) -> tuple[str, str]:
+    """Return status and advice, but for the lifetime."""
     if report.mapping in ("address-dependent", "address-and-port-dependent"):
         advice = (
             "every peer sees another port: peers behind the like are reached through others. Better: port mapping (UPnP, PCP)"
             " in the router, a forwarded port, or IPv6"
         )
-        return WARNING, text, advice
+        return WARNING, advice
     if report.mapping == "unknown":
-        return OK, text, "two observers at different addresses can tell: name more with --bootstrap or --stun"
+        return OK, "two observers at different addresses can tell: name more with --bootstrap or --stun"
     if report.filtering in ("address-dependent", "address-and-port-dependent"):
-        return OK, text, "peers reach this machine with the help of one that both know; a forwarded port would do without"
-    return OK, text, ""
+        return OK, "peers reach this machine with the help of one that both know; a forwarded port would do without"
+    return OK, ""
+
+
+def _unknown(outside: Outside) -> str:
+    return _because("unknown: nobody could be asked", outside) if outside.problems else "unknown: nobody was asked"
 
 
 def _because(text: str, outside: Outside) -> str:
@@ -299,7 +335,7 @@ def _udp(outside: Outside) -> Finding:
     works = None if not reports else any(report.udp for report in reports)
     facts: JsonObject = {"works": works}
     if works is None:
-        return Finding("udp", WARNING if outside.problems else OK, _because(_ASK, outside), _advice(outside), facts)
+        return Finding("udp", WARNING if outside.problems else OK, _unknown(outside), _advice(outside), facts)
     if works:
         return Finding("udp", OK, "gets out, and answers come back", facts=facts)
     advice = "is a firewall in the way? Peers that offer it are reached by TCP or TLS (tcp://, tls://, port 443)"
@@ -307,22 +343,52 @@ def _udp(outside: Outside) -> Finding:
 
 
 def _advice(outside: Outside) -> str:
-    return "are the addresses right, and are those peers running?" if outside.problems else ""
+    return "are the addresses right, and are those peers running?" if outside.problems else _ASK
 
 
-def _port_mapping(report: JsonObject) -> Finding:
+def _port_mapping(outside: Outside) -> Finding:
+    report = outside.port_mapping
     facts: JsonObject = {name: value for name, value in report.items() if name != "ignored"}
-    mappings: list[Any] = list(report.get("mappings", ()))
-    if mappings:
-        if report.get("double_nat"):
-            advice = "another NAT is in front of this gateway (a carrier's?): what it maps is not reached from outside"
-            return Finding("port_mapping", WARNING, f"works, but leads nowhere: {mappings[0]}", advice, facts)
-        return Finding("port_mapping", OK, f"works: {', '.join(mappings)}", facts=facts)
-    if not report.get("gateways"):
-        return Finding("port_mapping", OK, "no gateway: there is no default route", facts=facts)
-    advice = "switch on UPnP, NAT-PMP or PCP in the router, and peers reach this machine without help"
-    where = ", ".join(map(str, report["gateways"]))
-    return Finding("port_mapping", WARNING, f"the gateway {where} maps no ports", advice, facts)
+    gateways = [str(gateway) for gateway in report.get("gateways", ())]
+    if report.get("mappings"):
+        status, text, advice = _judge_mappings(report)
+    elif not gateways:
+        status, text, advice = OK, "no gateway: there is no default route", ""
+    elif _is_open(outside, gateways):
+        return Finding("port_mapping", OK, "none needed: there is no NAT", facts=facts)
+    else:
+        status, text = WARNING, f"the gateway {', '.join(gateways)} maps no ports"
+        advice = "switch on UPnP, NAT-PMP or PCP in the router, and peers reach this machine without help"
+    reasons = "; ".join(report["reasons"]) if gateways else ""
+    return Finding("port_mapping", status, f"{text} ({reasons})" if reasons else text, advice, facts)
+
+
+def _is_open(outside: Outside, gateways: Sequence[str]) -> bool:
+    """Tell whether everything comes in without any mapping, as far as was seen: by IPv4, if there is a gateway for it."""
+    report = outside.ipv6 if all(":" in gateway for gateway in gateways) else outside.ipv4
+    return report is not None and (report.mapping, report.filtering) == ("none", "none")
+
+
+def _judge_mappings(report: JsonObject) -> tuple[str, str, str]:
+    """Return status, text and advice, where the gateway has mapped something."""
+    if report["double_nat"]:
+        advice = (
+            "another NAT is in front of this gateway (a carrier's?): what it maps is not reached from outside. IPv6 or a public"
+            " address from the provider helps; peers are punched to, or relayed"
+        )
+        return WARNING, f"works, but leads nowhere: {report['mappings'][0]}", advice
+    said: dict[bool | None, list[str]] = {True: [], False: [], None: []}
+    for mapping, is_verified in zip(report["mappings"], report["is_verified"], strict=True):
+        said[is_verified].append(mapping)
+    words = {
+        False: "granted, but nothing comes through: ",
+        True: "works, tried from outside: ",
+        None: "granted, not tried from outside: ",
+    }
+    text = "; ".join(what + ", ".join(said[verdict]) for verdict, what in words.items() if said[verdict])
+    if said[False]:
+        return WARNING, text, "allow UDP for this program in the host's firewall"
+    return OK, text, "name a peer outside with --bootstrap: it tries whether anything comes through" if said[None] else ""
 
 
 def _mtu(mtu: int | None) -> Finding:

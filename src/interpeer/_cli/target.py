@@ -30,6 +30,11 @@ class Target:
     via: tuple[Address, ...] = ()
     """Peers through which it can be reached."""
 
+    @property
+    def has_udp(self) -> bool:
+        """Whether there is an address that is called by UDP, and not in a tunnel alone."""
+        return any(not isinstance(place, Endpoint) or place.transport == "udp" for place in self.places)
+
     async def resolve(self) -> Address:
         """Return the address to call. Raises Unreachable, with a reason each, when no host's address can be found."""
         endpoints: list[Endpoint] = []

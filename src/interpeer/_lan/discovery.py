@@ -15,7 +15,7 @@ from interpeer._identity import PeerId, to_base32
 from interpeer._interfaces import Change, Interface, interfaces
 from interpeer._lan import beacon as wire
 from interpeer._lan.beacon import Beacon
-from interpeer._lan.links import HOPS, Links, Source
+from interpeer._lan.links import HOPS, Links, Source, links_of
 from interpeer._lan.mdns import Mdns
 from interpeer._lan.neighbours import Neighbour, Neighbours
 from interpeer._lan.pace import MAX_OPENED_PER_S, Allowance, AnswerGaps, Schedule
@@ -74,7 +74,7 @@ class LanDiscovery:
     async def start(self) -> None:
         """Begin. A way that does not work is noted, and does not hinder the others."""
         self._loop = asyncio.get_running_loop()
-        self._interfaces = _links_of(interfaces())
+        self._interfaces = links_of(interfaces())
         if not any(self._ports):
             self.notes = ("the node listens on this machine alone",)
             return
@@ -126,7 +126,7 @@ class LanDiscovery:
 
     def on_change(self, change: Change) -> None:
         """Hear that the interfaces have changed, or that the machine has slept: say hello again, at once."""
-        self._interfaces = _links_of(change.interfaces)
+        self._interfaces = links_of(change.interfaces)
         if self._links is not None:
             self._links.use(self._interfaces)
             self._say_at(self._schedule.restart(self._loop.time()))
@@ -238,12 +238,3 @@ def _ports(bound: Iterable[tuple[str, int]]) -> tuple[int, int]:
 def _lacks_scope(host: str) -> bool:
     """Tell whether it is an address that several links may have, and does not say on which it is."""
     return ":" in host and "%" not in host and ipaddress.ip_address(host).is_link_local
-
-
-def _links_of(interfaces: Iterable[Interface]) -> tuple[Interface, ...]:
-    """Return the interfaces that have neighbours whom it costs nothing to talk to."""
-    return tuple(
-        interface
-        for interface in interfaces
-        if interface.is_up and not interface.is_loopback and not interface.is_metered and interface.hosts
-    )

@@ -219,6 +219,20 @@ class _Protocol(asyncio.DatagramProtocol):
         self._on_datagram(data, _source(addr, None))
 
 
+def try_port(version: int) -> None:
+    """Raise OSError where the shared port cannot be had for a family; nothing is sent."""
+    _make_socket(version, PORT, is_shared=True).close()
+
+
+def links_of(interfaces: Iterable[Interface]) -> tuple[Interface, ...]:
+    """Return the interfaces that have neighbours whom it costs nothing to talk to."""
+    return tuple(
+        interface
+        for interface in interfaces
+        if interface.is_up and not interface.is_loopback and not interface.is_metered and interface.hosts
+    )
+
+
 def _make_socket(version: int, port: int, *, is_shared: bool) -> socket.socket:
     sock = socket.socket(socket.AF_INET if version == 4 else socket.AF_INET6, socket.SOCK_DGRAM)
     try:

@@ -140,7 +140,7 @@ class PortMapper:
             family.doubt()
 
     def report(self) -> dict[str, Any]:
-        """Say what was found, for people."""
+        """Say what was found, for people. `is_verified` tells of each of `mappings` whether somebody outside came through."""
         mappings = self.mappings
         hosts = [mapping.external.host for mapping in mappings]
         reasons = [reason for family in self._families for reason in family.reasons()]
@@ -151,6 +151,7 @@ class PortMapper:
             "external": hosts[0] if hosts else None,
             "double_nat": doubled[0] if doubled else None,
             "mappings": [f"{mapping.protocol} {mapping.external} -> {mapping.internal_port}" for mapping in mappings],
+            "is_verified": [mapping.is_verified for mapping in mappings],
             "ignored": sum(family.ignored for family in self._families),
             "reasons": reasons,
         }

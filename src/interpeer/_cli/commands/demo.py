@@ -44,8 +44,7 @@ def run(options: argparse.Namespace, output: Output) -> int:
     if options.nat is not None:
         from interpeer._cli import nat_demo
 
-        kind_a, _, kind_b = options.nat.partition(",")
-        return nat_demo.run(kind_a, kind_b or kind_a, output)
+        return nat_demo.run(*nat_demo.parse_kinds(options.nat), output)
     loop = "asyncio" if loop_factory() is None else "uvloop"
     output.say(machine.describe())
     output.say(f"TLS 1.3 over TCP, for comparison ({TLS_S} s) ...")

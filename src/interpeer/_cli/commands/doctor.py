@@ -1,8 +1,8 @@
 """Say what this machine can do for interpeer, what NATs and gateways are in front of it, and what to do about the rest.
 
 Nothing is changed: no key is made, no directory. Nobody is asked but the local gateway, which maps a port for a moment. With
---bootstrap or --stun the peers and servers named there are asked, too: what NAT there is, how long its mappings live, whether
-UDP gets through. Two or three at different addresses tell most.
+--bootstrap (or INTERPEER_BOOTSTRAP, or bootstrap in config.toml) or --stun the peers and servers named there are asked, too: what
+NAT there is, how long its mappings live, whether UDP gets through. Two or three at different addresses tell most.
 
     interpeer doctor --bootstrap ADDRESS --bootstrap ADDRESS
     interpeer doctor --stun stun.example.org --stun 192.0.2.1:3478 --lifetime 300
@@ -18,6 +18,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 from interpeer import _sodium
@@ -29,7 +30,8 @@ from interpeer._core import control
 from interpeer._core.udpsocket import UdpSocket
 from interpeer._driver import disabled_words
 from interpeer._identity import Identity
-from interpeer._interfaces import ways_out
+from interpeer._interfaces import interfaces, ways_out
+from interpeer._lan.links import PORT, links_of, try_port
 from interpeer._state import StateDirectory, StateLockedError
 from interpeer._version import __version__
 from interpeer.errors import IdentityFileError
@@ -78,7 +80,7 @@ def run(options: argparse.Namespace, output: Output) -> int:
         resolved = settings.resolve(options)
 
         async def look() -> int:
-            seen = await outside.look(resolved, resolved.bootstrap if options.bootstrap else (), servers, lifetime_s, output)
+            seen = await outside.look(resolved, servers, lifetime_s, output)
             tell(_ipv6(seen), *outside.findings(seen))
             return DONE
 
@@ -126,7 +128,10 @@ def _checks(options: argparse.Namespace) -> Iterator[Callable[[], Finding]]:
     def key() -> Finding:
         return _key(settings.resolve(options))
 
-    yield from (ipv4, _buffers, _clock, config, state, key)
+    def lan() -> Finding:
+        return _lan(is_on=settings.resolve(options).lan)
+
+    yield from (ipv4, _buffers, _clock, config, state, key, lan)
 
 
 # --- what is looked at ---
@@ -274,6 +279,31 @@ def _state(resolved: settings.Settings) -> Finding:
         except StateLockedError:
             return Finding("state", OK, f"{path}, in use by another process", facts={**facts, "in_use": True})
     return Finding("state", OK, str(path), facts={**facts, "in_use": False})
+
+
+def _lan(*, is_on: bool) -> Finding:
+    """Say what there is to find neighbours with; nothing is said to them."""
+    names = [one.name for one in links_of(interfaces())]
+    refused: list[str] = []
+    for version in (4, 6):
+        try:
+            try_port(version)
+        except OSError as error:
+            refused.append(error.strerror or str(error))
+    has_mdns = find_spec("zeroconf") is not None
+    has_port = len(refused) < 2
+    facts: JsonObject = {"is_on": is_on, "interfaces": names, "port": PORT, "has_port": has_port, "has_mdns": has_mdns}
+    if not is_on:
+        return Finding("lan", OK, "neighbours are not looked for (--no-lan)", facts=facts)
+    if not names:
+        return Finding("lan", OK, "no interface leads to neighbours", facts=facts)
+    if not has_port:
+        advice = "end the program that has it for itself alone"
+        return Finding("lan", WARNING, f"UDP port {PORT} cannot be used: {refused[0]}", advice, facts)
+    text = f"neighbours are looked for on {', '.join(names)}, by UDP port {PORT}{' and mDNS' if has_mdns else ''}"
+    if not has_mdns:
+        return Finding("lan", OK, text, "many networks carry mDNS where they block the rest: pip install 'interpeer[lan]'", facts)
+    return Finding("lan", OK, text, facts=facts)
 
 
 def _key(resolved: settings.Settings) -> Finding:

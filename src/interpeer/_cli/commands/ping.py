@@ -29,6 +29,8 @@ COUNT = 4
 INTERVAL_S = 0.2
 SETTLE_S = 8.0
 """How long to wait, after the last ping, for a direct path or for the reasons why there is none."""
+LOOK_S = 0.05
+"""Between looks at whether a tunnel was left."""
 PATIENCE_S = 2.0
 """After so long without its answer a ping is lost; the path is several times slower than any on this planet then."""
 NUMBER_BYTES = 8
@@ -86,7 +88,7 @@ async def _ping(target: Target, count: int, resolved: settings.Settings, output:
             output.say(f"reached in {duration(connected_s)}: {_describe(connection)}")
             if connection.path.kind != "relayed":
                 pings.direct_at = started + connected_s
-            watching = asyncio.create_task(_watch(connection, pings, output))
+            watching = asyncio.create_task(_watch(connection, pings, output, has_udp=target.has_udp))
             lost_connection = await _exchange(connection, count, pings, output)
             with suppress(TimeoutError, NetworkError):
                 async with asyncio.timeout(SETTLE_S):
@@ -114,16 +116,32 @@ async def _ping(target: Target, count: int, resolved: settings.Settings, output:
         return DONE if pings.rtts_ms else FAILED
 
 
-async def _watch(connection: Connection, pings: Pings, output: Output) -> None:
-    """Say when the peer is reached directly, or why not."""
+async def _watch(connection: Connection, pings: Pings, output: Output, *, has_udp: bool) -> None:
+    """Say when the peer is reached directly, and by UDP, or why not."""
     path = await connection.wait_direct()
     if path.kind != "relayed":
         if pings.direct_at is None:
             pings.direct_at = time.perf_counter()
             output.say(f"now direct: {_describe(connection)}")
+        if path.transport != "udp" and has_udp:
+            await _watch_tunnel(connection, output)
         return
     for reason in path.reasons:
         output.say(f"not direct: {reason}")
+
+
+async def _watch_tunnel(connection: Connection, output: Output) -> None:
+    """Say when a tunnel has been left for UDP, or why not."""
+    while connection.is_open:
+        await asyncio.sleep(LOOK_S)
+        path = connection.path
+        if path.transport == "udp":
+            output.say(f"now by UDP: {_describe(connection)}")
+            return
+        for reason in path.reasons:
+            output.say(f"not by UDP: {reason}")
+        if path.reasons:
+            return
 
 
 def _describe(connection: Connection) -> str:

@@ -115,6 +115,7 @@ class Internet(Network):
 
     @property
     def has_ipv6(self) -> bool:
+        """Whether machines can have IPv6 here: always."""
         return True
 
     def _admit(self, machine: Machine) -> Lease:
@@ -160,7 +161,8 @@ class Lan(Network):
 
     @property
     def has_ipv6(self) -> bool:
-        return self.router is None or self.router.ipv6 is not Ipv6.OFF  # without a router: the link-local addresses
+        """Whether machines can have IPv6 here: where the router has it, and of the link alone without a router."""
+        return self.router is None or self.router.ipv6 is not Ipv6.OFF
 
     def _admit(self, machine: Machine) -> Lease:
         if machine not in self.members:
