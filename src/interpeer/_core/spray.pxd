@@ -50,7 +50,7 @@ cdef struct Spray:                  # what a spray sends, and when; `to` is the 
     uint32_t at                     # steps from `last_port`
     uint16_t sockets                # extra ones that are open, numbered from 1
     uint16_t socket                 # the next one
-    bint may_poison                 # a NAT is before the peer: half of the sockets begin with a low TTL
+    bint may_poison                 # a NAT is before the peer: the first probe of each socket has a low TTL
 
 cdef void walk_init(PortWalk *w, uint16_t low, uint16_t high, uint64_t seed) noexcept nogil
 cdef uint16_t walk_next(PortWalk *w) noexcept nogil

@@ -251,7 +251,8 @@ class Reach:
 
     def _keep_alive(self, connection: Connection) -> None:
         """See that a peer's packets go on reaching us, when the node's own keep-alives are too rare for our NAT."""
-        if (interval_s := self.surveyor.keep_alive_s) < KEEP_ALIVE_S:
+        own_s = self.node.config.keep_alive_s or KEEP_ALIVE_S
+        if (interval_s := self.surveyor.keep_alive_s) < own_s:
             path_handle.set_path_keep_alive(connection._handle, connection.path.id, interval_s)
 
     @property
