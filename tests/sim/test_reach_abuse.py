@@ -221,6 +221,46 @@ def test_an_address_that_was_shown_gets_probes_if_the_cookie_was_received_there(
 
 
 @pytest.mark.row("N4")
+@pytest.mark.spec("NB-11")
+@pytest.mark.parametrize("knows", [False, True], ids=["without what was sent there", "with what was sent there"])
+def test_an_address_that_was_shown_is_attested_if_the_cookie_was_received_there(knows):
+    async def program(net):
+        async with shown(net) as (helper, a, show, _):
+            peer = peer_of(helper, a)
+            peer.shown = None
+            await show()
+            ((cookie, at),) = helper._reach._helper._shown.values()
+            say(a, helper, signals.ProbeRequest(bytes(8), signals.SHOWN, 0, 0, cookie if knows else bytes([1] * 8)))
+            await asyncio.sleep(0.1)
+            assert peer.shown == (at if knows else None)
+
+    in_net(program)
+
+
+def test_a_relay_tells_each_the_address_of_the_family_that_it_has_itself():
+    async def main():
+        net = SimNet(Link(delay_s=0.01))
+        async with network(net, "dual") as (helper, (dual,)):
+            hosts = net.host("old", "11.9.9.1"), net.host("new", "2000:99::1")
+            old, new = [host.node(network="test", lan=False, bootstrap=[helper.address]) for host in hosts]
+            async with old, new:
+                await asyncio.gather(old.joined(), new.joined())
+                await asyncio.sleep(3)
+                heard = []
+                dual._reach.legs.handle_offer = lambda relay, offer: heard.append(offer.attested)
+                for caller in (old, new):
+                    answers = []
+                    caller._reach.legs.open(peer_of(caller, helper), dual.id, answers.append)
+                    await asyncio.sleep(0.5)
+                    heard.append(answers[0].attested)
+                hosts = [Endpoint.from_core(one).host for one in heard]
+                mine = [next(iter(e.host for e in dual._driver.endpoints if (":" in e.host) == is_6)) for is_6 in (False, True)]
+                assert hosts == ["11.9.9.1", mine[0], "2000:99::1", mine[1]]
+
+    run(main(), seed=1)
+
+
+@pytest.mark.row("N4")
 def test_nobody_takes_over_a_token_that_is_waited_for():
     async def program(net):
         async with network(net, "a") as (helper, (a,)):

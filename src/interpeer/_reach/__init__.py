@@ -26,7 +26,7 @@ from interpeer._reach.calling import Call
 from interpeer._reach.legbook import Leg, LegBook
 from interpeer._reach.moving import Mover
 from interpeer._reach.peers import PROTOCOL, Peer, Peers
-from interpeer._reach.probing import Helper, Verifier
+from interpeer._reach.probing import Helper, Verifier, other_address, show
 from interpeer._reach.relaying import Relaying
 from interpeer._reach.surroundings import Surroundings
 from interpeer._reach.surveying import KEEP_ALIVE_S, Surveyor
@@ -204,6 +204,8 @@ class Reach:
         logger.info("the network has changed: %s come, %s gone", come, gone)
         self.surroundings.handle_change(change)
         self.surveyor.handle_network_change()
+        for peer in self.peers:
+            self.tasks.start(self._show(peer))
         for mover in self._movers.values():
             mover.on_network_change()
 
@@ -229,6 +231,13 @@ class Reach:
     def _on_peer(self, peer: Peer) -> None:
         peer.tell(signals.Register(self.shard_of(peer), self.facts))
         self.surveyor.handle_peer()
+        self.tasks.start(self._show(peer))
+
+    async def _show(self, peer: Peer) -> None:
+        """Let a peer know our address of the other family, too: it is asked for by those who have that one alone."""
+        at = other_address(self.node, self.peers, peer)
+        if at is not None:
+            await show(self.node, peer, at)
 
     def _on_peer_gone(self, peer: Peer) -> None:
         self.addresses.forget(peer)

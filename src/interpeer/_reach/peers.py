@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, final
 
 from interpeer import errors
-from interpeer._address import MAX_ENDPOINTS, Address, CoreEndpoint, Endpoint, is_virtual
+from interpeer._address import IPV4_MAPPED, MAX_ENDPOINTS, Address, CoreEndpoint, Endpoint, is_virtual
 from interpeer._connection import Connection
 from interpeer._core import path_handle, signal_handle
 from interpeer._host import random_bytes
@@ -52,6 +52,10 @@ class Peer:
     """What it relays for us and another peer; None: it has not said."""
     legs: set[int] = field(default_factory=set[int])
     """Ids of legs on its connection."""
+    shown: CoreEndpoint | None = None
+    """Its address of the other family, where it has proved to receive."""
+    showing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while it is shown an address of ours: it waits for one at a time."""
 
     @property
     def peer_id(self) -> PeerId:
@@ -70,6 +74,13 @@ class Peer:
             if is_preferred and path_handle.STATES[state] == "active" and not is_virtual(remote[0]):
                 return remote
         return None  # it is reached over a tunnel
+
+    def attested_for(self, other: Peer) -> CoreEndpoint | None:
+        """Its address as we see it, of the family of another peer's if it has shown that: what the other one can use."""
+        at, theirs = self.attested, other.attested
+        if self.shown is None or theirs is None or (at is not None and is_same_family(at, theirs)):
+            return at
+        return self.shown if is_same_family(self.shown, theirs) else at
 
     @property
     def rtt_ns(self) -> int:
@@ -249,6 +260,11 @@ class Peers:
             task.cancel()
         self._keepers.clear()
         self._passing.clear()
+
+
+def is_same_family(one: CoreEndpoint, other: CoreEndpoint) -> bool:
+    """Return whether both are of IPv4, or both of IPv6."""
+    return one[0].startswith(IPV4_MAPPED) == other[0].startswith(IPV4_MAPPED)
 
 
 def endpoint_text(endpoint: CoreEndpoint | None) -> str:

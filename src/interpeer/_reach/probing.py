@@ -10,14 +10,14 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, final
 
 from interpeer import errors
-from interpeer._address import IPV4_MAPPED, CoreEndpoint, Endpoint
+from interpeer._address import CoreEndpoint, Endpoint
 from interpeer._core import control
 from interpeer._host import random_bytes
 from interpeer._identity import PeerId
 from interpeer._nat import How, Server
 from interpeer._path import ANY_ADDRESS
 from interpeer._reach.allowance import Allowance
-from interpeer._reach.peers import Peer, Peers
+from interpeer._reach.peers import Peer, Peers, is_same_family
 from interpeer._reach.signals import NO_COOKIE, OTHER_PEER, OTHER_PORT, SAME_PORT, SHOWN, TOKEN_BYTES, ProbeOrder, ProbeRequest
 
 if TYPE_CHECKING:
@@ -49,6 +49,11 @@ async def show(node: Node, peer: Peer, at: CoreEndpoint) -> bytes | None:
     """Let a peer see the address that we have for another one of its own; return the cookie it answers with, None without one.
 
     A connection shows one address, often of IPv6; NATs are in front of the other family. Cancelled, nothing is left."""
+    async with peer.showing:
+        return await _show(node, peer, at)
+
+
+async def _show(node: Node, peer: Peer, at: CoreEndpoint) -> bytes | None:
     token = random_bytes(TOKEN_BYTES)
     cookie: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
@@ -68,15 +73,23 @@ async def show(node: Node, peer: Peer, at: CoreEndpoint) -> bytes | None:
             control.send_raw(node._engines[0], _probe(token), at, ANY_ADDRESS)
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait_s):
-                    return await asyncio.shield(cookie)
+                    received = await asyncio.shield(cookie)
+                    peer.tell(ProbeRequest(token, SHOWN, 0, 0, received))  # now it knows that we receive there
+                    return received
     finally:
         node._unexpect(token)
     return None
 
 
-def is_same_family(one: CoreEndpoint, other: CoreEndpoint) -> bool:
-    """Return whether both are of IPv4, or both of IPv6."""
-    return one[0].startswith(IPV4_MAPPED) == other[0].startswith(IPV4_MAPPED)
+def other_address(node: Node, peers: Peers, peer: Peer) -> CoreEndpoint | None:
+    """Return a peer's address of the family that the connection to it does not use; None: there is none that we can reach."""
+    address, at = peers.address_of(peer), peer.attested
+    if address is None or at is None:
+        return None
+    is_private = Endpoint.from_core(at).is_private
+    others = [one for one in address.endpoints if one.transport == "udp" and one.is_private == is_private and not one.is_loopback]
+    reachable = [one.to_core() for one in others if node._driver.can_reach(one)]
+    return next((one for one in reachable if not is_same_family(one, at)), None)
 
 
 @final
@@ -170,11 +183,14 @@ class Helper:
 
     def handle_request(self, peer: Peer, asked: ProbeRequest) -> None:
         """Send a probe to where we see the peer, perhaps later, perhaps through another peer."""
-        if asked.origin == SHOWN:
+        if asked.origin == SHOWN and asked.cookie == NO_COOKIE:
             self._await_shown(peer, asked.token)
             return
         at = peer.attested if asked.cookie == NO_COOKIE else self._find_shown(peer, asked.cookie)
         if at is None or not self._allows(peer):
+            return
+        if asked.origin == SHOWN:
+            peer.shown = at
             return
         target = (at[0], asked.port or at[1], at[2])
         if asked.origin == OTHER_PEER:

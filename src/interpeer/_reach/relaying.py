@@ -120,11 +120,11 @@ class Relaying:
         self._pairs[asked.leg] = self._pairs[leg] = _Pair(caller, asked.leg, target, leg, round(now_s * 1e9))
         caller.legs.add(asked.leg)
         target.legs.add(leg)
-        if not target.tell(Offer(leg, bytes(caller.peer_id), caller.attested, asked.facts or caller.facts)):
+        if not target.tell(Offer(leg, bytes(caller.peer_id), caller.attested_for(target), asked.facts or caller.facts)):
             self._remove(leg, caller)  # it would never hear of it
             return FULL
         self._share_anew()
-        caller.tell(Opened(asked.leg, OPENED, rate, target.attested, target.facts))
+        caller.tell(Opened(asked.leg, OPENED, rate, target.attested_for(caller), target.facts))
         return OPENED
 
     def handle_hangup(self, peer: Peer, leg: int) -> None:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, final
 from interpeer._address import IPV4_MAPPED, Endpoint
 from interpeer._core.natfacts import NatFacts
 from interpeer._nat import NatReport, NodeHooks, Server, discover, mapping_lifetime, newest_port
-from interpeer._reach.peers import Peers
-from interpeer._reach.probing import Prober, is_same_family
+from interpeer._reach.peers import Peers, is_same_family
+from interpeer._reach.probing import Prober
 from interpeer._reach.tasks import Tasks
 
 if TYPE_CHECKING:
