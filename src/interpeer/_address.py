@@ -103,6 +103,11 @@ class Endpoint:
         return address.is_private or address.is_link_local
 
     @property
+    def is_global(self) -> bool:
+        """Whether all hosts of the Internet could send there: it is not private, nor shared by a carrier (RFC 6598)."""
+        return ipaddress.ip_address(self.host).is_global
+
+    @property
     def is_unicast(self) -> bool:
         """Whether it can be one machine's: not a group's, unspecified, reserved, or one that stands for something else."""
         address = ipaddress.ip_address(self.host)

@@ -256,6 +256,15 @@ def test_a_relay_tells_each_the_address_of_the_family_that_it_has_itself():
                 hosts = [Endpoint.from_core(one).host for one in heard]
                 mine = [next(iter(e.host for e in dual._driver.endpoints if (":" in e.host) == is_6)) for is_6 in (False, True)]
                 assert hosts == ["11.9.9.1", mine[0], "2000:99::1", mine[1]]
+                # and later, when it was not known in time
+                peer, leg = peer_of(helper, dual), next(iter(old._reach.legs._by_id.values()))
+                leg.attested, told = None, []
+                old._reach.on_opened = lambda connection, leg: told.append((connection, leg.attested))
+                leg.users.add("a connection")
+                helper._reach.relaying.handle_shown(peer)
+                await asyncio.sleep(0.5)
+                assert told == [("a connection", peer.shown)] and Endpoint.from_core(peer.shown).host == mine[0]
+                leg.users.clear()
 
     run(main(), seed=1)
 

@@ -60,8 +60,8 @@ class Reach:
         self.peers = Peers(node, self.tasks, self._on_peer, self._on_peer_gone)
         self.addresses = OwnAddresses(node, self.peers, lambda: self.surroundings.mapped(), lambda: self.surveyor.reflexive)
         self.surveyor = Surveyor(node, self.peers, self.tasks, self._on_nat, self._on_lifetime)
-        self._helper = Helper(node, self.peers)
         self.relaying = Relaying(node, self.peers, give)
+        self._helper = Helper(node, self.peers, self.relaying.handle_shown)
         self.surroundings = Surroundings(
             node, self.tasks, self._on_neighbour, Verifier(node, self.peers, self.surveyor.servers_seeing).verify
         )
@@ -288,6 +288,8 @@ class Reach:
                 self.legs.handle_hangup(peer, signal.leg)
             case signals.Opened():
                 self.legs.handle_opened(peer, signal)
+            case signals.Attested():
+                self.legs.handle_attested(peer, signal)
             case signals.Offer():
                 self.legs.handle_offer(peer, signal)
             case signals.ProbeRequest():

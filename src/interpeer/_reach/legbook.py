@@ -15,7 +15,7 @@ from interpeer._core import legs, path_handle
 from interpeer._identity import PeerId
 from interpeer._reach.peers import Peer
 from interpeer._reach.relaying import new_leg
-from interpeer._reach.signals import FULL, OPENED, REFUSED, UNKNOWN, Hangup, Offer, Open, Opened
+from interpeer._reach.signals import FULL, OPENED, REFUSED, UNKNOWN, Attested, Hangup, Offer, Open, Opened
 
 if TYPE_CHECKING:
     from interpeer._reach import Reach
@@ -102,6 +102,14 @@ class LegBook:
             on_answer(leg)
         for connection in tuple(leg.users):  # what was sent on it may have come before the answer
             self._reach.on_opened(connection, leg)
+
+    def handle_attested(self, relay: Peer, told: Attested) -> None:
+        """A relay has seen the peer at another address."""
+        leg = self._by_id.get(told.leg)
+        if leg is not None and leg.relay is relay and told.attested is not None:
+            leg.attested = told.attested
+            for connection in tuple(leg.users):
+                self._reach.on_opened(connection, leg)
 
     def handle_offer(self, relay: Peer, offer: Offer) -> None:
         """A peer calls us through another; what is sent on the leg is the call."""

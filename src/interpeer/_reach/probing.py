@@ -171,7 +171,8 @@ class Verifier:
 class Helper:
     """Send the probes that peers ask for: small, few, and to the asker's own address alone."""
 
-    def __init__(self, node: Node, peers: Peers) -> None:
+    def __init__(self, node: Node, peers: Peers, on_shown: Callable[[Peer], None]) -> None:
+        self._on_shown = on_shown
         self._node = node
         self._peers = peers
         self._allowed: dict[PeerId, Allowance] = {}
@@ -191,6 +192,7 @@ class Helper:
             return
         if asked.origin == SHOWN:
             peer.shown = at
+            self._on_shown(peer)
             return
         target = (at[0], asked.port or at[1], at[2])
         if asked.origin == OTHER_PEER:

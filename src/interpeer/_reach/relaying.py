@@ -15,7 +15,7 @@ from interpeer._host import random_bytes
 from interpeer._identity import PeerId
 from interpeer._reach.allowance import Allowance
 from interpeer._reach.peers import Peer, Peers
-from interpeer._reach.signals import FULL, OPENED, REFUSED, UNKNOWN, Hangup, Offer, Open, Opened
+from interpeer._reach.signals import FULL, OPENED, REFUSED, UNKNOWN, Attested, Hangup, Offer, Open, Opened
 
 if TYPE_CHECKING:
     from interpeer._node import Node
@@ -126,6 +126,14 @@ class Relaying:
         self._share_anew()
         caller.tell(Opened(asked.leg, OPENED, rate, target.attested_for(caller), target.facts))
         return OPENED
+
+    def handle_shown(self, peer: Peer) -> None:
+        """A peer has shown its address of the other family: those who have that family alone could not use the one before."""
+        for leg in peer.legs & self._pairs.keys():
+            pair = self._pairs[leg]
+            other, other_leg = (pair.target, pair.target_leg) if pair.caller is peer else (pair.caller, pair.caller_leg)
+            if peer.attested_for(other) != peer.attested:
+                other.tell(Attested(other_leg, peer.shown))
 
     def handle_hangup(self, peer: Peer, leg: int) -> None:
         """One end does not use its leg any more."""

@@ -288,9 +288,27 @@ class ProbeOrder:
         return cls(token, target)
 
 
-Signal = Register | Registered | Open | Opened | Offer | Hangup | Candidates | ProbeRequest | ProbeOrder
+@final
+@dataclass(frozen=True, slots=True)
+class Attested:
+    """Say that the peer behind a leg has been seen at another address, which it has shown since the leg was opened."""
+
+    KIND: ClassVar[int] = 10
+    leg: int
+    attested: CoreEndpoint | None
+
+    def pack(self) -> bytes:
+        return struct.pack(">BQ", self.KIND, self.leg) + _endpoint(self.attested)
+
+    @classmethod
+    def _read(cls, r: _Reader) -> Self:
+        return cls(r.number(8), r.endpoint())
+
+
+Signal = Register | Registered | Open | Opened | Offer | Hangup | Candidates | ProbeRequest | ProbeOrder | Attested
 _KINDS: dict[int, type[Signal]] = {
-    kind.KIND: kind for kind in (Register, Registered, Open, Opened, Offer, Hangup, Candidates, ProbeRequest, ProbeOrder)
+    kind.KIND: kind
+    for kind in (Register, Registered, Open, Opened, Offer, Hangup, Candidates, ProbeRequest, ProbeOrder, Attested)
 }
 
 

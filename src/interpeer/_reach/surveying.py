@@ -192,9 +192,13 @@ class Surveyor:
 
     @property
     def _is_seen_as_it_is(self) -> bool:
-        """Whether peers have seen the node at its own IPv4 addresses: that is known before any survey."""
+        """Whether the node's IPv4 addresses are its own outside, too, as far as can be told before any survey: peers have seen it
+        there, or have not seen it by IPv4 at all and its addresses are of those that all hosts reach."""
         seen = {at for peer in self._peers if (at := peer.observed) is not None and at[0].startswith(IPV4_MAPPED)}
-        return bool(seen) and seen <= {endpoint.to_core() for endpoint in self._node._driver.endpoints}
+        own = [endpoint for endpoint in self._node._driver.endpoints if ":" not in endpoint.host and not endpoint.is_loopback]
+        if not seen:
+            return bool(own) and all(endpoint.is_global for endpoint in own)
+        return seen <= {endpoint.to_core() for endpoint in own}
 
     @property
     def reflexive(self) -> tuple[Endpoint, ...]:
