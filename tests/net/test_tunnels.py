@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import socket
+import struct
 from contextlib import asynccontextmanager, suppress
 
 import pytest
@@ -281,6 +282,23 @@ def test_one_address_has_no_more_tunnels_than_its_share(run, transport):
                 writer.close()
                 with suppress(OSError):
                     await writer.wait_closed()
+            await until(lambda: b._tunnels.callers._voices.total() == 0)
+
+    run(main())
+
+
+@pytest.mark.parametrize("transport", ["tcp", "tls", "ws"])
+def test_callers_that_are_gone_before_they_are_accepted_take_no_places(run, transport):
+    async def main():
+        async with Node(listen="127.0.0.1:0", config=settings(transport)) as b:
+            for _ in range(MOST_OF_AN_ADDRESS - 1):
+                with socket.socket() as caller:
+                    caller.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closing resets
+                    caller.connect(("127.0.0.1", tunnel_of(b).port))
+            _, writer = await asyncio.open_connection("127.0.0.1", tunnel_of(b).port)
+            await until(lambda: b._tunnels.callers._voices.total() == 1)
+            writer.close()
+            await writer.wait_closed()
             await until(lambda: b._tunnels.callers._voices.total() == 0)
 
     run(main())
