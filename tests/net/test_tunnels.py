@@ -304,6 +304,25 @@ def test_callers_that_are_gone_before_they_are_accepted_take_no_places(run, tran
     run(main())
 
 
+@pytest.mark.parametrize("is_caller", [True, False])
+def test_websocket_that_the_peer_closes_is_gone_and_nothing_is_written_to_it(run, is_caller):
+    async def main():
+        async with (
+            Node(listen="127.0.0.1:0") as a,
+            Node(listen="127.0.0.1:0", config=settings("ws")) as b,
+        ):
+            await a._tunnels.open(tunnel_of(b))
+            await until(lambda: b._tunnels._by_number)
+            node, other = (a, b) if is_caller else (b, a)
+            (carrier,), (closing,) = node._tunnels._by_number.values(), other._tunnels._by_number.values()
+            closing._machine.send_close(1000)  # and nothing more: TCP stays open
+            carrier.data_received(b"".join(closing._machine.data_to_send()))
+            node._tunnels.on_frames(carrier.number, b"\0\3abc")
+            await until(lambda: len(node._tunnels) == 0)
+
+    run(main())
+
+
 @pytest.mark.parametrize("transport", ["ws", "wss"])
 def test_websocket_elsewhere_is_refused(run, transport):
     async def main():
