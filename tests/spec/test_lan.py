@@ -220,6 +220,24 @@ def test_hellos_come_in_a_burst_and_then_once_a_minute_or_so(monkeypatch):
     listening(test, monkeypatch)
 
 
+def test_links_where_nothing_can_be_said_to_all_are_noted(monkeypatch):
+    silent = Interface("any", 0, (InterfaceAddress(ipaddress.ip_address("10.0.0.1"), 32),), is_multicast=False)
+    monkeypatch.setattr(discovery, "Links", FakeLinks)
+
+    async def notes(*found: Interface) -> tuple[str, ...]:
+        monkeypatch.setattr(discovery, "interfaces", lambda: found)
+        here = Here()
+        await here.lan.start()
+        await here.lan.close()
+        return here.lan.notes
+
+    async def main() -> None:
+        assert await notes(silent) == ("beacons: the system tells of no interface with multicast or broadcast",)
+        assert await notes(silent, ETH0) == ()
+
+    run(main(), seed=1)
+
+
 @pytest.mark.spec("LN-11", "LN-28")
 def test_hello_is_said_again_when_the_interfaces_change_but_not_twice_in_a_second(monkeypatch):
     async def test(here, writer):

@@ -81,6 +81,8 @@ class LanDiscovery:
         if self._with_beacons:
             self._links = Links(self._loop, self._on_datagram)
             await self._try("beacons", self._links.open(self._interfaces))
+            if self._interfaces and not any(_reaches_all(interface) for interface in self._interfaces):
+                self.notes += ("beacons: the system tells of no interface with multicast or broadcast",)
         if self._with_mdns and _host.current.get() is None:
             name, record = to_base32(_host.random_bytes(10)), self._sealed(wire.RECORD)
             self._mdns = Mdns(name, record, self._ports[0] or self._ports[1], self._on_record)
@@ -238,6 +240,11 @@ def _ports(bound: Iterable[tuple[str, int]]) -> tuple[int, int]:
 def _lacks_scope(host: str) -> bool:
     """Tell whether it is an address that several links may have, and does not say on which it is."""
     return ":" in host and "%" not in host and ipaddress.ip_address(host).is_link_local
+
+
+def _reaches_all(interface: Interface) -> bool:
+    """Tell whether there is a way to say something to all on a link at once."""
+    return interface.is_multicast or any(address.broadcast is not None for address in interface.addresses)
 
 
 def _links_of(interfaces: Iterable[Interface]) -> tuple[Interface, ...]:
