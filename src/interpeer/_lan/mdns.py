@@ -32,6 +32,10 @@ OnRecord = Callable[[bytes, tuple[str, ...]], None]
 """Called with a sealed beacon, and with the hosts that the record names."""
 
 
+class NameTaken(Exception):
+    """Say that somebody on the link claims to have our name."""
+
+
 @final
 class Mdns:
     """Publish one record, and look for those of others."""
@@ -47,11 +51,24 @@ class Mdns:
         self._used: tuple[str | int, ...] = ()
 
     async def open(self, interfaces: Iterable[Interface]) -> None:
-        """Begin, on these interfaces. Raises ImportError without zeroconf, OSError when its port cannot be had."""
+        """Begin, on these interfaces. When that cannot be, nothing is left open, and `use` tries again.
+
+        Raises ImportError without zeroconf, OSError when its port cannot be had, NameTaken, and what else zeroconf raises."""
+        from zeroconf import NonUniqueNameException
+
+        try:
+            await self._open(tuple(interfaces))
+        except NonUniqueNameException:
+            await self.close()
+            raise NameTaken("a neighbour says that it has our name") from None
+        except Exception:
+            await self.close()
+            raise
+
+    async def _open(self, interfaces: tuple[Interface, ...]) -> None:
         from zeroconf import IPVersion
         from zeroconf.asyncio import AsyncServiceBrowser, AsyncZeroconf
 
-        interfaces = tuple(interfaces)
         self._used = _wanted(interfaces)
         if not self._used:
             return
@@ -105,6 +122,7 @@ class Mdns:
     async def close(self) -> None:
         """Take the record back, and stop. Harmless when closed."""
         browser, zeroconf, self._browser, self._zeroconf = self._browser, self._zeroconf, None, None
+        self._used = ()
         for lookup in list(self._lookups):
             lookup.cancel()
         if self._lookups:
