@@ -552,6 +552,82 @@ def test_mdns_that_could_not_be_opened_leaves_nothing_and_is_opened_on_the_next_
     asyncio.run(main())
 
 
+class Slow:
+    """Be a zeroconf that takes its time to take its records back."""
+
+    def __init__(self) -> None:
+        self.is_closed = False
+        self.begun = asyncio.Event()
+        self.go_on = asyncio.Event()
+
+    async def async_unregister_all_services(self) -> None:
+        self.begun.set()
+        await self.go_on.wait()
+
+    async def async_close(self) -> None:
+        self.is_closed = True
+
+
+def test_mdns_whose_closing_is_cancelled_is_closed():
+    async def main():
+        mdns = Mdns("name", b"beacon", 41, print)
+        mdns._zeroconf = slow = Slow()
+        closing = asyncio.ensure_future(mdns.close())
+        await slow.begun.wait()
+        closing.cancel()
+        await asyncio.wait([closing])
+        assert closing.cancelled() and slow.is_closed
+
+    asyncio.run(main())
+
+
+def test_discovery_whose_closing_is_cancelled_closes_mdns(monkeypatch):
+    monkeypatch.setattr(discovery, "interfaces", lambda: (ETH0,))
+
+    async def main():
+        here = Here()
+        here.lan._mdns = mdns = Mdns("name", b"beacon", 41, print)
+        mdns._zeroconf = slow = Slow()
+        slow.go_on.set()
+        here.lan._changing = asyncio.ensure_future(asyncio.Event().wait())
+        closing = asyncio.ensure_future(here.lan.close())
+        await asyncio.sleep(0)  # it waits for the change to be followed
+        closing.cancel()
+        await asyncio.wait([closing])
+        assert closing.cancelled() and slow.is_closed
+
+    asyncio.run(main())
+
+
+def test_records_that_come_all_at_once_are_all_looked_at_and_only_so_many_wait(monkeypatch):
+    looked, running, most = [], 0, 0
+    go_on = asyncio.Event()
+
+    async def look_up(self, zeroconf, service_type, name):
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await go_on.wait()
+        looked.append(name)
+        running -= 1
+
+    monkeypatch.setattr(Mdns, "_look_up", look_up)
+
+    async def main():
+        browsed = Mdns("ours", b"beacon", 41, print)
+        names = [f"{i}.{SERVICE}" for i in range(16 + 256 + 5)]
+        for name in names:
+            browsed._on_service(None, SERVICE, name, zeroconf.ServiceStateChange.Added)
+        browsed._on_service(None, SERVICE, names[20], zeroconf.ServiceStateChange.Removed)
+        await asyncio.sleep(0)  # the first have begun
+        go_on.set()
+        while browsed._lookups:
+            await asyncio.wait(browsed._lookups)
+        assert most == 16 and looked == names[:20] + names[21 : 16 + 256]
+
+    asyncio.run(main())
+
+
 # --- own addresses ---
 
 

@@ -113,15 +113,17 @@ class LanDiscovery:
         if self._due is not None:
             self._due.cancel()
             self._due = None
-        if self._changing is not None:
-            self._changing.cancel()
-            await asyncio.gather(self._changing, return_exceptions=True)
         if self._links is not None:
             self._links.close()
             self._links = None
-        if self._mdns is not None:
-            mdns, self._mdns = self._mdns, None
-            await mdns.close()
+        mdns, self._mdns = self._mdns, None
+        try:
+            if self._changing is not None:
+                self._changing.cancel()
+                await asyncio.gather(self._changing, return_exceptions=True)
+        finally:  # whoever waits for it may be cancelled
+            if mdns is not None:
+                await mdns.close()
 
     # --- what is known ---
 
