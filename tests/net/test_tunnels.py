@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 
 from interpeer import Address, Config, Endpoint, Node, _tunnel, errors
+from interpeer._address import is_virtual
 from interpeer._tunnel import listening, websocket
 
 TRANSPORTS = ["tcp", "tls", "ws", "wss"]
@@ -162,6 +163,56 @@ def test_tunnel_that_breaks_is_opened_again_and_nothing_is_lost(run):
                 await moving
                 (again,) = a._tunnels._by_number.values()
                 assert again is not carrier and ab.path.transport == "tls"
+
+    run(main())
+
+
+@pytest.mark.parametrize("error", [ConnectionRefusedError, ImportError, ValueError])
+@pytest.mark.parametrize("driver", ["asyncio"], indirect=True)
+def test_udp_is_tried_when_the_tunnel_cannot_be_opened_again(run, monkeypatch, error):
+    async def main():
+        async with gated("tcp") as (a, b, gate, address), a.connect(address) as ab:
+            ba = await b.accept()
+            await send(ba, ab, b"open at both ends")
+
+            async def refuse(tunnels, endpoint):
+                raise error("no")
+
+            monkeypatch.setattr(_tunnel.Tunnels, "open", refuse)
+            for carrier in a._tunnels._by_number.values():
+                carrier.abort()
+            await until(lambda: len(a._tunnels) == 0)
+            gate.is_open = True
+            await send(ab, ba, b"by UDP")
+            assert ab.path.transport == "udp"
+
+    run(main())
+
+
+@pytest.mark.parametrize("driver", ["asyncio"], indirect=True)
+def test_path_through_a_relay_is_no_tunnel_and_no_udp(run, monkeypatch):
+    async def main():
+        async with gated("tcp") as (a, _, _, address), a.connect(address) as ab:
+            upgrader = a._tunnels._upgraders[ab]
+            (tunnel,) = (remote for _, state, remote in upgrader._ways() if state == "active")
+            assert upgrader._has(is_tunnel=True) and not upgrader._has(is_tunnel=False)
+            relayed = tunnel[0][:7] + b"\1" + tunnel[0][8:], *tunnel[1:]
+            assert is_virtual(relayed[0]) and not a._tunnels.is_tunnel(relayed)
+            monkeypatch.setattr(_tunnel.Upgrader, "_ways", lambda upgrader: [(0, "active", relayed)])
+            assert not upgrader._has(is_tunnel=True) and not upgrader._has(is_tunnel=False)
+
+    run(main())
+
+
+@pytest.mark.parametrize("driver", ["asyncio"], indirect=True)
+def test_proxy_that_makes_no_sense_is_a_reason(run, monkeypatch):
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:port")
+    monkeypatch.setenv("no_proxy", "")
+
+    async def main():
+        async with Node(listen="127.0.0.1:0") as a, Node(listen="127.0.0.1:0") as b:
+            with pytest.raises(errors.Unreachable, match="port"):
+                await a.connect(Address.of(b.id, [Endpoint("127.0.0.1", 1, "tls")]))
 
     run(main())
 
