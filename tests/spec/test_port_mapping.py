@@ -421,6 +421,21 @@ def test_mapping_is_verified_once_somebody_has_come_through(monkeypatch, seed):
     play(monkeypatch, seed, script)
 
 
+@pytest.mark.spec("PM-17")
+def test_mapping_is_tried_again_when_asking_has_failed(monkeypatch, seed):
+    async def script(scene):
+        def fail():
+            raise RuntimeError("no connection to ask over")
+
+        scene.outside.verdict = fail
+        await until(lambda: scene.outside.asked)
+        await asyncio.sleep(1)
+        scene.outside.verdict = True
+        await until(lambda: scene.mapper.mappings[0].is_verified, limit_s=61)
+
+    play(monkeypatch, seed, script)
+
+
 @pytest.mark.spec("PM-18")
 def test_verdict_on_an_earlier_mapping_says_nothing_of_this_one():
     held = Held.in_state(State.MAPPED)

@@ -288,7 +288,8 @@ def test_gateway_that_maps_for_ever_is_asked_to_and_that_is_said():
     assert gone.kind is Kind.GONE and device.table == {}
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "", "none", "<b>"])
+@pytest.mark.spec("PM-8")
+@pytest.mark.parametrize("host", ["0.0.0.0", "", "none", "<b>", "2001:db8::1", "fe80::1%eth0", "::ffff:20.0.0.1", "224.0.0.1"])
 def test_gateway_without_an_external_address_is_refused(host):
     device = ScriptedDevice()
     device.host = host

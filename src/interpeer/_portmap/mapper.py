@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import logging
 import math
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
@@ -25,6 +26,8 @@ from interpeer._portmap.epoch import Epoch
 from interpeer._portmap.gateway import Gateway
 from interpeer._portmap.igd import Igd
 from interpeer._portmap.machine import FIRST_PAUSE_S, MAX_PAUSE_S, Grant, Machine, State
+
+logger = logging.getLogger("interpeer")
 
 HEAD_START_S = 0.25
 """Whoever answers first waits so long for a better protocol."""
@@ -434,9 +437,13 @@ class _Family:
         verify = self._mapper.verify
         assert verify is not None
         verdict = None
-        with suppress(TimeoutError):
+        try:
             async with asyncio.timeout(VERIFY_S):
                 verdict = await verify(Endpoint(grant.host, grant.port))
+        except TimeoutError:
+            pass
+        except Exception as error:  # whatever it is, nobody has been asked, and somebody will be later
+            logger.warning("nobody could be asked to try %s port %d: %s", grant.host, grant.port, error or type(error).__name__)
         now_s = self._now_s()
         machine.handle_verdict(grant, verdict, now_s)
         if machine is self._machine:
