@@ -483,6 +483,78 @@ def test_attempts_to_mend_a_mapping_become_rare(monkeypatch, seed):
     play(monkeypatch, seed, script)
 
 
+# --- gateways that talk ---
+
+
+@pytest.mark.spec("PM-32")
+@pytest.mark.parametrize("hosts", [("20.0.0.1",), ("20.0.0.1", "20.0.0.2")])
+@pytest.mark.parametrize("kind", [Kind.GRANTED, Kind.HEARD])
+def test_what_a_gateway_says_unasked_makes_few_come_in(hosts, kind):
+    held, asked = Held.in_state(State.MAPPED), []
+    machine = held.machine
+    for i in range(1000):
+        held.say(Answer(kind, host=hosts[i % len(hosts)], port=PORT, lifetime_s=7200))
+        grant = machine.poll_verification(held.now_s)
+        if grant is not None:
+            asked.append(held.now_s)
+            machine.handle_verdict(grant, True, held.now_s)
+        held.now_s += 0.01
+        machine.handle_timeout(held.now_s)
+    assert 1 <= len(asked) <= 3 and all(b - a >= 4 for a, b in pairwise(asked))
+
+
+@pytest.mark.spec("PM-32")
+def test_grants_that_nobody_has_asked_for_make_few_come_in():
+    held, asked = Held.in_state(State.MAPPED), []
+    for _ in range(1000):
+        held.say(Answer(Kind.GONE))
+        held.grant()
+        while held.machine.poll_verification(held.now_s) is not None:
+            asked.append(held.now_s)
+        held.now_s += 0.01
+    assert len(asked) <= 3 and all(b - a >= 4 for a, b in pairwise(asked))
+
+
+@pytest.mark.spec("PM-32")
+def test_mapping_that_somebody_is_trying_is_not_tried_once_more():
+    held = Held.in_state(State.MAPPED)
+    machine = held.machine
+    grant = machine.poll_verification(held.now_s)
+    assert grant is not None
+    for _ in range(3):
+        held.now_s += 5
+        held.grant()
+        assert machine.poll_verification(held.now_s) is None and machine.poll_timeout() > held.now_s + 60
+    machine.handle_verdict(grant, True, held.now_s)
+    assert machine.is_verified and machine.poll_timeout() <= held.now_s + 900
+
+
+@pytest.mark.spec("PM-32")
+def test_doubts_make_few_come_in():
+    held, asked = Held.in_state(State.MAPPED), []
+    for _ in range(1000):
+        held.machine.handle_doubt(held.now_s)
+        grant = held.machine.poll_verification(held.now_s)
+        if grant is not None:
+            asked.append(held.now_s)
+            held.machine.handle_verdict(grant, True, held.now_s)
+        held.now_s += 0.01
+    assert 2 <= len(asked) <= 3
+
+
+@pytest.mark.spec("PM-33")
+def test_gateway_that_takes_back_what_it_grants_is_asked_rarely():
+    held, asked = Held.in_state(State.MAPPED), []
+    for _ in range(1000):
+        held.say(Answer(Kind.GONE))
+        while held.machine.poll_request(held.now_s) is not None:
+            asked.append(held.now_s)
+        held.grant()
+        held.now_s += 0.01
+        held.machine.handle_timeout(held.now_s)
+    assert len(asked) == 2 and all(b - a >= 4 for a, b in pairwise([0, *asked]))
+
+
 @pytest.mark.spec("PM-20")
 def test_gateway_whose_address_nobody_sees_is_not_the_last(monkeypatch, seed):
     async def script(scene):
