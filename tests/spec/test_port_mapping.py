@@ -103,6 +103,47 @@ def test_next_protocol_is_tried_when_the_best_refuses(monkeypatch, seed):
 
 
 @pytest.mark.spec("PM-4")
+@pytest.mark.parametrize("late_s", [0.02, 0.5])
+def test_protocol_that_answers_later_is_tried_when_the_best_refuses(monkeypatch, seed, late_s):
+    async def script(scene):
+        await until(lambda: scene.mapped)
+        assert scene.mapped == (f"nat-pmp {EXTERNAL_HOST}:{PORT}",)
+
+    def prepare(scene):
+        scene.gateway.pcp_error = 8
+        answer = scene.gateway.answer
+
+        def late(data):
+            answers = answer(data)
+            if data[0] == 0:
+                for found in answers:
+                    scene.wire.loop.call_later(late_s, scene.announce, found)
+                return []
+            return answers
+
+        monkeypatch.setattr(scene.gateway, "answer", late)
+
+    play(monkeypatch, seed, script, prepare=prepare)
+
+
+@pytest.mark.spec("PM-13")
+def test_pauses_double_though_all_are_asked_again_who_is_there(monkeypatch, seed):
+    async def script(scene):
+        await asyncio.sleep(10_000)
+        gaps = [b - a for a, b in pairwise(scene.gateway.maps_at)]
+        for gap, pause_s in zip(gaps, (3, 6, 12, 24, 48, 96, 192, 384, 768, 1024, 1024), strict=False):
+            assert 0.89 * pause_s <= gap <= 1.11 * pause_s + 10
+        assert len(gaps) >= 11
+        scene.gateway.pcp_error = 0
+        await until(lambda: scene.mapped, limit_s=1200)
+
+    def prepare(scene):
+        scene.gateway.speaks, scene.gateway.pcp_error = {"pcp"}, 8
+
+    play(monkeypatch, seed, script, prepare=prepare)
+
+
+@pytest.mark.spec("PM-4")
 def test_next_protocol_is_tried_when_the_best_falls_silent(monkeypatch, seed):
     async def script(scene):
         await until(lambda: scene.mapped)

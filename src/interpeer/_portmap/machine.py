@@ -112,6 +112,7 @@ class Machine:
         epoch: Epoch | None = None,
         retries_s: tuple[float, ...] = RETRIES_S,
         external_port: int = 0,
+        failures: int = 0,
     ) -> None:
         self.state = State.REQUESTING
         self.grant: Grant | None = None
@@ -127,7 +128,8 @@ class Machine:
         self._suggested_port = external_port or internal_port
         self._nonce = random_bytes(NONCE_BYTES)
         self._made = 0
-        self._failures = 0
+        self.failures = failures
+        """How often nothing was granted, since something was."""
         self._pause_s = FIRST_PAUSE_S
         self._tries = 0
         self._send_s = now_s
@@ -285,7 +287,7 @@ class Machine:
         if not self._move(Input.GRANTED, now_s):
             return
         assert answer.host is not None
-        self._failures = 0
+        self.failures = 0
         self._made += is_new or before is None or (before.host, before.port) != (answer.host, answer.port)
         self._suggested_host, self._suggested_port = answer.host, answer.port
         lifetime_s = min(answer.lifetime_s, LIFETIME_S)
@@ -314,8 +316,8 @@ class Machine:
 
     def _pause(self, error_s: int) -> None:
         """Set how long WAITING lasts."""
-        pause_s = min(FIRST_PAUSE_S * 2**self._failures, MAX_PAUSE_S) * self._jitter()
-        self._failures = min(self._failures + 1, 10)
+        pause_s = min(FIRST_PAUSE_S * 2**self.failures, MAX_PAUSE_S) * self._jitter()
+        self.failures = min(self.failures + 1, 10)
         self._pause_s = max(pause_s, min(error_s, MAX_ERROR_S))
 
     def _renewal_s(self, now_s: float) -> float:
