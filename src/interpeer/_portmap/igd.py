@@ -58,6 +58,7 @@ class Igd:
         self._external_port = 0
         self._asked: Wish | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._deletion: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()
 
     async def probe(self) -> None:
@@ -100,11 +101,21 @@ class Igd:
             task = asyncio.get_running_loop().create_task(self._ask(wish))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+            if wish.lifetime_s == 0:
+                self._deletion = task
 
     def handle_announcement(self, data: bytes) -> None:
         """Do nothing: the announcements of the others say nothing of UPnP."""
 
+    def leave(self) -> None:
+        """Close, but let a deletion that was asked for come to its end, which CALL_S sets."""
+        self.on_answer = None
+        for task in self._tasks:
+            if task is not self._deletion:
+                task.cancel()
+
     def close(self) -> None:
+        self.on_answer = None
         for task in self._tasks:
             task.cancel()
         if self._search is not None:

@@ -82,6 +82,7 @@ class Method(Protocol):
     async def probe(self) -> None: ...
     def send(self, wish: Wish) -> None: ...
     def handle_announcement(self, data: bytes) -> None: ...
+    def leave(self) -> None: ...
     def close(self) -> None: ...
 
 
@@ -189,6 +190,8 @@ class _Family:
         self._task: asyncio.Task[None] | None = None
         self._looked = asyncio.Event()
         self._methods: list[Method] = []
+        self._left: list[Method] = []
+        """Of the gateway before, which one of them may still be telling that the mapping is not wanted any more."""
         self._machine: Machine | None = None
         self._method: Method | None = None
         self._moved = asyncio.Event()
@@ -474,7 +477,12 @@ class _Family:
             now_s = self._now_s()
             self._machine.close(now_s)
             self._turn(now_s)
-        self._drop()
+        self._stop()
+        for method in self._left:
+            method.close()
+        self._left, self._methods = self._methods, []
+        for method in self._left:
+            method.leave()
         self.gateway = None
         self.found.clear()
         self._absent.clear()
@@ -484,6 +492,8 @@ class _Family:
 
     def _drop(self) -> None:
         self._stop()
+        self._methods += self._left
+        self._left = []
         self._close_methods()
 
     def _stop(self) -> None:
