@@ -9,8 +9,9 @@ from itertools import pairwise
 import pytest
 
 from interpeer._core import portmap
-from interpeer._portmap import Gateway
+from interpeer._portmap import Gateway, mapper
 from interpeer._portmap.answers import Answer, Kind, Wish
+from interpeer._portmap.datagrams import Datagrams
 from interpeer._portmap.dialects import NatPmp, Pcp
 from interpeer._portmap.epoch import Epoch
 from interpeer._portmap.machine import TABLE, Input, State
@@ -150,6 +151,46 @@ def test_next_protocol_is_tried_when_the_best_falls_silent(monkeypatch, seed):
         assert scene.mapped == (f"nat-pmp {EXTERNAL_HOST}:{PORT}",)
 
     play(monkeypatch, seed, script, prepare=lambda scene: setattr(scene.gateway, "loses", lambda data: data[:2] == b"\x02\x01"))
+
+
+def test_mapper_goes_on_when_the_system_fails_for_a_while(monkeypatch, seed):
+    async def script(scene):
+        await asyncio.sleep(40)
+        assert scene.mapped == () and any("cannot assign" in reason for reason in scene.mapper.report()["reasons"])
+        monkeypatch.setattr(Datagrams, "probe", probe)
+        await until(lambda: scene.mapped)
+
+    def prepare(scene):
+        find = scene.mapper.find_gateway
+        failures = [OSError("no such family"), RuntimeError("no such library")]
+
+        def fail_at_first(version):
+            if failures:
+                raise failures.pop()
+            return find(version)
+
+        scene.mapper.find_gateway = fail_at_first
+
+    async def fail(method):
+        raise OSError("cannot assign requested address")
+
+    probe = Datagrams.probe
+    monkeypatch.setattr(Datagrams, "probe", fail)
+    play(monkeypatch, seed, script, prepare=prepare)
+
+
+def test_mapper_begins_anew_when_serving_a_gateway_has_failed(monkeypatch, seed):
+    async def script(scene):
+        await until(lambda: scene.mapped)
+
+    contest = mapper._Family._contest
+
+    async def fail_once(family, gateway, **options):
+        monkeypatch.setattr(mapper._Family, "_contest", contest)
+        raise RuntimeError("what nobody has thought of")
+
+    monkeypatch.setattr(mapper._Family, "_contest", fail_once)
+    play(monkeypatch, seed, script)
 
 
 @pytest.mark.spec("PM-5")

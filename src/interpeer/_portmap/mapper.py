@@ -24,7 +24,7 @@ from interpeer._portmap.datagrams import Absent, Datagrams
 from interpeer._portmap.dialects import NatPmp, Pcp
 from interpeer._portmap.epoch import Epoch
 from interpeer._portmap.gateway import Gateway
-from interpeer._portmap.igd import Igd
+from interpeer._portmap.igd import Igd, plain
 from interpeer._portmap.machine import FIRST_PAUSE_S, MAX_PAUSE_S, REBOOT_GAP_S, Grant, Machine, State
 
 logger = logging.getLogger("interpeer")
@@ -287,7 +287,7 @@ class _Family:
     async def _serve(self) -> None:
         """Serve one gateway after the other, until cancelled."""
         while True:
-            gateway = await asyncio.to_thread(self._mapper.find_gateway, self.version)
+            gateway = await self._find_gateway()
             if gateway is None:
                 self._note = "no gateway"
                 await self._wait_for_look(LOOK_S)
@@ -295,12 +295,23 @@ class _Family:
             self.gateway, self._note = gateway, ""
             serving = asyncio.get_running_loop().create_task(self._serve_gateway(gateway))
             try:
-                while gateway == await asyncio.to_thread(self._mapper.find_gateway, self.version):
+                while gateway == await self._find_gateway():
                     await self._wait_for_look(LOOK_S)
+                    if serving.done():  # it has failed: begin anew, after that pause
+                        logger.warning("port mapping at %s failed: %r", gateway.host, serving.exception())
+                        break
             finally:
                 serving.cancel()
                 await asyncio.wait([serving])
             self._leave()
+
+    async def _find_gateway(self) -> Gateway | None:
+        """Ask who the gateway is. A system that fails to tell has none, for now."""
+        try:
+            return await asyncio.to_thread(self._mapper.find_gateway, self.version)
+        except Exception as error:
+            logger.warning("who the gateway of IPv%d is cannot be told: %r", self.version, error)
+            return None
 
     async def _wait_for_look(self, timeout_s: float) -> None:
         self._looked.clear()
@@ -379,6 +390,8 @@ class _Family:
             probe.result()
         except Absent as error:
             self._absent[method.name] = str(error)
+        except Exception as error:  # the own address may go at any moment, and what libraries make of that is not known
+            self._absent[method.name] = plain(str(error) or type(error).__name__)
         else:
             self.found.add(method.name)
             if method.name not in self._rests_s:
