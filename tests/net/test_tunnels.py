@@ -355,6 +355,27 @@ def test_callers_that_are_gone_before_they_are_accepted_take_no_places(run, tran
     run(main())
 
 
+@pytest.mark.parametrize("driver", ["asyncio"], indirect=True)
+def test_caller_that_is_gone_where_the_system_says_so_keeps_nobody_waiting(run, monkeypatch):
+    monkeypatch.setattr(listening, "RETRY_S", 1e6)
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        accept, gone = loop.sock_accept, [ConnectionAbortedError()] * 3
+
+        async def accept_later(sock):
+            if gone:
+                raise gone.pop()
+            return await accept(sock)
+
+        loop.sock_accept = accept_later
+        async with Node(listen="127.0.0.1:0") as a, Node(listen="127.0.0.1:0", config=settings("tcp")) as b:
+            async with a.connect(Address.of(b.id, [tunnel_of(b)])) as ab:
+                assert ab.path.transport == "tcp" and not gone
+
+    run(main())
+
+
 @pytest.mark.parametrize("is_caller", [True, False])
 def test_websocket_that_the_peer_closes_is_gone_and_nothing_is_written_to_it(run, is_caller):
     async def main():

@@ -92,6 +92,8 @@ class Listener:
             while True:
                 try:
                     sock, at = await loop.sock_accept(listening)
+                except ConnectionAbortedError:
+                    continue  # who has called is gone already; systems other than Linux tell so
                 except OSError as error:
                     logger.warning("no tunnel can be accepted: %s", error)
                     await asyncio.sleep(RETRY_S)
