@@ -7,7 +7,7 @@ import itertools
 import struct
 import sys
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import zeroconf.asyncio
@@ -474,8 +474,8 @@ def test_record_that_is_another_beacon_is_ignored(kind, monkeypatch):
 class Failing:
     """Be an mDNS that fails as it is told."""
 
-    failures: list[Exception] = []
-    made: list[str] = []
+    failures: ClassVar[list[Exception]] = []
+    made: ClassVar[list[str]] = []
 
     def __init__(self, name: str, beacon: bytes, port: int, on_record: Any) -> None:
         self.made.append(name)
@@ -484,7 +484,8 @@ class Failing:
         if self.failures:
             raise self.failures.pop(0)
 
-    use = open
+    async def use(self, interfaces: Any) -> None:
+        await self.open(interfaces)
 
     async def close(self) -> None:
         pass

@@ -106,7 +106,7 @@ class LanDiscovery:
         except ImportError:
             self.notes += (f"{what}: the package zeroconf is not installed (pip install interpeer[lan])",)
         except Exception as error:  # whatever a library makes of what neighbours say, and of interfaces that go
-            self.notes += (f"{what}: {getattr(error, 'strerror', None) or error or type(error).__name__}",)
+            self.notes += (f"{what}: {getattr(error, 'strerror', None) or str(error) or type(error).__name__}",)
 
     async def close(self) -> None:
         """End it. Harmless when closed."""

@@ -478,7 +478,7 @@ class _Family:
         except TimeoutError:
             pass
         except Exception as error:  # whatever it is, nobody has been asked, and somebody will be later
-            logger.warning("nobody could be asked to try %s port %d: %s", grant.host, grant.port, error or type(error).__name__)
+            logger.warning("nobody could be asked to try %s port %d: %r", grant.host, grant.port, error)
         now_s = self._now_s()
         machine.handle_verdict(grant, verdict, now_s)
         if machine is self._machine:
