@@ -107,7 +107,7 @@ class Net:
 
     def open_socket(self, on_datagram, is_ipv6):
         if len(self.sockets) >= self.most_sockets:
-            raise OSError(24, "too many open files")
+            raise OSError("too many open files")  # as a node's driver has it: with no number
         inside = endpoint(INSIDE_6 if is_ipv6 else INSIDE, self.next_port)
         self.next_port += 7 + self.random.randrange(100)
         self.sockets[inside] = HostSocket(self, inside, on_datagram)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import socket
+import struct
 from contextlib import asynccontextmanager, suppress
 
 import pytest
 
 from interpeer import Address, Config, Endpoint, Node, _tunnel, errors
+from interpeer._address import is_virtual
 from interpeer._tunnel import listening, websocket
 
 TRANSPORTS = ["tcp", "tls", "ws", "wss"]
@@ -165,6 +167,56 @@ def test_tunnel_that_breaks_is_opened_again_and_nothing_is_lost(run):
     run(main())
 
 
+@pytest.mark.parametrize("error", [ConnectionRefusedError, ImportError, ValueError])
+@pytest.mark.parametrize("driver", ["asyncio"], indirect=True)
+def test_udp_is_tried_when_the_tunnel_cannot_be_opened_again(run, monkeypatch, error):
+    async def main():
+        async with gated("tcp") as (a, b, gate, address), a.connect(address) as ab:
+            ba = await b.accept()
+            await send(ba, ab, b"open at both ends")
+
+            async def refuse(tunnels, endpoint):
+                raise error("no")
+
+            monkeypatch.setattr(_tunnel.Tunnels, "open", refuse)
+            for carrier in a._tunnels._by_number.values():
+                carrier.abort()
+            await until(lambda: len(a._tunnels) == 0)
+            gate.is_open = True
+            await send(ab, ba, b"by UDP")
+            assert ab.path.transport == "udp"
+
+    run(main())
+
+
+@pytest.mark.parametrize("driver", ["asyncio"], indirect=True)
+def test_path_through_a_relay_is_no_tunnel_and_no_udp(run, monkeypatch):
+    async def main():
+        async with gated("tcp") as (a, _, _, address), a.connect(address) as ab:
+            upgrader = a._tunnels._upgraders[ab]
+            (tunnel,) = (remote for _, state, remote in upgrader._ways() if state == "active")
+            assert upgrader._has(is_tunnel=True) and not upgrader._has(is_tunnel=False)
+            relayed = tunnel[0][:7] + b"\1" + tunnel[0][8:], *tunnel[1:]
+            assert is_virtual(relayed[0]) and not a._tunnels.is_tunnel(relayed)
+            monkeypatch.setattr(_tunnel.Upgrader, "_ways", lambda upgrader: [(0, "active", relayed)])
+            assert not upgrader._has(is_tunnel=True) and not upgrader._has(is_tunnel=False)
+
+    run(main())
+
+
+@pytest.mark.parametrize("driver", ["asyncio"], indirect=True)
+def test_proxy_that_makes_no_sense_is_a_reason(run, monkeypatch):
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:port")
+    monkeypatch.setenv("no_proxy", "")
+
+    async def main():
+        async with Node(listen="127.0.0.1:0") as a, Node(listen="127.0.0.1:0") as b:
+            with pytest.raises(errors.Unreachable, match="port"):
+                await a.connect(Address.of(b.id, [Endpoint("127.0.0.1", 1, "tls")]))
+
+    run(main())
+
+
 def test_unreachable_says_why_the_tunnel_did_not_help(run):
     async def main():
         with socket.socket() as closed:
@@ -282,6 +334,63 @@ def test_one_address_has_no_more_tunnels_than_its_share(run, transport):
                 with suppress(OSError):
                     await writer.wait_closed()
             await until(lambda: b._tunnels.callers._voices.total() == 0)
+
+    run(main())
+
+
+@pytest.mark.parametrize("transport", ["tcp", "tls", "ws"])
+def test_callers_that_are_gone_before_they_are_accepted_take_no_places(run, transport):
+    async def main():
+        async with Node(listen="127.0.0.1:0", config=settings(transport)) as b:
+            for _ in range(MOST_OF_AN_ADDRESS - 1):
+                with socket.socket() as caller:
+                    caller.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closing resets
+                    caller.connect(("127.0.0.1", tunnel_of(b).port))
+            _, writer = await asyncio.open_connection("127.0.0.1", tunnel_of(b).port)
+            await until(lambda: b._tunnels.callers._voices.total() == 1)
+            writer.close()
+            await writer.wait_closed()
+            await until(lambda: b._tunnels.callers._voices.total() == 0)
+
+    run(main())
+
+
+@pytest.mark.parametrize("driver", ["asyncio"], indirect=True)
+def test_caller_that_is_gone_where_the_system_says_so_keeps_nobody_waiting(run, monkeypatch):
+    monkeypatch.setattr(listening, "RETRY_S", 1e6)
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        accept, gone = loop.sock_accept, [ConnectionAbortedError()] * 3
+
+        async def accept_later(sock):
+            if gone:
+                raise gone.pop()
+            return await accept(sock)
+
+        loop.sock_accept = accept_later
+        async with Node(listen="127.0.0.1:0") as a, Node(listen="127.0.0.1:0", config=settings("tcp")) as b:
+            async with a.connect(Address.of(b.id, [tunnel_of(b)])) as ab:
+                assert ab.path.transport == "tcp" and not gone
+
+    run(main())
+
+
+@pytest.mark.parametrize("is_caller", [True, False])
+def test_websocket_that_the_peer_closes_is_gone_and_nothing_is_written_to_it(run, is_caller):
+    async def main():
+        async with (
+            Node(listen="127.0.0.1:0") as a,
+            Node(listen="127.0.0.1:0", config=settings("ws")) as b,
+        ):
+            await a._tunnels.open(tunnel_of(b))
+            await until(lambda: b._tunnels._by_number)
+            node, other = (a, b) if is_caller else (b, a)
+            (carrier,), (closing,) = node._tunnels._by_number.values(), other._tunnels._by_number.values()
+            closing._machine.send_close(1000)  # and nothing more: TCP stays open
+            carrier.data_received(b"".join(closing._machine.data_to_send()))
+            node._tunnels.on_frames(carrier.number, b"\0\3abc")
+            await until(lambda: len(node._tunnels) == 0)
 
     run(main())
 

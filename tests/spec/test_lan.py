@@ -5,10 +5,12 @@ import hashlib
 import ipaddress
 import itertools
 import struct
+import sys
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
+import zeroconf.asyncio
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from interpeer import Endpoint, Identity, PeerId
@@ -17,7 +19,7 @@ from interpeer._interfaces import Change, Interface, InterfaceAddress
 from interpeer._interfaces._candidates import host_candidates
 from interpeer._lan import LanDiscovery, discovery
 from interpeer._lan.links import Source
-from interpeer._lan.mdns import SERVICE, Mdns
+from interpeer._lan.mdns import SERVICE, Mdns, NameTaken
 from interpeer.testing import SimNet, run
 from tests.spec import reference as ref
 from tests.spec.paths import accepted, calling, challenge_in, paths
@@ -218,6 +220,39 @@ def test_hellos_come_in_a_burst_and_then_once_a_minute_or_so(monkeypatch):
         assert len({round(gap, 3) for gap in gaps[6:]}) > 20  # nobody speaks in step with another
 
     listening(test, monkeypatch)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="others take any address for the group's interface")
+def test_hellos_go_on_when_an_address_is_gone_at_the_moment_of_saying(monkeypatch):
+    ghost = Interface("gone0", 999_999, (InterfaceAddress(ipaddress.ip_address("203.0.113.7"), 24),))
+    monkeypatch.setattr(discovery, "interfaces", lambda: (ghost,))
+
+    async def main():
+        lan = LanDiscovery(NODE, "ours", [("0.0.0.0", 41)], print, with_mdns=False)
+        await lan.start()
+        lan._say()
+        assert lan.counters()["failed"] == lan.counters()["said"] == 1 and lan._due is not None
+        await lan.close()
+
+    asyncio.run(main())
+
+
+def test_links_where_nothing_can_be_said_to_all_are_noted(monkeypatch):
+    silent = Interface("any", 0, (InterfaceAddress(ipaddress.ip_address("10.0.0.1"), 32),), is_multicast=False)
+    monkeypatch.setattr(discovery, "Links", FakeLinks)
+
+    async def notes(*found: Interface) -> tuple[str, ...]:
+        monkeypatch.setattr(discovery, "interfaces", lambda: found)
+        here = Here()
+        await here.lan.start()
+        await here.lan.close()
+        return here.lan.notes
+
+    async def main() -> None:
+        assert await notes(silent) == ("beacons: the system tells of no interface with multicast or broadcast",)
+        assert await notes(silent, ETH0) == ()
+
+    run(main(), seed=1)
 
 
 @pytest.mark.spec("LN-11", "LN-28")
@@ -434,6 +469,164 @@ def test_record_that_is_another_beacon_is_ignored(kind, monkeypatch):
         assert not here.found and not here.answers()
 
     listening(test, monkeypatch)
+
+
+class Failing:
+    """Be an mDNS that fails as it is told."""
+
+    failures: ClassVar[list[Exception]] = []
+    made: ClassVar[list[str]] = []
+
+    def __init__(self, name: str, beacon: bytes, port: int, on_record: Any) -> None:
+        self.made.append(name)
+
+    async def open(self, interfaces: Any) -> None:
+        if self.failures:
+            raise self.failures.pop(0)
+
+    async def use(self, interfaces: Any) -> None:
+        await self.open(interfaces)
+
+    async def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("failures", "notes", "tries"),
+    [
+        ([RuntimeError("no adapter found for index 7")], ("mDNS: no adapter found for index 7",), 1),
+        ([NameTaken("taken")], (), 2),
+        ([NameTaken("taken"), NameTaken("taken")], ("mDNS: taken",), 2),
+    ],
+    ids=["gone", "once", "always"],
+)
+def test_mdns_that_fails_is_noted_and_hellos_go_out(failures, notes, tries, monkeypatch):
+    monkeypatch.setattr(discovery, "Links", FakeLinks)
+    monkeypatch.setattr(discovery, "Mdns", Failing)
+    monkeypatch.setattr(discovery, "interfaces", lambda: (ETH0,))
+    monkeypatch.setattr(Failing, "failures", failures)
+    monkeypatch.setattr(Failing, "made", [])
+
+    async def main():
+        here = Here()
+        await here.lan.start()
+        assert here.lan.notes == notes and len(set(Failing.made)) == tries
+        assert here.links.said or here.lan._due is not None
+        Failing.failures.append(RuntimeError("and again"))
+        here.lan.on_change(Change((ETH0,), is_resumed=True))
+        await here.lan._changing
+        assert here.lan.notes == (*notes, "mDNS: and again")
+        await here.lan.close()
+
+    asyncio.run(main())
+
+
+def test_mdns_that_could_not_be_opened_leaves_nothing_and_is_opened_on_the_next_change(monkeypatch):
+    opened: list[Any] = []
+
+    class FakeZeroconf:
+        def __init__(self, **options: Any) -> None:
+            self.zeroconf = self
+            opened.append(self)
+
+        async def async_wait_for_start(self) -> None:
+            pass
+
+        async def async_register_service(self, info: Any) -> None:
+            raise zeroconf.NonUniqueNameException
+
+        async def async_unregister_all_services(self) -> None:
+            pass
+
+        async def async_close(self) -> None:
+            opened.remove(self)
+
+    monkeypatch.setattr(zeroconf.asyncio, "AsyncZeroconf", FakeZeroconf)
+
+    async def main():
+        mdns = Mdns("name", b"beacon", 41, print)
+        for begin in (mdns.open, mdns.use, mdns.use):
+            with pytest.raises(NameTaken):
+                await begin((ETH0,))
+            assert not opened
+
+    asyncio.run(main())
+
+
+class Slow:
+    """Be a zeroconf that takes its time to take its records back."""
+
+    def __init__(self) -> None:
+        self.is_closed = False
+        self.begun = asyncio.Event()
+        self.go_on = asyncio.Event()
+
+    async def async_unregister_all_services(self) -> None:
+        self.begun.set()
+        await self.go_on.wait()
+
+    async def async_close(self) -> None:
+        self.is_closed = True
+
+
+def test_mdns_whose_closing_is_cancelled_is_closed():
+    async def main():
+        mdns = Mdns("name", b"beacon", 41, print)
+        mdns._zeroconf = slow = Slow()
+        closing = asyncio.ensure_future(mdns.close())
+        await slow.begun.wait()
+        closing.cancel()
+        await asyncio.wait([closing])
+        assert closing.cancelled() and slow.is_closed
+
+    asyncio.run(main())
+
+
+def test_discovery_whose_closing_is_cancelled_closes_mdns(monkeypatch):
+    monkeypatch.setattr(discovery, "interfaces", lambda: (ETH0,))
+
+    async def main():
+        here = Here()
+        here.lan._mdns = mdns = Mdns("name", b"beacon", 41, print)
+        mdns._zeroconf = slow = Slow()
+        slow.go_on.set()
+        here.lan._changing = asyncio.ensure_future(asyncio.Event().wait())
+        closing = asyncio.ensure_future(here.lan.close())
+        await asyncio.sleep(0)  # it waits for the change to be followed
+        closing.cancel()
+        await asyncio.wait([closing])
+        assert closing.cancelled() and slow.is_closed
+
+    asyncio.run(main())
+
+
+def test_records_that_come_all_at_once_are_all_looked_at_and_only_so_many_wait(monkeypatch):
+    looked, running, most = [], 0, 0
+    go_on = asyncio.Event()
+
+    async def look_up(self, zeroconf, service_type, name):
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await go_on.wait()
+        looked.append(name)
+        running -= 1
+
+    monkeypatch.setattr(Mdns, "_look_up", look_up)
+
+    async def main():
+        browsed = Mdns("ours", b"beacon", 41, print)
+        names = [f"{i}.{SERVICE}" for i in range(16 + 256 + 5)]
+        for name in names:
+            browsed._on_service(None, SERVICE, name, zeroconf.ServiceStateChange.Added)
+        browsed._on_service(None, SERVICE, names[20], zeroconf.ServiceStateChange.Removed)
+        await asyncio.sleep(0)  # the first have begun
+        go_on.set()
+        while browsed._lookups:
+            await asyncio.wait(browsed._lookups)
+        assert most == 16 and looked == names[:20] + names[21 : 16 + 256]
+
+    asyncio.run(main())
 
 
 # --- own addresses ---

@@ -86,8 +86,8 @@ def test_one_liar_among_three_does_not_decide(mapping, lie):
 @pytest.mark.row("N4")
 @pytest.mark.spec("NB-10")
 @pytest.mark.parametrize(
-    "other", [("192.168.1.1", 80), ("127.0.0.1", 22), (HOSTS[0], 53), ("20.0.7.7", 3478)],
-    ids=["in our network", "this machine", "the same address", "the same port"],
+    "other", [("192.168.1.1", 80), ("127.0.0.1", 22), (HOSTS[0], 53), ("20.0.7.7", 3478), ("224.0.0.251", 5353)],
+    ids=["in our network", "this machine", "the same address", "the same port", "a group"],
 )  # fmt: skip
 def test_a_server_that_names_somebody_else_as_itself_is_not_believed(other):
     async def main():
@@ -231,6 +231,7 @@ def test_too_few_sockets_are_no_error():
 
     report = run(main(), seed=1)
     assert (report.mapping, report.lifetime_s, report.hairpin, report.filtering) == (EI, None, None, "unknown")
+    assert any(note.startswith("no more sockets: ") and "None" not in note for note in report.notes)
 
 
 def test_ipv6_alone_is_discovered():

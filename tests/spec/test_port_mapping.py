@@ -9,8 +9,9 @@ from itertools import pairwise
 import pytest
 
 from interpeer._core import portmap
-from interpeer._portmap import Gateway
+from interpeer._portmap import Gateway, mapper
 from interpeer._portmap.answers import Answer, Kind, Wish
+from interpeer._portmap.datagrams import Datagrams
 from interpeer._portmap.dialects import NatPmp, Pcp
 from interpeer._portmap.epoch import Epoch
 from interpeer._portmap.machine import TABLE, Input, State
@@ -103,12 +104,93 @@ def test_next_protocol_is_tried_when_the_best_refuses(monkeypatch, seed):
 
 
 @pytest.mark.spec("PM-4")
+@pytest.mark.parametrize("late_s", [0.02, 0.5])
+def test_protocol_that_answers_later_is_tried_when_the_best_refuses(monkeypatch, seed, late_s):
+    async def script(scene):
+        await until(lambda: scene.mapped)
+        assert scene.mapped == (f"nat-pmp {EXTERNAL_HOST}:{PORT}",)
+
+    def prepare(scene):
+        scene.gateway.pcp_error = 8
+        answer = scene.gateway.answer
+
+        def late(data):
+            answers = answer(data)
+            if data[0] == 0:
+                for found in answers:
+                    scene.wire.loop.call_later(late_s, scene.announce, found)
+                return []
+            return answers
+
+        monkeypatch.setattr(scene.gateway, "answer", late)
+
+    play(monkeypatch, seed, script, prepare=prepare)
+
+
+@pytest.mark.spec("PM-13")
+def test_pauses_double_though_all_are_asked_again_who_is_there(monkeypatch, seed):
+    async def script(scene):
+        await asyncio.sleep(10_000)
+        gaps = [b - a for a, b in pairwise(scene.gateway.maps_at)]
+        for gap, pause_s in zip(gaps, (3, 6, 12, 24, 48, 96, 192, 384, 768, 1024, 1024), strict=False):
+            assert 0.89 * pause_s <= gap <= 1.11 * pause_s + 10
+        assert len(gaps) >= 11
+        scene.gateway.pcp_error = 0
+        await until(lambda: scene.mapped, limit_s=1200)
+
+    def prepare(scene):
+        scene.gateway.speaks, scene.gateway.pcp_error = {"pcp"}, 8
+
+    play(monkeypatch, seed, script, prepare=prepare)
+
+
+@pytest.mark.spec("PM-4")
 def test_next_protocol_is_tried_when_the_best_falls_silent(monkeypatch, seed):
     async def script(scene):
         await until(lambda: scene.mapped)
         assert scene.mapped == (f"nat-pmp {EXTERNAL_HOST}:{PORT}",)
 
     play(monkeypatch, seed, script, prepare=lambda scene: setattr(scene.gateway, "loses", lambda data: data[:2] == b"\x02\x01"))
+
+
+def test_mapper_goes_on_when_the_system_fails_for_a_while(monkeypatch, seed):
+    async def script(scene):
+        await asyncio.sleep(40)
+        assert scene.mapped == () and any("cannot assign" in reason for reason in scene.mapper.report()["reasons"])
+        monkeypatch.setattr(Datagrams, "probe", probe)
+        await until(lambda: scene.mapped)
+
+    def prepare(scene):
+        find = scene.mapper.find_gateway
+        failures = [OSError("no such family"), RuntimeError("no such library")]
+
+        def fail_at_first(version):
+            if failures:
+                raise failures.pop()
+            return find(version)
+
+        scene.mapper.find_gateway = fail_at_first
+
+    async def fail(method):
+        raise OSError("cannot assign requested address")
+
+    probe = Datagrams.probe
+    monkeypatch.setattr(Datagrams, "probe", fail)
+    play(monkeypatch, seed, script, prepare=prepare)
+
+
+def test_mapper_begins_anew_when_serving_a_gateway_has_failed(monkeypatch, seed):
+    async def script(scene):
+        await until(lambda: scene.mapped)
+
+    contest = mapper._Family._contest
+
+    async def fail_once(family, gateway, **options):
+        monkeypatch.setattr(mapper._Family, "_contest", contest)
+        raise RuntimeError("what nobody has thought of")
+
+    monkeypatch.setattr(mapper._Family, "_contest", fail_once)
+    play(monkeypatch, seed, script)
 
 
 @pytest.mark.spec("PM-5")
@@ -421,6 +503,21 @@ def test_mapping_is_verified_once_somebody_has_come_through(monkeypatch, seed):
     play(monkeypatch, seed, script)
 
 
+@pytest.mark.spec("PM-17")
+def test_mapping_is_tried_again_when_asking_has_failed(monkeypatch, seed):
+    async def script(scene):
+        def fail():
+            raise RuntimeError("no connection to ask over")
+
+        scene.outside.verdict = fail
+        await until(lambda: scene.outside.asked)
+        await asyncio.sleep(1)
+        scene.outside.verdict = True
+        await until(lambda: scene.mapper.mappings[0].is_verified, limit_s=61)
+
+    play(monkeypatch, seed, script)
+
+
 @pytest.mark.spec("PM-18")
 def test_verdict_on_an_earlier_mapping_says_nothing_of_this_one():
     held = Held.in_state(State.MAPPED)
@@ -466,6 +563,78 @@ def test_attempts_to_mend_a_mapping_become_rare(monkeypatch, seed):
         assert scene.mapped == (f"pcp {EXTERNAL_HOST}:{PORT}",)
 
     play(monkeypatch, seed, script)
+
+
+# --- gateways that talk ---
+
+
+@pytest.mark.spec("PM-32")
+@pytest.mark.parametrize("hosts", [("20.0.0.1",), ("20.0.0.1", "20.0.0.2")])
+@pytest.mark.parametrize("kind", [Kind.GRANTED, Kind.HEARD])
+def test_what_a_gateway_says_unasked_makes_few_come_in(hosts, kind):
+    held, asked = Held.in_state(State.MAPPED), []
+    machine = held.machine
+    for i in range(1000):
+        held.say(Answer(kind, host=hosts[i % len(hosts)], port=PORT, lifetime_s=7200))
+        grant = machine.poll_verification(held.now_s)
+        if grant is not None:
+            asked.append(held.now_s)
+            machine.handle_verdict(grant, True, held.now_s)
+        held.now_s += 0.01
+        machine.handle_timeout(held.now_s)
+    assert 1 <= len(asked) <= 3 and all(b - a >= 4 for a, b in pairwise(asked))
+
+
+@pytest.mark.spec("PM-32")
+def test_grants_that_nobody_has_asked_for_make_few_come_in():
+    held, asked = Held.in_state(State.MAPPED), []
+    for _ in range(1000):
+        held.say(Answer(Kind.GONE))
+        held.grant()
+        while held.machine.poll_verification(held.now_s) is not None:
+            asked.append(held.now_s)
+        held.now_s += 0.01
+    assert len(asked) <= 3 and all(b - a >= 4 for a, b in pairwise(asked))
+
+
+@pytest.mark.spec("PM-32")
+def test_mapping_that_somebody_is_trying_is_not_tried_once_more():
+    held = Held.in_state(State.MAPPED)
+    machine = held.machine
+    grant = machine.poll_verification(held.now_s)
+    assert grant is not None
+    for _ in range(3):
+        held.now_s += 5
+        held.grant()
+        assert machine.poll_verification(held.now_s) is None and machine.poll_timeout() > held.now_s + 60
+    machine.handle_verdict(grant, True, held.now_s)
+    assert machine.is_verified and machine.poll_timeout() <= held.now_s + 900
+
+
+@pytest.mark.spec("PM-32")
+def test_doubts_make_few_come_in():
+    held, asked = Held.in_state(State.MAPPED), []
+    for _ in range(1000):
+        held.machine.handle_doubt(held.now_s)
+        grant = held.machine.poll_verification(held.now_s)
+        if grant is not None:
+            asked.append(held.now_s)
+            held.machine.handle_verdict(grant, True, held.now_s)
+        held.now_s += 0.01
+    assert 2 <= len(asked) <= 3
+
+
+@pytest.mark.spec("PM-33")
+def test_gateway_that_takes_back_what_it_grants_is_asked_rarely():
+    held, asked = Held.in_state(State.MAPPED), []
+    for _ in range(1000):
+        held.say(Answer(Kind.GONE))
+        while held.machine.poll_request(held.now_s) is not None:
+            asked.append(held.now_s)
+        held.grant()
+        held.now_s += 0.01
+        held.machine.handle_timeout(held.now_s)
+    assert len(asked) == 2 and all(b - a >= 4 for a, b in pairwise([0, *asked]))
 
 
 @pytest.mark.spec("PM-20")

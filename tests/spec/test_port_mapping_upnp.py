@@ -126,6 +126,25 @@ def test_mapper_uses_upnp_where_nothing_else_answers():
     asyncio.run(main())
 
 
+@pytest.mark.spec("PM-5")
+def test_gateway_that_is_left_is_told_so():
+    device = ScriptedDevice()
+
+    async def main() -> None:
+        async with asyncio.timeout(LIMIT_S), serve(device) as gateway:
+            found: list[Gateway | None] = [gateway]
+            mapper = PortMapper(PORT, versions=(4,), methods=("upnp",), find_gateway=lambda version: found[0])
+            await mapper.start()
+            await until(lambda: mapper.mappings)
+            found[0] = None
+            mapper.handle_network_change()
+            await until(lambda: not device.table)
+            assert mapper.mappings == ()
+            await mapper.close()
+
+    asyncio.run(main())
+
+
 @pytest.mark.spec("PM-22")
 @pytest.mark.parametrize(
     "location",
@@ -288,7 +307,8 @@ def test_gateway_that_maps_for_ever_is_asked_to_and_that_is_said():
     assert gone.kind is Kind.GONE and device.table == {}
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "", "none", "<b>"])
+@pytest.mark.spec("PM-8")
+@pytest.mark.parametrize("host", ["0.0.0.0", "", "none", "<b>", "2001:db8::1", "fe80::1%eth0", "::ffff:20.0.0.1", "224.0.0.1"])
 def test_gateway_without_an_external_address_is_refused(host):
     device = ScriptedDevice()
     device.host = host

@@ -188,6 +188,15 @@ def test_without_either_the_loopback_is_known_and_nobody_is_a_neighbour(monkeypa
     assert _interfaces.host_candidates([("0.0.0.0", 5)])
 
 
+def test_system_without_a_library_of_the_process_has_its_addresses_all_the_same(monkeypatch):
+    def windows_library(name: str | None, **options: bool) -> None:
+        raise TypeError("argument of type 'NoneType' is not iterable")
+
+    monkeypatch.setenv("INTERPEER_DISABLE", "netlink")
+    monkeypatch.setattr(_getifaddrs.ctypes, "CDLL", windows_library)
+    assert _interfaces.interfaces()[0].is_loopback
+
+
 def test_list_that_goes_round_in_a_circle_is_left():
     entry = _getifaddrs._Entry(name=b"round0", flags=1)
     entry.next = ctypes.pointer(entry)

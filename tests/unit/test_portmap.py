@@ -80,6 +80,15 @@ def test_environment_names_the_gateway(monkeypatch):
     assert gateway.find(4) is None and gateway.find(6) is None
 
 
+def test_system_without_ipv6_has_no_gateway_of_it(monkeypatch):
+    def refuse(*args: object) -> None:
+        raise OSError(97, "Address family not supported by protocol")
+
+    monkeypatch.setenv("INTERPEER_GATEWAY", "fe80::1%eth0")
+    monkeypatch.setattr(gateway.socket, "socket", refuse)
+    assert gateway.find(6) is None
+
+
 def test_routing_table_of_this_machine_can_be_asked(monkeypatch):
     monkeypatch.delenv(gateway.VARIABLE, raising=False)
     for version in (4, 6):

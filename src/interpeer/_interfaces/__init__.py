@@ -51,8 +51,8 @@ def interfaces() -> tuple[Interface, ...]:
     if not is_disabled("getifaddrs"):
         try:
             return _getifaddrs.getifaddrs_interfaces()
-        except (OSError, AttributeError):
-            pass
+        except (OSError, AttributeError, TypeError):
+            pass  # TypeError: Windows has no library of the process itself
     return _names.named_interfaces()
 
 

@@ -16,7 +16,7 @@ from interpeer._interfaces import Change, Interface, interfaces
 from interpeer._lan import beacon as wire
 from interpeer._lan.beacon import Beacon
 from interpeer._lan.links import HOPS, Links, Source, links_of
-from interpeer._lan.mdns import Mdns
+from interpeer._lan.mdns import Mdns, NameTaken
 from interpeer._lan.neighbours import Neighbour, Neighbours
 from interpeer._lan.pace import MAX_OPENED_PER_S, Allowance, AnswerGaps, Schedule
 
@@ -81,34 +81,49 @@ class LanDiscovery:
         if self._with_beacons:
             self._links = Links(self._loop, self._on_datagram)
             await self._try("beacons", self._links.open(self._interfaces))
+            if self._interfaces and not any(_reaches_all(interface) for interface in self._interfaces):
+                self.notes += ("beacons: the system tells of no interface with multicast or broadcast",)
+            self._say_at(self._schedule.restart(self._loop.time()))
         if self._with_mdns and _host.current.get() is None:
+            await self._try("mDNS", self._open_mdns())
+
+    async def _open_mdns(self) -> None:
+        """Have a record; under another name if somebody says that it has the first, which is malice: it was drawn at random."""
+        for is_last in (False, True):
             name, record = to_base32(_host.random_bytes(10)), self._sealed(wire.RECORD)
             self._mdns = Mdns(name, record, self._ports[0] or self._ports[1], self._on_record)
-            await self._try("mDNS", self._mdns.open(self._interfaces))
-        self._say_at(self._schedule.restart(self._loop.time()))
+            try:
+                await self._mdns.open(self._interfaces)
+            except NameTaken:
+                if is_last:
+                    raise
+            else:
+                return
 
     async def _try(self, what: str, opening: Coroutine[Any, Any, None]) -> None:
         try:
             await opening
         except ImportError:
             self.notes += (f"{what}: the package zeroconf is not installed (pip install interpeer[lan])",)
-        except OSError as error:
-            self.notes += (f"{what}: {error.strerror or error}",)
+        except Exception as error:  # whatever a library makes of what neighbours say, and of interfaces that go
+            self.notes += (f"{what}: {getattr(error, 'strerror', None) or str(error) or type(error).__name__}",)
 
     async def close(self) -> None:
         """End it. Harmless when closed."""
         if self._due is not None:
             self._due.cancel()
             self._due = None
-        if self._changing is not None:
-            self._changing.cancel()
-            await asyncio.gather(self._changing, return_exceptions=True)
         if self._links is not None:
             self._links.close()
             self._links = None
-        if self._mdns is not None:
-            mdns, self._mdns = self._mdns, None
-            await mdns.close()
+        mdns, self._mdns = self._mdns, None
+        try:
+            if self._changing is not None:
+                self._changing.cancel()
+                await asyncio.gather(self._changing, return_exceptions=True)
+        finally:  # whoever waits for it may be cancelled
+            if mdns is not None:
+                await mdns.close()
 
     # --- what is known ---
 
@@ -151,9 +166,9 @@ class LanDiscovery:
             return
         data = self._sealed(wire.HELLO)
         self._echoes = [*self._echoes[1 - ROUNDS_REMEMBERED :], wire.echo_of(data)]
+        self._say_at(self._schedule.said(self._loop.time(), _host.random_bytes(1)[0] / 255))
         self._links.say(data)
         self._counters["said"] += 1
-        self._say_at(self._schedule.said(self._loop.time(), _host.random_bytes(1)[0] / 255))
 
     def _sealed(self, kind: int, echo: bytes = bytes(wire.ECHO_BYTES)) -> bytes:
         ours = Beacon(kind, self._node_id, *self._ports, self._run, echo)
@@ -238,3 +253,8 @@ def _ports(bound: Iterable[tuple[str, int]]) -> tuple[int, int]:
 def _lacks_scope(host: str) -> bool:
     """Tell whether it is an address that several links may have, and does not say on which it is."""
     return ":" in host and "%" not in host and ipaddress.ip_address(host).is_link_local
+
+
+def _reaches_all(interface: Interface) -> bool:
+    """Tell whether there is a way to say something to all on a link at once."""
+    return interface.is_multicast or any(address.broadcast is not None for address in interface.addresses)

@@ -167,8 +167,7 @@ class Links:
                 if own_ipv4 is None or address.ip.version == 6 or not address.is_usable:
                     continue
                 if interface.is_multicast:
-                    own_ipv4.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, address.ip.packed)
-                    self._send(own_ipv4, data, (GROUP_IPV4, PORT))
+                    self._send(own_ipv4, data, (GROUP_IPV4, PORT), leaving_from=address.ip.packed)
                 if address.broadcast is not None:
                     self._send(own_ipv4, data, (str(address.broadcast), PORT))
 
@@ -181,11 +180,13 @@ class Links:
         elif 4 in self._own:
             self._send(self._own[4], data, (to.host, to.port))
 
-    def _send(self, port: _Port, data: bytes, to: tuple[Any, ...]) -> None:
+    def _send(self, port: _Port, data: bytes, to: tuple[Any, ...], leaving_from: bytes | None = None) -> None:
         try:
+            if leaving_from is not None:
+                port.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, leaving_from)
             port.sendto(data, to)
         except OSError:
-            self.failed += 1  # the interface is going, or a filter is there; others may work
+            self.failed += 1  # the interface or address is going, or a filter is there; others may work
 
     # --- receiving ---
 

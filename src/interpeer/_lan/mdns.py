@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import ipaddress
 import logging
 from collections.abc import Callable, Iterable
@@ -23,13 +24,19 @@ SERVICE = "_interpeer._udp.local."
 TEXT_KEY = b"b"
 LOOKUP_MS = 3000
 MAX_LOOKUPS = 16
-"""Records that are looked at at the same time; more are left out, and come again."""
+"""Records that are looked at at the same time; more wait for their turn."""
+MAX_WAITING = 256
+"""... and more than that are left out: zeroconf tells of a record once, so they are found when they change."""
 MAX_ADDRESSES = 8
 """Of one record."""
 
 _logger = logging.getLogger("interpeer")
 OnRecord = Callable[[bytes, tuple[str, ...]], None]
 """Called with a sealed beacon, and with the hosts that the record names."""
+
+
+class NameTaken(Exception):
+    """Say that somebody on the link claims to have our name."""
 
 
 @final
@@ -44,14 +51,28 @@ class Mdns:
         self._zeroconf: AsyncZeroconf | None = None
         self._browser: AsyncServiceBrowser | None = None
         self._lookups: set[asyncio.Task[None]] = set()
+        self._waiting: dict[str, None] = {}
         self._used: tuple[str | int, ...] = ()
 
     async def open(self, interfaces: Iterable[Interface]) -> None:
-        """Begin, on these interfaces. Raises ImportError without zeroconf, OSError when its port cannot be had."""
+        """Begin, on these interfaces. When that cannot be, nothing is left open, and `use` tries again.
+
+        Raises ImportError without zeroconf, OSError when its port cannot be had, NameTaken, and what else zeroconf raises."""
+        from zeroconf import NonUniqueNameException
+
+        try:
+            await self._open(tuple(interfaces))
+        except NonUniqueNameException:
+            await self.close()
+            raise NameTaken("a neighbour says that it has our name") from None
+        except Exception:
+            await self.close()
+            raise
+
+    async def _open(self, interfaces: tuple[Interface, ...]) -> None:
         from zeroconf import IPVersion
         from zeroconf.asyncio import AsyncServiceBrowser, AsyncZeroconf
 
-        interfaces = tuple(interfaces)
         self._used = _wanted(interfaces)
         if not self._used:
             return
@@ -82,11 +103,23 @@ class Mdns:
         )
 
     def _on_service(self, zeroconf: Zeroconf, service_type: str, name: str, state_change: Any) -> None:
-        if state_change.name == "Removed" or name.startswith(f"{self._name}.") or len(self._lookups) >= MAX_LOOKUPS:
-            return
-        lookup = asyncio.get_running_loop().create_task(self._look_up(zeroconf, service_type, name))
-        self._lookups.add(lookup)
-        lookup.add_done_callback(self._lookups.discard)
+        if state_change.name == "Removed":
+            self._waiting.pop(name, None)
+        elif not name.startswith(f"{self._name}.") and len(self._waiting) < MAX_WAITING:
+            self._waiting[name] = None
+            self._look_up_next(zeroconf)
+
+    def _look_up_next(self, zeroconf: Zeroconf) -> None:
+        while self._waiting and len(self._lookups) < MAX_LOOKUPS:
+            name = next(iter(self._waiting))
+            del self._waiting[name]
+            lookup = asyncio.get_running_loop().create_task(self._look_up(zeroconf, SERVICE, name))
+            self._lookups.add(lookup)
+            lookup.add_done_callback(functools.partial(self._end_lookup, zeroconf))
+
+    def _end_lookup(self, zeroconf: Zeroconf, lookup: asyncio.Task[None]) -> None:
+        self._lookups.discard(lookup)
+        self._look_up_next(zeroconf)
 
     async def _look_up(self, zeroconf: Zeroconf, service_type: str, name: str) -> None:
         from zeroconf import BadTypeInNameException, IPVersion
@@ -105,16 +138,21 @@ class Mdns:
     async def close(self) -> None:
         """Take the record back, and stop. Harmless when closed."""
         browser, zeroconf, self._browser, self._zeroconf = self._browser, self._zeroconf, None, None
+        self._used = ()
+        self._waiting.clear()
         for lookup in list(self._lookups):
             lookup.cancel()
-        if self._lookups:
-            await asyncio.gather(*self._lookups, return_exceptions=True)
-        if browser is not None:
-            await browser.async_cancel()
-        if zeroconf is not None:
-            with contextlib.suppress(OSError, TimeoutError):
-                await zeroconf.async_unregister_all_services()
-            await zeroconf.async_close()
+        try:
+            if self._lookups:
+                await asyncio.gather(*self._lookups, return_exceptions=True)
+            if browser is not None:
+                await browser.async_cancel()
+            if zeroconf is not None:
+                with contextlib.suppress(OSError, TimeoutError):
+                    await zeroconf.async_unregister_all_services()
+        finally:  # whoever waits for it may be cancelled
+            if zeroconf is not None:
+                await zeroconf.async_close()
 
 
 def _wanted(interfaces: tuple[Interface, ...]) -> tuple[str | int, ...]:

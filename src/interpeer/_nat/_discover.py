@@ -7,6 +7,7 @@ have sent to nobody but the one server that the test is about. What is concluded
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import final
@@ -177,7 +178,8 @@ def _is_other(server: Server, other: CoreEndpoint) -> bool:
     """Tell whether a server names an address for us to call that may be its own: public like it, and both parts different."""
     own = server.endpoint
     endpoint, first = Endpoint.from_core(other), Endpoint.from_core(own)
-    is_like = (endpoint.is_private, endpoint.is_loopback) == (first.is_private, first.is_loopback)
+    is_group = ipaddress.ip_address(endpoint.host).is_multicast
+    is_like = not is_group and (endpoint.is_private, endpoint.is_loopback) == (first.is_private, first.is_loopback)
     return is_like and other[0] != own[0] and other[1] != own[1] and (":" in endpoint.host) == (":" in first.host)
 
 
@@ -190,7 +192,7 @@ async def _sample(client: StunClient, is_ipv6: bool, found: _Findings) -> None:
         try:
             sockets.append(client.open(is_ipv6=is_ipv6))
         except OSError as error:
-            found.notes.append(f"no more sockets: {error.strerror}")
+            found.notes.append(f"no more sockets: {error.strerror or error}")
             break
     asked = [(socket, server) for socket in sockets for server in found.answering]
     results = await asyncio.gather(

@@ -92,8 +92,8 @@ class Result:
 class _Transaction:
     request: bytes
     remote: CoreEndpoint
-    answers_from: CoreEndpoint | None
-    """The only source that is believed; None: any, since the question is whether an answer gets through."""
+    answers_from: CoreEndpoint
+    """The only source that is believed."""
     key: bytes | None
     tag: Any
     tries: int
@@ -199,7 +199,7 @@ class Transactions:
             or not running.sent
             or message.method != stun.BINDING
             or message.kind not in (stun.SUCCESS, stun.ERROR)
-            or source[:2] != (running.answers_from or source)[:2]
+            or source[:2] != running.answers_from[:2]
             or (running.key is not None and not stun.verify(data, running.key))
         ):
             self.dropped += 1

@@ -65,6 +65,10 @@ class Datagrams(asyncio.DatagramProtocol):
         """Take what the gateway has said to everybody."""
         self._take(data)
 
+    def leave(self) -> None:
+        """Close: a deletion that was asked for has been sent."""
+        self.close()
+
     def close(self) -> None:
         if self._transport is not None:
             self._transport.close()

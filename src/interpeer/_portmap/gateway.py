@@ -67,12 +67,12 @@ def _own_host(version: int, host: str) -> str | None:
     """Return the address of this host that the gateway sees. For IPv6 that is one that is known outside, not the link's."""
     family = socket.AF_INET if version == 4 else socket.AF_INET6
     target = host if version == 4 else _ANYWHERE[6]
-    with socket.socket(family, socket.SOCK_DGRAM) as probe:
-        try:
+    try:  # a system may have no IPv6 at all
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
             probe.connect((target, 9))  # sends nothing
-        except OSError:
-            return None
-        own: str = probe.getsockname()[0]
+            own: str = probe.getsockname()[0]
+    except OSError:
+        return None
     return own if is_usable(own) or version == 4 else None
 
 

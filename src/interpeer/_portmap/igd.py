@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import ipaddress
 import socket
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
@@ -57,6 +58,7 @@ class Igd:
         self._external_port = 0
         self._asked: Wish | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._deletion: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()
 
     async def probe(self) -> None:
@@ -99,11 +101,21 @@ class Igd:
             task = asyncio.get_running_loop().create_task(self._ask(wish))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+            if wish.lifetime_s == 0:
+                self._deletion = task
 
     def handle_announcement(self, data: bytes) -> None:
         """Do nothing: the announcements of the others say nothing of UPnP."""
 
+    def leave(self) -> None:
+        """Close, but let a deletion that was asked for come to its end, which CALL_S sets."""
+        self.on_answer = None
+        for task in self._tasks:
+            if task is not self._deletion:
+                task.cancel()
+
     def close(self) -> None:
+        self.on_answer = None
         for task in self._tasks:
             task.cancel()
         if self._search is not None:
@@ -125,9 +137,10 @@ class Igd:
             self.on_answer(answer)
 
     async def _add(self, wish: Wish) -> Answer:
-        host = str((await self._call("GetExternalIPAddress")).get("NewExternalIPAddress"))
-        if not is_usable(host):
-            return refused(f"it has no external address (it says {host})")
+        said = str((await self._call("GetExternalIPAddress")).get("NewExternalIPAddress"))
+        host = _usable_ipv4(said)
+        if host is None:
+            return refused(f"it has no external address (it says {plain(said)})")
         port, lease_s, odd = self._external_port or wish.external_port, wish.lifetime_s, ""
         for _ in range(MAX_PORTS_TRIED):
             code = await self._add_one(wish.internal_port, port, lease_s)
@@ -173,6 +186,15 @@ class Igd:
     async def _call(self, action: str, **arguments: Any) -> dict[str, Any]:
         assert self._service is not None
         return dict(await self._service.action(action).async_call(**arguments))
+
+
+def _usable_ipv4(text: str) -> str | None:
+    """Return the IPv4 address that a host outside can be called by; None if the text is none."""
+    try:
+        host = str(ipaddress.IPv4Address(text))
+    except ValueError:
+        return None
+    return host if is_usable(host) else None
 
 
 def _service_of(device: Any) -> UpnpService | None:

@@ -32,6 +32,10 @@ MAX_ERROR_S = 1800
 """A refusal for longer is tried again after this (RFC 6887, section 7.4 has 30 minutes for long errors)."""
 REBOOT_GAP_S = 4.0
 """Announcements make us ask anew at most so often, since anybody on the wire can forge them."""
+GONE_GAP_S = 4.0
+"""So do answers that a mapping is gone: so long after the last request ..."""
+VERIFY_GAP_S = 4.0
+"""... and what a gateway says unasked makes somebody outside come in at most so often."""
 UNASKED_S = 60.0
 """When nobody could be asked whether the mapping works, somebody is asked after so long."""
 RECHECK_S = 900.0
@@ -108,6 +112,7 @@ class Machine:
         epoch: Epoch | None = None,
         retries_s: tuple[float, ...] = RETRIES_S,
         external_port: int = 0,
+        failures: int = 0,
     ) -> None:
         self.state = State.REQUESTING
         self.grant: Grant | None = None
@@ -123,7 +128,8 @@ class Machine:
         self._suggested_port = external_port or internal_port
         self._nonce = random_bytes(NONCE_BYTES)
         self._made = 0
-        self._failures = 0
+        self.failures = failures
+        """How often nothing was granted, since something was."""
         self._pause_s = FIRST_PAUSE_S
         self._tries = 0
         self._send_s = now_s
@@ -131,6 +137,9 @@ class Machine:
         self._granted_s = 0.0
         self._expiry_s = math.inf
         self._verify_s = math.inf
+        self._next_verify_s = 0.0
+        self._trying: int | None = None
+        self._next_gone_s = 0.0
         self._lie_due_s = 0.0
         self._reboot_s = math.inf
         self._next_reboot_s = 0.0
@@ -155,13 +164,14 @@ class Machine:
             self._move(Input.GONE, now_s)
         elif self.grant is not None and answer.host not in (None, self.grant.host):
             self._made += 1
-            self._set_grant(replace(self.grant, host=answer.host, number=self._made), now_s)
+            self._set_grant(replace(self.grant, host=answer.host, number=self._made), max(now_s, self._next_verify_s))
         self.handle_timeout(now_s)
 
     def handle_verdict(self, grant: Grant, verdict: bool | None, now_s: float) -> None:
         """Take what somebody outside has found: whether the mapping works, or None if nobody could be asked."""
         if self.grant is None or grant.number != self.grant.number:
             return
+        self._trying = None
         self.is_verified = self.is_verified if verdict is None else verdict
         if verdict is None:
             self._verify_s = now_s + UNASKED_S
@@ -181,7 +191,7 @@ class Machine:
     def handle_doubt(self, now_s: float) -> None:
         """Have the mapping checked from outside as soon as may be."""
         if self._verify_s < math.inf:
-            self._verify_s = now_s
+            self._verify_s = min(self._verify_s, max(now_s, self._next_verify_s))
 
     def handle_timeout(self, now_s: float) -> None:
         """Do what is due."""
@@ -211,6 +221,8 @@ class Machine:
         else:
             retries = RELEASE_RETRIES_S if self.state is State.RELEASING else self._retries_s
             wait_s = retries[self._tries] * self._jitter()
+            if self.state is State.REQUESTING:
+                self._next_gone_s = now_s + GONE_GAP_S
             self._send_s, self._due_s = (
                 (now_s + wait_s, math.inf) if self._tries + 1 < len(retries) else (math.inf, now_s + wait_s)
             )
@@ -222,7 +234,8 @@ class Machine:
         """Return what somebody outside is to try now, for `handle_verdict`; each is returned once when due."""
         if now_s < self._verify_s:
             return None
-        self._verify_s = math.inf
+        self._verify_s, self._next_verify_s = math.inf, now_s + VERIFY_GAP_S
+        self._trying = None if self.grant is None else self.grant.number
         return self.grant
 
     def poll_timeout(self) -> float:
@@ -242,6 +255,8 @@ class Machine:
                 self._nonce = self._random_bytes(NONCE_BYTES)
             self._forget()
             self._send_s = now_s
+            if event is Input.GONE and before is not State.DELETING:
+                self._send_s = max(now_s, self._next_gone_s)
         elif after is State.RENEWING:
             self._send_s, self._due_s, self._tries = now_s, math.inf, 1
         elif after in (State.DELETING, State.RELEASING):
@@ -260,6 +275,7 @@ class Machine:
         self.grant = None
         self.is_verified = None
         self._tries = 0
+        self._trying = None
         self._send_s = self._due_s = self._expiry_s = self._verify_s = math.inf
 
     def _handle_grant(self, answer: Answer, now_s: float) -> None:
@@ -267,10 +283,11 @@ class Machine:
             self._handle_refusal(f"it grants {answer.lifetime_s} s, too short to be of use", 0, now_s)
             return
         before, is_new = self.grant, self.state is State.REQUESTING
+        is_asked = is_new and self._tries > 0
         if not self._move(Input.GRANTED, now_s):
             return
         assert answer.host is not None
-        self._failures = 0
+        self.failures = 0
         self._made += is_new or before is None or (before.host, before.port) != (answer.host, answer.port)
         self._suggested_host, self._suggested_port = answer.host, answer.port
         lifetime_s = min(answer.lifetime_s, LIFETIME_S)
@@ -279,14 +296,17 @@ class Machine:
         self._due_s = self._renewal_s(now_s)
         if not self.lies:
             self.reason = answer.reason
-        self._set_grant(Grant(answer.host, answer.port, lifetime_s, self._made), now_s)
+        grant = Grant(answer.host, answer.port, lifetime_s, self._made)
+        self._set_grant(grant, now_s if is_asked else max(now_s, self._next_verify_s))
 
-    def _set_grant(self, grant: Grant, now_s: float) -> None:
+    def _set_grant(self, grant: Grant, verify_s: float) -> None:
+        """Hold a grant, and have it tried from outside at `verify_s`, unless somebody is trying this very mapping now."""
         is_same = self.grant is not None and self.grant.number == grant.number
         self.grant = grant
         if not is_same:
-            self.is_verified = None
-        self._verify_s = now_s if is_public(grant.host) else math.inf
+            self.is_verified = self._trying = None
+        if self._trying is None:
+            self._verify_s = verify_s if is_public(grant.host) else math.inf
 
     def _handle_refusal(self, reason: str, lifetime_s: int, now_s: float) -> None:
         if self.state is State.REQUESTING:
@@ -296,8 +316,8 @@ class Machine:
 
     def _pause(self, error_s: int) -> None:
         """Set how long WAITING lasts."""
-        pause_s = min(FIRST_PAUSE_S * 2**self._failures, MAX_PAUSE_S) * self._jitter()
-        self._failures = min(self._failures + 1, 10)
+        pause_s = min(FIRST_PAUSE_S * 2**self.failures, MAX_PAUSE_S) * self._jitter()
+        self.failures = min(self.failures + 1, 10)
         self._pause_s = max(pause_s, min(error_s, MAX_ERROR_S))
 
     def _renewal_s(self, now_s: float) -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import logging
 import math
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
@@ -23,11 +24,15 @@ from interpeer._portmap.datagrams import Absent, Datagrams
 from interpeer._portmap.dialects import NatPmp, Pcp
 from interpeer._portmap.epoch import Epoch
 from interpeer._portmap.gateway import Gateway
-from interpeer._portmap.igd import Igd
-from interpeer._portmap.machine import FIRST_PAUSE_S, MAX_PAUSE_S, Grant, Machine, State
+from interpeer._portmap.igd import Igd, plain
+from interpeer._portmap.machine import FIRST_PAUSE_S, MAX_PAUSE_S, REBOOT_GAP_S, Grant, Machine, State
+
+logger = logging.getLogger("interpeer")
 
 HEAD_START_S = 0.25
 """Whoever answers first waits so long for a better protocol."""
+LAST_FAILURES = 3
+"""When the last protocol has granted nothing so often, all are asked again who is there."""
 LEAST_PAUSE_S = 1.0
 """Between two rounds of questions, even for a gateway that announces itself without end."""
 LOOK_S = 15.0
@@ -77,6 +82,7 @@ class Method(Protocol):
     async def probe(self) -> None: ...
     def send(self, wish: Wish) -> None: ...
     def handle_announcement(self, data: bytes) -> None: ...
+    def leave(self) -> None: ...
     def close(self) -> None: ...
 
 
@@ -177,10 +183,16 @@ class _Family:
         self._mapper = mapper
         self._names = names
         self._absent: dict[str, str] = {}
+        self._failures: dict[str, int] = {}
+        """Of each protocol that was given up: how often it had failed."""
+        self._rests_s: dict[str, float] = {}
+        """... and until when it is not asked for a mapping (PM-13)."""
         self._note = ""
         self._task: asyncio.Task[None] | None = None
         self._looked = asyncio.Event()
         self._methods: list[Method] = []
+        self._left: list[Method] = []
+        """Of the gateway before, which one of them may still be telling that the mapping is not wanted any more."""
         self._machine: Machine | None = None
         self._method: Method | None = None
         self._moved = asyncio.Event()
@@ -276,7 +288,7 @@ class _Family:
     async def _serve(self) -> None:
         """Serve one gateway after the other, until cancelled."""
         while True:
-            gateway = await asyncio.to_thread(self._mapper.find_gateway, self.version)
+            gateway = await self._find_gateway()
             if gateway is None:
                 self._note = "no gateway"
                 await self._wait_for_look(LOOK_S)
@@ -284,12 +296,23 @@ class _Family:
             self.gateway, self._note = gateway, ""
             serving = asyncio.get_running_loop().create_task(self._serve_gateway(gateway))
             try:
-                while gateway == await asyncio.to_thread(self._mapper.find_gateway, self.version):
+                while gateway == await self._find_gateway():
                     await self._wait_for_look(LOOK_S)
+                    if serving.done():  # it has failed: begin anew, after that pause
+                        logger.warning("port mapping at %s failed: %r", gateway.host, serving.exception())
+                        break
             finally:
                 serving.cancel()
                 await asyncio.wait([serving])
             self._leave()
+
+    async def _find_gateway(self) -> Gateway | None:
+        """Ask who the gateway is. A system that fails to tell has none, for now."""
+        try:
+            return await asyncio.to_thread(self._mapper.find_gateway, self.version)
+        except Exception as error:
+            logger.warning("who the gateway of IPv%d is cannot be told: %r", self.version, error)
+            return None
 
     async def _wait_for_look(self, timeout_s: float) -> None:
         self._looked.clear()
@@ -307,35 +330,42 @@ class _Family:
 
         announcements = Announcements(gateway, on_announcement)
         self._note = await announcements.open() if _host.current.get() is None else ""
-        pause_s = FIRST_PAUSE_S
+        pause_s, present = FIRST_PAUSE_S, list[Method]()
         try:
             while True:
-                present = await self._contest(gateway)
-                for i, method in enumerate(present):
-                    await self._run(method, is_last=i + 1 == len(present))
-                await asyncio.sleep(LEAST_PAUSE_S)
+                present = await self._contest(gateway, is_patient=bool(present))
+                ready = [method for method in present if self._rests_s.get(method.name, 0.0) <= self._now_s()]
+                for i, method in enumerate(ready):
+                    await self._run(method, is_last=i + 1 == len(ready))
+                self._stop()
+                await asyncio.sleep(REBOOT_GAP_S if present else LEAST_PAUSE_S)
                 announced.clear()
+                if present:
+                    pause_s = FIRST_PAUSE_S
+                    wait_s = min(self._rests_s[method.name] for method in present) - self._now_s()
+                else:
+                    wait_s, pause_s = pause_s, min(pause_s * 2, MAX_PAUSE_S)
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(pause_s):
+                    async with asyncio.timeout(wait_s):
                         await announced.wait()
-                pause_s = min(pause_s * 2, MAX_PAUSE_S)
+                        self._rests_s.clear()
         finally:
             self.ignored += announcements.ignored
             announcements.close()
 
-    async def _contest(self, gateway: Gateway) -> list[Method]:
-        """Ask who is there, all at once. Return those that are, the best first, a moment after the first has answered."""
+    async def _contest(self, gateway: Gateway, *, is_patient: bool) -> list[Method]:
+        """Ask who is there, all at once. Return those that are, the best first: a moment after the first has answered, or, if it
+        is patient, when all have had their time."""
         self._close_methods()
         made = [self._make(name, gateway) for name in self._names]
         self._methods = made
         loop = asyncio.get_running_loop()
         probes = {loop.create_task(method.probe()): method for method in made}
         present: list[Method] = []
-        self._absent.clear()
         end_s = math.inf
         waiting = set(probes)
         try:
-            while waiting and not (present and present[0] is made[0]):
+            while waiting:
                 timeout = None if end_s == math.inf else max(0.0, end_s - loop.time())
                 done, waiting = await asyncio.wait(waiting, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
                 if not done:
@@ -343,7 +373,7 @@ class _Family:
                 for probe in done:
                     self._note_probe(probes[probe], probe, present)
                 present.sort(key=made.index)
-                if present and end_s == math.inf:
+                if present and end_s == math.inf and not is_patient:
                     end_s = loop.time() + HEAD_START_S
         finally:
             for probe in waiting:
@@ -361,8 +391,12 @@ class _Family:
             probe.result()
         except Absent as error:
             self._absent[method.name] = str(error)
+        except Exception as error:  # the own address may go at any moment, and what libraries make of that is not known
+            self._absent[method.name] = plain(str(error) or type(error).__name__)
         else:
             self.found.add(method.name)
+            if method.name not in self._rests_s:
+                self._absent.pop(method.name, None)
             present.append(method)
 
     def _make(self, name: str, gateway: Gateway) -> Method:
@@ -373,7 +407,8 @@ class _Family:
         return Igd(gateway, self._mapper.random_bytes)
 
     async def _run(self, method: Method, *, is_last: bool) -> None:
-        """Run a machine on a protocol, for as long as it is of use: the last one waits and tries again by itself."""
+        """Run a machine on a protocol, for as long as it is of use: the last one waits and tries again by itself, a few times."""
+        self._absent.pop(method.name, None)
         now_s = self._now_s()
         machine = Machine(
             self._mapper.port,
@@ -381,14 +416,17 @@ class _Family:
             random_bytes=self._mapper.random_bytes,
             epoch=method.epoch,
             retries_s=method.retries_s,
+            failures=self._failures.get(method.name, 0),
         )
         self._machine, self._method = machine, method
         method.on_answer = self._handle_answer
         self._turn(now_s)
-        while is_last or machine.state is not State.WAITING:
+        while machine.state is not State.WAITING or (is_last and machine.failures < LAST_FAILURES):
             self._moved.clear()
             await self._moved.wait()
         self._absent[method.name] = machine.reason
+        self._failures[method.name] = machine.failures
+        self._rests_s[method.name] = machine.poll_timeout()
         method.close()
 
     # --- the machine ---
@@ -435,9 +473,13 @@ class _Family:
         verify = self._mapper.verify
         assert verify is not None
         verdict = None
-        with suppress(TimeoutError):
+        try:
             async with asyncio.timeout(VERIFY_S):
                 verdict = await verify(Endpoint(grant.host, grant.port))
+        except TimeoutError:
+            pass
+        except Exception as error:  # whatever it is, nobody has been asked, and somebody will be later
+            logger.warning("nobody could be asked to try %s port %d: %r", grant.host, grant.port, error)
         now_s = self._now_s()
         machine.handle_verdict(grant, verdict, now_s)
         if machine is self._machine:
@@ -449,13 +491,26 @@ class _Family:
             now_s = self._now_s()
             self._machine.close(now_s)
             self._turn(now_s)
-        self._drop()
+        self._stop()
+        for method in self._left:
+            method.close()
+        self._left, self._methods = self._methods, []
+        for method in self._left:
+            method.leave()
         self.gateway = None
         self.found.clear()
         self._absent.clear()
+        self._failures.clear()
+        self._rests_s.clear()
         self._mapper.tell()
 
     def _drop(self) -> None:
+        self._stop()
+        self._methods += self._left
+        self._left = []
+        self._close_methods()
+
+    def _stop(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -463,7 +518,6 @@ class _Family:
             self._verification.cancel()
             self._verification = None
         self._machine = self._method = None
-        self._close_methods()
 
     def _close_methods(self) -> None:
         for method in self._methods:

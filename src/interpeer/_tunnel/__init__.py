@@ -12,7 +12,7 @@ import logging
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Any, final
 
 from interpeer import errors
 from interpeer._address import CoreEndpoint, Endpoint
@@ -119,14 +119,16 @@ class Tunnels:
             return websocket.WebSocketCarrier(self, transport, remote, path)
         return Carrier(self, transport, remote)
 
-    def begin(self, carrier: Carrier, host: str, port: int) -> bool:
-        """Take a stream that is there; return whether there is room for it."""
+    def begin(self, carrier: Carrier, caller: tuple[Any, ...] | None) -> bool:
+        """Take a stream that is there; return whether there is room for it. `caller` has called us, unless we have called."""
         if not carrier.is_caller:
-            if carrier.counted is None and self.callers.enter(host):
-                carrier.counted = host
+            if caller is None:
+                return False
+            if carrier.counted is None and self.callers.enter(caller[0]):
+                carrier.counted = caller[0]
             if carrier.counted is None:
                 return False
-            carrier.remote = Endpoint(host, port, carrier.kind)
+            carrier.remote = Endpoint(caller[0], caller[1], carrier.kind)
         carrier.opened_s = self._now()
         self._unready.add(carrier)
         self._tend_soon()
@@ -145,12 +147,11 @@ class Tunnels:
         return True
 
     def lose(self, carrier: Carrier) -> None:
-        """A tunnel has ended: its paths give way to others at once, where there are any."""
-        if carrier not in self._unready and carrier.number not in self._by_number:
-            return
+        """A tunnel has ended: its paths give way to others at once, where there are any. Harmless when it has before."""
         self._unready.discard(carrier)
         if carrier.counted is not None:
             self.callers.leave(carrier.counted)
+            carrier.counted = None
         if self._by_number.pop(carrier.number, None) is None:
             return
         for core in self._node._engines:

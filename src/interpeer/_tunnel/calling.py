@@ -23,6 +23,9 @@ BETWEEN_S = 0.25
 """Between the calls to two addresses of a peer (RFC 8305, 5)."""
 MAX_CALLED = 4
 """Tunnels that one call opens."""
+FAILURES = (OSError, errors.LocalError, ImportError, ValueError)
+"""Why a tunnel cannot be opened: a TimeoutError is an OSError, and so is an SSLError; ImportError: there is nobody to speak
+WebSocket; ValueError: the environment names a proxy that makes no sense, or the host has a name that cannot be."""
 
 
 @final
@@ -63,7 +66,7 @@ class Offer:
     async def _open(self, endpoint: Endpoint) -> None:
         try:
             way = await self._book.open(endpoint)
-        except (OSError, errors.LocalError, ImportError) as error:  # a TimeoutError is an OSError, and so is an SSLError
+        except FAILURES as error:
             self.failures.append(f"{endpoint}: {describe(error)}")
             return
         self._opened.append(way)

@@ -39,6 +39,8 @@ class Carrier(asyncio.Protocol):
         self.is_caller = remote is not None
         self.remote = remote
         """The other end; of one that has called us, where it calls from."""
+        self.caller: tuple[str, int] | None = None
+        """Of one that was accepted: where it calls from. A socket that was reset meanwhile tells that no more."""
         self.counted: str | None = None
         """Under which address it is counted among those that have called us."""
         self.number = 0
@@ -58,8 +60,7 @@ class Carrier(asyncio.Protocol):
         transport = self._transport = cast("asyncio.Transport", transport)  # uvloop's have no base in common with asyncio's
         transport.set_write_buffer_limits(WRITE_BUFFER_BYTES)
         _limit_unsent(transport)
-        host, port, *_ = transport.get_extra_info("peername")
-        if self._book.begin(self, host, port):
+        if self._book.begin(self, self.caller or transport.get_extra_info("peername")):
             self._begin()
         else:
             transport.abort()

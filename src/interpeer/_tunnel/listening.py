@@ -92,6 +92,8 @@ class Listener:
             while True:
                 try:
                     sock, at = await loop.sock_accept(listening)
+                except ConnectionAbortedError:
+                    continue  # who has called is gone already; systems other than Linux tell so
                 except OSError as error:
                     logger.warning("no tunnel can be accepted: %s", error)
                     await asyncio.sleep(RETRY_S)
@@ -107,16 +109,16 @@ class Listener:
         """Make a tunnel of a connection, unless TLS comes to nothing."""
         loop = asyncio.get_running_loop()
         carrier = self._book.make_carrier(self.transport, None, self.path)
-        carrier.counted = at[0]
+        carrier.caller, carrier.counted = at[:2], at[0]
         limit = {"ssl_handshake_timeout": HANDSHAKE_S} if self._tls is not None else {}
         try:
             await loop.connect_accepted_socket(lambda: carrier, sock, ssl=self._tls, **limit)
         except (OSError, TimeoutError) as error:
             logger.debug("%s has called by %s in vain: %s", at[0], self.transport, error)
-            self._book.callers.leave(at[0])
+            self._book.lose(carrier)
             sock.close()
         except BaseException:
-            self._book.callers.leave(at[0])
+            self._book.lose(carrier)
             sock.close()
             raise
 

@@ -7,11 +7,11 @@ import logging
 from contextlib import suppress
 from typing import TYPE_CHECKING, final
 
-from interpeer import errors
 from interpeer._address import CoreEndpoint, Endpoint, is_virtual
 from interpeer._core import path_handle
 from interpeer._host import random_bytes
 from interpeer._path import ANY_ADDRESS
+from interpeer._tunnel.calling import FAILURES
 
 if TYPE_CHECKING:
     from interpeer._connection import Connection
@@ -69,11 +69,10 @@ class Upgrader:
                 self._book.udp_is_blocked = False
                 await self._changed.wait()
                 continue
-            if not self._has(is_tunnel=True):
-                if await self._open_tunnel():
-                    delay_s = FIRST_S
-                    continue
-            elif await self._try_udp():
+            if not self._has(is_tunnel=True) and await self._open_tunnel():
+                delay_s = FIRST_S
+                continue
+            if await self._try_udp():  # also where no tunnel can be opened: a network may block those and let UDP through
                 continue
             with suppress(TimeoutError):
                 async with asyncio.timeout(delay_s * (1 + random_bytes(1)[0] / 1024)):
@@ -84,18 +83,20 @@ class Upgrader:
         return [(number, path_handle.STATES[state], remote) for number, state, _, _, remote, _ in path_handle.ways(self._handle)]
 
     def _has(self, *, is_tunnel: bool) -> bool:
-        """Tell whether a path works, by a tunnel that there still is, or by UDP."""
-        return any(
-            state == "active" and self._is_there(remote) and is_virtual(remote[0]) == is_tunnel
-            for _, state, remote in self._ways()
-        )
+        """Tell whether a path works, by a tunnel that there still is, or by UDP. One through a relay is neither."""
+        working = [remote for _, state, remote in self._ways() if state == "active"]
+        if is_tunnel:
+            return any(self._book.find(remote) is not None for remote in working)
+        return not all(is_virtual(remote[0]) for remote in working)
 
     def _is_there(self, remote: CoreEndpoint) -> bool:
         return not self._book.is_tunnel(remote) or self._book.find(remote) is not None
 
     def _tidy(self) -> None:
         """Give up paths whose tunnels have gone, if there are others, and see that the others say something now and then."""
-        for number, state, remote in self._ways():
+        ways = self._ways()
+        self._tended &= {number for number, _, _ in ways}
+        for number, state, remote in ways:
             if not self._is_there(remote) and state != "abandoned":
                 path_handle.abandon_path(self._handle, number)
             if number not in self._tended:
@@ -134,7 +135,7 @@ class Upgrader:
         for endpoint in self._endpoints:
             try:
                 way = await self._book.open(endpoint)
-            except (OSError, errors.LocalError) as error:
+            except FAILURES as error:
                 logger.debug("no tunnel to %s: %s", endpoint, error)
                 continue
             _, number = path_handle.open_path(self._handle, way, ANY_ADDRESS)

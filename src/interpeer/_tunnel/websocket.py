@@ -72,6 +72,8 @@ class WebSocketCarrier(Carrier):
             elif isinstance(event, Frame) and event.opcode is Opcode.TEXT:
                 self._machine.fail(1003, "binary messages alone")
         self._flush()
+        if self._machine.state.name in ("CLOSING", "CLOSED"):
+            self.abort()  # a caller would wait for the other end to close TCP, which it may never do
 
     def _answer(self, request: Any) -> None:
         """Take a call, if it is for this place."""
@@ -90,6 +92,8 @@ class WebSocketCarrier(Carrier):
             self.ready.exception()
 
     def write(self, frames: bytes) -> None:
+        if self._machine.state.name != "OPEN":
+            return  # the core has said it before it learns that the tunnel has gone
         for at in range(0, len(frames), MESSAGE_BYTES):
             self._machine.send_binary(frames[at : at + MESSAGE_BYTES])
         self._flush()
