@@ -90,8 +90,8 @@ cdef class Courier:
             return None
         return d.wire, d.within, d.bytes, d.number, d.count
 
-    def dropped_acked(self, uint64_t number, uint32_t what, bint was_begun):
-        channel_dropped_acked(&self.stream, number, what, was_begun)
+    def dropped_acked(self, uint64_t number, uint32_t what, uint32_t size=0):
+        channel_dropped_acked(&self.stream, number, what, size)
 
     def dropped_lost(self, uint64_t number, uint32_t what, bint was_begun):
         channel_dropped_lost(&self.stream, number, what, was_begun)
