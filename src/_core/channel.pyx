@@ -17,12 +17,13 @@ from libc.string cimport memset
 from interpeer._core.buffer cimport BUFFER_OK, Draft, send_buffer_append, send_buffer_attach
 from interpeer._core.fec cimport fec_encoder_forget
 from interpeer._core.links cimport link_init, unlink
-from interpeer._core.rangeset cimport ranges_free, ranges_init, ranges_remove, ranges_search
+from interpeer._core.rangeset cimport (
+    RANGES_OK, RangeSet, ranges_add, ranges_free, ranges_init, ranges_remove, ranges_search)
 from interpeer._core.repairs cimport (
     PLACE_BYTES, PROTECTED_BYTES, repairs_free, repairs_of, repairs_protect, repairs_stop)
 from interpeer._core.stream cimport (
-    PENDING_ANNOUNCE, PENDING_DROPPED, SEND_FINISHING, SEND_OPEN, stream_copy, stream_handle_acked, stream_handle_lost,
-    stream_mark_acked, stream_reset, stream_settle)
+    OWN_RANGES, PENDING_ANNOUNCE, PENDING_DROPPED, SEND_FINISHING, SEND_OPEN, stream_copy, stream_handle_acked,
+    stream_handle_lost, stream_mark_acked, stream_reset, stream_settle)
 from interpeer._core.wire cimport CAN_ORDER, CAN_RESEND, MESSAGE_HEADER_SIZE, write_u64
 
 cdef enum:
@@ -36,6 +37,7 @@ cdef void channel_init(Stream *s, Channel *ch) noexcept nogil:
     s.channel = ch
     link_init(&ch.dated, s)
     link_init(&ch.fresh_link, s)
+    ranges_init(&ch.known, OWN_RANGES)
     ranges_init(&ch.gone, MAX_DROPPED_RANGES)
 
 
@@ -57,6 +59,7 @@ cdef void forget_messages(Stream *s) noexcept nogil:
     s.pending &= ~<uint8_t>PENDING_DROPPED
     if ch.repairs != NULL:
         repairs_stop(ch.repairs)
+    ranges_free(&ch.known)
     s.undone = 0
     ch.count = 0
     ch.fresh = 0
@@ -71,6 +74,11 @@ cdef inline OutMessage *message_at(const Channel *ch, uint32_t i) noexcept nogil
 cdef inline uint64_t end_of(const Stream *s, uint32_t i) noexcept nogil:
     cdef const Channel *ch = channel_of(s)
     return message_at(ch, i + 1).start if i + 1 < ch.count else s.out.end
+
+
+cdef inline bint is_unknown(const Channel *ch, uint32_t i) noexcept nogil:
+    """Tell whether a message was given up, and the peer may not know."""
+    return message_at(ch, i).state == MESSAGE_DROPPED or message_at(ch, i).state == MESSAGE_TOLD
 
 
 cdef uint32_t find_message(const Stream *s, uint64_t offset) noexcept nogil:
@@ -104,7 +112,6 @@ cdef int channel_append(Stream *s, const uint8_t *data, uint64_t n, Draft *draft
     m.shift = 0
     m.deadline_ns = ch.capabilities.deadline_us * 1000
     m.told = 0
-    m.telling = 0
     m.was_begun = False
     m.state = MESSAGE_LIVE
     m.flags = ch.capabilities.flags
@@ -292,11 +299,8 @@ cdef void channel_handle_acked(Stream *s, uint64_t offset, uint64_t n, bint fin)
 cdef void pop_settled(Stream *s) noexcept nogil:
     """Forget the oldest messages that the peer has, or knows to have been given up."""
     cdef Channel *ch = channel_of(s)
-    cdef OutMessage *m
     while ch.count:
-        m = message_at(ch, 0)
-        if end_of(s, 0) > s.out.start or end_of(s, 0) > s.sent \
-                or m.state == MESSAGE_DROPPED or m.state == MESSAGE_TOLD:
+        if end_of(s, 0) > s.out.start or end_of(s, 0) > s.sent or is_unknown(ch, 0):
             break
         ch.first = (ch.first + 1) & (ch.capacity - 1)
         ch.count -= 1
@@ -354,7 +358,6 @@ cdef uint32_t channel_handle_lost(Stream *s, uint64_t offset, uint64_t n, bint f
 
 cdef bint is_acked(const Stream *s, uint32_t i, uint64_t offset, uint64_t end) noexcept nogil:
     """Tell whether the i-th message's share of a range has been acknowledged meanwhile."""
-    cdef uint32_t k
     if end_of(s, i) <= s.out.start:
         return True
     if message_at(channel_of(s), i).start > offset:
@@ -363,8 +366,13 @@ cdef bint is_acked(const Stream *s, uint32_t i, uint64_t offset, uint64_t end) n
         end = end_of(s, i)
     if offset < s.out.start:
         offset = s.out.start
-    k = ranges_search(&s.acked, offset)
-    return end <= offset or (k < s.acked.count and s.acked.ranges[k].start <= offset and end <= s.acked.ranges[k].end)
+    return end <= offset or reach(&s.acked, offset) >= end
+
+
+cdef inline uint64_t reach(const RangeSet *set, uint64_t offset) noexcept nogil:
+    """Return up to where the set has everything from `offset` on."""
+    cdef uint32_t i = ranges_search(set, offset)
+    return set.ranges[i].end if i < set.count and set.ranges[i].start <= offset else offset
 
 
 cdef void drop_message(Stream *s, uint32_t i) noexcept nogil:
@@ -464,13 +472,14 @@ cdef void set_untold(Stream *s, uint32_t i) noexcept nogil:
     s.pending |= PENDING_DROPPED
 
 
-cdef void set_told(Stream *s, uint32_t i) noexcept nogil:
+cdef void set_told(Stream *s, uint32_t i, uint8_t state) noexcept nogil:
+    """Nothing more is to be told of it now: frames are on their way, or the peer knows."""
     cdef Channel *ch = channel_of(s)
-    message_at(ch, i).state = MESSAGE_TOLD
-    message_at(ch, i).telling += 1
-    ch.untold -= 1
-    if ch.untold == 0:
-        s.pending &= ~<uint8_t>PENDING_DROPPED
+    if message_at(ch, i).state == MESSAGE_DROPPED:
+        ch.untold -= 1
+        if ch.untold == 0:
+            s.pending &= ~<uint8_t>PENDING_DROPPED
+    message_at(ch, i).state = state
 
 
 cdef bint channel_next_dropped(Stream *s, Dropped *out) noexcept nogil:
@@ -501,34 +510,45 @@ cdef bint channel_next_dropped(Stream *s, Dropped *out) noexcept nogil:
         out.bytes = end - m.start - m.told
         out.count = 1 if end == end_of(s, i) else 0
         m.told = <uint32_t>(end - m.start)
-        set_told(s, i)
+        set_told(s, i, MESSAGE_TOLD)
         i += 1
     while out.bytes == 0 and i < ch.count and message_at(ch, i).state == MESSAGE_DROPPED \
             and not message_at(ch, i).was_begun:
-        set_told(s, i)
+        set_told(s, i, MESSAGE_TOLD)
         out.count += 1
         i += 1
     ch.untold_from = i
     return True
 
 
-cdef void channel_dropped_acked(Stream *s, uint64_t number, uint32_t count_or_within, bint was_begun) noexcept nogil:
-    """The peer knows of these messages, or of a piece of one."""
+cdef void channel_dropped_acked(Stream *s, uint64_t number, uint32_t count_or_within, uint32_t bytes) noexcept nogil:
+    """The peer knows of these messages, or of a piece of one that has so many `bytes`.
+
+    Frames are not counted: one of them goes several times, in probes and copies, and each may be acknowledged."""
     cdef Channel *ch = channel_of(s)
-    cdef uint64_t last = number + (1 if was_begun else count_or_within)
+    cdef uint64_t last = number + (1 if bytes else count_or_within)
     cdef uint32_t i
-    cdef OutMessage *m
     while number < last:
         if ch.first_number <= number < ch.first_number + ch.count:
             i = <uint32_t>(number - ch.first_number)
-            m = message_at(ch, i)
-            if m.telling:
-                m.telling -= 1
-            if m.state == MESSAGE_TOLD and m.telling == 0 and (not m.was_begun or m.told == end_of(s, i) - m.start):
-                m.state = MESSAGE_SETTLED
+            if is_unknown(ch, i) and (bytes == 0 or note_known(s, i, count_or_within, bytes)):
+                set_told(s, i, MESSAGE_SETTLED)
                 s.undone -= 1
         number += 1
     pop_settled(s)
+
+
+cdef bint note_known(Stream *s, uint32_t i, uint32_t within, uint32_t bytes) noexcept nogil:
+    """Note that the peer knows of a piece of a message; return whether it knows of all of it now."""
+    cdef Channel *ch = channel_of(s)
+    cdef uint64_t start = message_at(ch, i).start, end = end_of(s, i)
+    if bytes < end - start:
+        if ranges_add(&ch.known, start + within, start + within + bytes) != RANGES_OK:
+            tell_again(s, i, within)
+        if reach(&ch.known, start) < end:
+            return False
+    ranges_remove(&ch.known, start, end)
+    return True
 
 
 cdef void channel_dropped_lost(Stream *s, uint64_t number, uint32_t count_or_within, bint was_begun) noexcept nogil:
@@ -536,15 +556,21 @@ cdef void channel_dropped_lost(Stream *s, uint64_t number, uint32_t count_or_wit
     cdef Channel *ch = channel_of(s)
     cdef uint64_t last = number + (1 if was_begun else count_or_within)
     cdef uint32_t i
-    cdef OutMessage *m
     while number < last:
         if ch.first_number <= number < ch.first_number + ch.count:
             i = <uint32_t>(number - ch.first_number)
-            m = message_at(ch, i)
-            if m.telling:
-                m.telling -= 1
-            if m.state == MESSAGE_TOLD or m.state == MESSAGE_DROPPED:
-                if was_begun and count_or_within < m.told:
-                    m.told = count_or_within
-                set_untold(s, i)
+            if is_unknown(ch, i):
+                if was_begun:
+                    tell_again(s, i, count_or_within)
+                else:
+                    set_untold(s, i)
         number += 1
+
+
+cdef void tell_again(Stream *s, uint32_t i, uint32_t within) noexcept nogil:
+    """Go back to where the piece of a message begins that was lost, or where that begins of which the peer does not know."""
+    cdef OutMessage *m = message_at(channel_of(s), i)
+    cdef uint64_t known = reach(&channel_of(s).known, m.start + within) - m.start
+    if known < m.told:
+        m.told = <uint32_t>known
+        set_untold(s, i)

@@ -79,6 +79,7 @@ cdef bint write_dropped(Builder *b, Stream *s, uint64_t id) noexcept nogil:
         return False
     record.offset = d.number
     record.bytes = <uint32_t>(d.within if d.bytes else d.count)
+    record.extent = <uint32_t>d.bytes
     record.fin = d.bytes > 0
     b.at = write_varint(write_varint(b.at, FRAME_DROPPED), id)
     b.at = write_varint(write_varint(b.at, d.wire), d.within)

@@ -196,10 +196,10 @@ cdef void conn_handle_message_acked(Conn *c, Stream *s, uint64_t offset, uint64_
     conn_settle_stream(c, s, before)
 
 
-cdef void conn_handle_dropped_acked(Conn *c, Stream *s, uint64_t number, uint32_t what, bint was_begun) noexcept nogil:
+cdef void conn_handle_dropped_acked(Conn *c, Stream *s, uint64_t number, uint32_t what, uint32_t bytes) noexcept nogil:
     """The peer knows of messages that were given up."""
     cdef uint8_t before = s.send_state
-    channel_dropped_acked(s, number, what, was_begun)
+    channel_dropped_acked(s, number, what, bytes)
     conn_settle_stream(c, s, before)
 
 

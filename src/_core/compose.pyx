@@ -80,6 +80,7 @@ cdef int compose_copy(Builder *b, const Builder *of, const uint8_t *frames, size
             return -1
         copy.offset = record.offset
         copy.bytes = record.bytes
+        copy.extent = record.extent
         copy.fin = record.fin
         record = record.next
     return 0

@@ -88,7 +88,7 @@ cdef void stream_frame_acked(Conn *c, uint64_t id, uint64_t offset, uint64_t n, 
 cdef void dropped_acked(Conn *c, const FrameRecord *record) noexcept nogil:
     cdef Stream *s = conn_find_stream(c, record.stream)
     if s != NULL:
-        conn_handle_dropped_acked(c, s, record.offset, record.bytes, record.fin)
+        conn_handle_dropped_acked(c, s, record.offset, record.bytes, record.extent)
 
 
 cdef void channel_acked(Conn *c, uint64_t id) noexcept nogil:

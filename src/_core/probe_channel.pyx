@@ -3,6 +3,7 @@
 Offsets are those of the send buffer where the core counts in these, and those on the wire in what is told to the peer.
 """
 
+cimport cython
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset
 
@@ -19,6 +20,7 @@ from interpeer._core.stream cimport Stream, stream_clear, stream_copy, stream_fi
 from interpeer._core.wire cimport Frame
 
 
+@cython.no_gc_clear             # the destructor needs the pools
 cdef class Courier:
     cdef Stream stream
     cdef Channel channel
@@ -90,8 +92,8 @@ cdef class Courier:
             return None
         return d.wire, d.within, d.bytes, d.number, d.count
 
-    def dropped_acked(self, uint64_t number, uint32_t what, bint was_begun):
-        channel_dropped_acked(&self.stream, number, what, was_begun)
+    def dropped_acked(self, uint64_t number, uint32_t what, uint32_t size=0):
+        channel_dropped_acked(&self.stream, number, what, size)
 
     def dropped_lost(self, uint64_t number, uint32_t what, bint was_begun):
         channel_dropped_lost(&self.stream, number, what, was_begun)

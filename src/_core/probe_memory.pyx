@@ -1,5 +1,6 @@
 """Python doors into what keeps things: rangeset, replay, table, timers, slab, buffer, datagram."""
 
+cimport cython
 from libc.stdint cimport uint8_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
@@ -142,27 +143,33 @@ cdef class Blocks:
     """A pool; blocks go by their address."""
 
     cdef Pool pool
-    cdef readonly set taken
+    cdef Table blocks               # those that are taken, by their address
 
     def __cinit__(self, uint32_t block_bytes, uint32_t keep):
         pool_init(&self.pool, block_bytes, keep)
-        self.taken = set()
+        table_init(&self.blocks, 0)
 
     def __dealloc__(self):
-        cdef uintptr_t address
-        for address in self.taken:
-            free(<void *>address)
+        for i in range(self.blocks.capacity):
+            if self.blocks.keys[i]:
+                free(self.blocks.values[i])
+        table_free(&self.blocks)
         pool_free(&self.pool)
+
+    @property
+    def taken(self):
+        """Return the addresses of the blocks that were not given back."""
+        return {self.blocks.keys[i] for i in range(self.blocks.capacity) if self.blocks.keys[i]}
 
     def take(self):
         cdef void *block = pool_take(&self.pool)
-        assert block != NULL and <uintptr_t>block not in self.taken
+        assert block != NULL and table_find(&self.blocks, <uintptr_t>block) == NULL
         memset(block, 0x5A, self.pool.block_bytes)
-        self.taken.add(<uintptr_t>block)
+        assert table_put(&self.blocks, <uintptr_t>block, block) == 0
         return <uintptr_t>block
 
     def give(self, uintptr_t block):
-        self.taken.remove(block)
+        assert table_remove(&self.blocks, block) != NULL
         pool_give(&self.pool, <void *>block)
 
     def give_nothing(self):
@@ -216,6 +223,7 @@ cdef class Pools:
         return self.pools.small.live, self.pools.large.live
 
 
+@cython.no_gc_clear             # the destructor needs the pools
 cdef class Outgoing:
     """A SendBuffer. What is lent to it is kept here as long as the buffer may read it."""
 
@@ -279,6 +287,7 @@ cdef class Outgoing:
         return self.buffer.count
 
 
+@cython.no_gc_clear             # the destructor needs the pools
 cdef class Incoming:
     """A RecvBuffer, and the memory that a waiting reader has posted."""
 

@@ -1,5 +1,6 @@
 """Python doors into the mechanisms of the transport: loss, path, stream. Acknowledgements go in and out as frames."""
 
+cimport cython
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset
 
@@ -218,6 +219,7 @@ def step_recv(int state, int event):
     return s.recv_state if result == 0 else None
 
 
+@cython.no_gc_clear             # the destructor needs the pools
 cdef class Flow:
     """A Stream, both sides of it."""
 

@@ -20,7 +20,6 @@ from interpeer._core.wire cimport CODE_FINAL_SIZE, CODE_FLOW_CONTROL, CODE_GAPS,
 
 cdef enum:
     NOT_ALLOWED = 0xFF
-    OWN_RANGES = 1 << 24            # of our own data, so only our own windows bound them
 
 cdef uint8_t[5][4] SEND_TABLE = [
     # FINISH          ALL_ACKED    RESET            RESET_ACKED

@@ -10,7 +10,7 @@ import random
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from interpeer import ChannelOptions, Config
@@ -122,6 +122,15 @@ STEPS = st.lists(
     ),
     max_size=25,
 )
+TOLD_TWICE = {
+    "seed": 1,
+    "loss": 0.3,
+    "repeat": 0,
+    "late": 0.2,
+    "steps": [("send", 0, [1109, 5000, 5000, 241, 1100, 1100, 1100, 5000, 41, 2361])],
+    "window": 4096,
+}
+"""A DROPPED frame that was sent twice is acknowledged twice, and the one behind it, of the same message, is lost."""
 
 
 @pytest.mark.row("S10", "S13")
@@ -135,6 +144,8 @@ STEPS = st.lists(
     steps=STEPS,
     window=st.sampled_from([4096, 20_000, 1 << 19]),
 )
+@example(**TOLD_TWICE, options=[ChannelOptions(resend=False, ordered=False)])
+@example(**TOLD_TWICE, options=[ChannelOptions(resend=False, ordered=False, deadline=0.2)])
 def test_exactly_what_is_promised_is_delivered(seed, loss, repeat, late, options, steps, window):
     net = Net(seed, stream_window=window, connection_window=2 * window)
     chance = random.Random(seed)

@@ -84,6 +84,38 @@ def test_a_lost_dropped_frame_is_repeated():
     assert first and again and {(frame.value, frame.size) for frame in first + again} == {(0, 12)}
 
 
+@pytest.mark.spec("CH-7", "CH-20", "CH-39")
+def test_the_acknowledgements_of_a_piece_that_was_told_twice_settle_no_other_piece():
+    """The one that tells of the rest is lost; the receiver waited for that for ever when it was not told again."""
+    peer = Peer(Node()).call(MAX_DATA=1000)
+    channel = peer.handle.open_channel((3, 3, 50_000, 0, 0))
+    channel.send(bytes(2000))
+    channel.finish()
+    peer.packets()
+    peer.acknowledge()
+    first = dropped_by(peer, 60 * MS)
+    probes = dropped_by(peer, 90 * MS)
+    assert probes and {piece for _, piece in first + probes} == {(0, 1000, 0)}
+    peer.send(ref.max_data(10_000))
+    ((_, rest),) = dropped_by(peer, 0)
+    peer.acknowledge(*(counter for counter, _ in first + probes))
+    assert rest == (1000, 1008, 1) and not channel.has_acked()
+    lose(peer)
+    assert not channel.has_acked() and [piece for _, piece in dropped_by(peer, 0)] == [rest]
+    peer.acknowledge()
+    peer.exchange()
+    assert channel.has_acked() and channel.stats()["queued"] == 0
+
+
+def dropped_by(peer, ns):
+    """Let time pass, and return the counters of packets, and what the DROPPED frame in each tells of which bytes."""
+    return [
+        (packet.counter, (frame.within, frame.size, frame.count))
+        for packet in peer.packets(peer.node.wait(ns))
+        for frame in of_kind(ref.DROPPED, ref.read_frames(packet.payload))
+    ]
+
+
 @pytest.mark.spec("CH-18", "CH-19", "CH-20")
 def test_what_is_late_is_given_up_and_takes_no_room_if_it_was_not_begun():
     peer = Peer(Node()).call(MAX_DATA=1000)

@@ -1,5 +1,7 @@
 """The sending side of a channel: what goes into a frame, what becomes of it, and what the peer is told was given up."""
 
+from itertools import permutations
+
 import pytest
 
 from interpeer._core.probe_channel import Courier
@@ -177,8 +179,8 @@ def test_one_that_is_sent_once_is_given_up_when_it_is_lost_but_not_when_it_may_b
     assert courier.next_dropped() == (0, 0, 9, 0, 1) and courier.next_dropped() is None
     courier.acked(9, 9)
     assert courier.unsettled == 2, "the peer has still to be told"
-    courier.dropped_acked(0, 0, was_begun=True)
-    courier.dropped_acked(0, 0, was_begun=True)
+    courier.dropped_acked(0, 0, 9)
+    courier.dropped_acked(0, 0, 9)
     assert courier.unsettled == 0 and courier.counters["dropped"] == 1
 
 
@@ -228,7 +230,7 @@ def test_what_was_never_begun_takes_no_room_and_is_told_together():
     assert courier.piece()[1:4] == (0, 0, message(3, b"kept"))
     courier.dropped_lost(0, 3, was_begun=False)
     assert courier.next_dropped() == (0, 0, 0, 0, 3)
-    courier.dropped_acked(0, 3, was_begun=False)
+    courier.dropped_acked(0, 3)
     assert courier.unsettled == 1
 
 
@@ -265,10 +267,62 @@ def test_a_lost_telling_of_pieces_is_repeated_from_the_first_that_was_lost():
     assert courier.next_dropped() == (100, 100, 50, 0, 0)
     courier.pass_over(50)
     assert courier.next_dropped() == (150, 150, 50, 0, 1)
-    for within in (0, 100, 150):
+    for within, size in ((0, 100), (100, 50), (150, 50)):
         assert courier.unsettled == 1
-        courier.dropped_acked(0, within, was_begun=True)
+        courier.dropped_acked(0, within, size)
     assert courier.unsettled == 0
+
+
+def told_in_pieces() -> tuple[Courier, list[tuple[int, int]]]:
+    """Give a message of 200 bytes up that is told in four; return where each begins, and its size."""
+    courier = Courier(flags=ONCE)
+    courier.send(bytes(192))
+    courier.send(b"next")
+    courier.piece(50, most=50)
+    courier.lost(0, 50)
+    told = [courier.next_dropped()]
+    while courier.pass_over(50):
+        told.append(courier.next_dropped())
+    assert told == [(0, 0, 50, 0, 0), (50, 50, 50, 0, 0), (100, 100, 50, 0, 0), (150, 150, 50, 0, 1)]
+    return courier, [piece[1:3] for piece in told]
+
+
+def test_pieces_that_are_known_twice_do_not_settle_what_is_known_of_none():
+    """A frame goes more than once when a probe repeats it, or a copy, and each may be acknowledged."""
+    courier, (first, *others, last) = told_in_pieces()
+    courier.dropped_lost(0, 0, was_begun=True)
+    assert courier.next_dropped() == (0, 0, 200, 0, 1)
+    for _ in range(9):
+        for piece in (first, *others):
+            courier.dropped_acked(0, *piece)
+    assert courier.unsettled == 2, "the peer has still to be told of the last piece"
+    courier.dropped_lost(0, 150, was_begun=True)
+    assert courier.next_dropped() == (150, 150, 50, 0, 1) and courier.next_dropped() is None
+    courier.dropped_acked(0, *last)
+    assert courier.unsettled == 1
+
+
+@pytest.mark.parametrize("order", list(permutations(range(4))))
+def test_a_message_is_settled_when_all_of_its_pieces_are_known_in_whatever_order(order):
+    courier, pieces = told_in_pieces()
+    for i in order:
+        assert courier.unsettled == 2
+        courier.dropped_acked(0, *pieces[i])
+    assert courier.unsettled == 1
+
+
+def test_a_piece_that_is_known_is_not_told_again():
+    courier, pieces = told_in_pieces()
+    courier.dropped_acked(0, *pieces[1])
+    courier.dropped_lost(0, 50, was_begun=True)
+    assert courier.next_dropped() == (100, 100, 100, 0, 1)
+    courier.dropped_acked(0, *pieces[3])
+    courier.dropped_lost(0, 150, was_begun=True)
+    assert courier.next_dropped() is None, "it had been told twice, and one has come"
+    courier.dropped_lost(0, 0, was_begun=True)
+    courier.dropped_acked(0, *pieces[0])
+    courier.dropped_acked(0, *pieces[2])
+    assert courier.unsettled == 1 and courier.next_dropped() is None, "it was to be told once more, and is known now"
 
 
 def test_the_side_is_done_when_everything_is_acknowledged_and_the_peer_knows_what_was_given_up():
@@ -281,7 +335,7 @@ def test_the_side_is_done_when_everything_is_acknowledged_and_the_peer_knows_wha
     courier.acked(9, 0, fin=True)
     assert courier.states[0] == FINISHING
     courier.next_dropped()
-    courier.dropped_acked(0, 0, was_begun=True)
+    courier.dropped_acked(0, 0, 9)
     assert courier.states[0] == DONE
 
 
@@ -296,5 +350,5 @@ def test_a_reset_settles_everything_at_once():
     assert courier.states[0] == RESETTING and courier.unsettled == 0 and courier.due_ns == 0
     assert courier.piece() is None and courier.next_dropped() is None and courier.expire(10**18) == 0
     courier.acked(0, 1008)
-    courier.dropped_acked(0, 0, was_begun=True)
+    courier.dropped_acked(0, 0, 1008)
     assert courier.lost(0, 1008) == 0 and courier.pools.live == (0, 0)

@@ -21,7 +21,6 @@ cdef struct OutMessage:             # a message that is not settled
     uint64_t shift                  # the same on the wire is less by so much; set when its first byte is sent
     uint64_t deadline_ns            # 0: none; counted from the next turn while it is one of the `fresh` ones
     uint32_t told                   # of one that was given up: bytes that DROPPED frames have told of
-    uint16_t telling                # of these frames, those on their way
     uint8_t state
     uint8_t flags                   # CAN_RESEND, CAN_ORDER
     bint was_begun                  # something of it was sent, so it has its room on the wire
@@ -59,6 +58,7 @@ cdef struct Channel:                # what a stream has besides when it carries 
     uint64_t due_ns                 # no deadline is earlier; 0: none
     uint64_t latest_ns              # of the deadlines of messages that are not settled
     bint is_mixed                   # and they are not in the order of the messages
+    RangeSet known                  # what the peer knows of messages that were given up, as long as it is not all; in the send buffer
     Link dated                      # in the connection's list of channels with deadlines
     Link fresh_link                 # in its list of channels with fresh messages
     Repairs *repairs                # owned; NULL: neither side protects its messages
@@ -117,5 +117,5 @@ cdef struct Dropped:                # what a DROPPED frame tells: several messag
 cdef bint channel_next_dropped(Stream *s, Dropped *out) noexcept nogil
 cdef bint channel_must_pass(const Stream *s) noexcept nogil
 cdef uint64_t channel_pass(Stream *s, uint64_t credit) noexcept nogil
-cdef void channel_dropped_acked(Stream *s, uint64_t number, uint32_t count_or_within, bint was_begun) noexcept nogil
+cdef void channel_dropped_acked(Stream *s, uint64_t number, uint32_t count_or_within, uint32_t bytes) noexcept nogil
 cdef void channel_dropped_lost(Stream *s, uint64_t number, uint32_t count_or_within, bint was_begun) noexcept nogil

@@ -25,7 +25,7 @@ cdef int conn_send_message(Conn *c, Stream *s, const uint8_t *data, uint64_t n, 
 cdef void conn_message_was_read(Conn *c, Stream *s, uint64_t freed) noexcept nogil
 cdef void conn_lose_piece(Conn *c, Stream *s, uint64_t offset, uint64_t n, bint fin, bint is_lost) noexcept nogil
 cdef void conn_handle_message_acked(Conn *c, Stream *s, uint64_t offset, uint64_t n, bint fin) noexcept nogil
-cdef void conn_handle_dropped_acked(Conn *c, Stream *s, uint64_t number, uint32_t what, bint was_begun) noexcept nogil
+cdef void conn_handle_dropped_acked(Conn *c, Stream *s, uint64_t number, uint32_t what, uint32_t bytes) noexcept nogil
 cdef void conn_handle_channel_acked(Conn *c, Stream *s) noexcept nogil
 cdef void conn_requeue_channel(Conn *c, Stream *s, uint8_t kind, uint64_t first, uint32_t what,
                                bint was_begun) noexcept nogil

@@ -46,6 +46,7 @@ cdef struct FrameRecord:
     uint64_t stream                 # its id, or whatever RECORD_* says
     uint64_t offset
     uint32_t bytes
+    uint32_t extent                 # of RECORD_DROPPED with `fin`: how many bytes of the message it tells of
     uint8_t kind
     bint fin
 

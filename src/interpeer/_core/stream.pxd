@@ -6,6 +6,7 @@ from interpeer._core.rangeset cimport RangeSet
 
 cdef enum:
     MAX_GAPS = 1000                 # in one stream, held by the receiver
+    OWN_RANGES = 1 << 24            # of our own data, so only our own windows bound them
     READER_PAUSE_NS = 20000000      # a reader that pauses so long, as in a busy program, shall not stop the sender
     SIZE_UNKNOWN = -1
     UNDONE_BYTES = 32               # memory for a message that was given up and is not settled
