@@ -63,7 +63,7 @@ def test_demonstration_that_fails_is_one_line(capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("direct_s", "line"),
     [
-        (0.35, "direct after 350 ms: over TLS\n  not by UDP: 192.0.2.1:1: no answer"),
+        (0.35, "direct after 350 ms: over TLS\n  no better path: 192.0.2.1:1: no answer"),
         (None, "relayed: over TLS\n  not direct: 192.0.2.1:1: no answer"),
     ],
 )

@@ -108,7 +108,7 @@ def _tell(told: JsonObject, output: Output) -> None:
     if told["direct_s"] is not None:
         output.answer(f"direct after {_ms(told['direct_s'])}: {told['detail']}")
         for reason in told["reasons"]:
-            output.answer(f"  not by UDP: {reason}")
+            output.answer(f"  no better path: {reason}")
     else:
         output.answer(f"relayed: {told['detail']}")
         for reason in told["reasons"]:

@@ -95,6 +95,9 @@ async def _ping(target: Target, count: int, resolved: settings.Settings, output:
                     await asyncio.shield(watching)
             watching.cancel()
             path, detail = connection.path, _describe(connection)
+            if path.kind != "relayed" and path.transport == "udp":
+                for reason in path.reasons:
+                    output.say(f"no better path: {reason}")
         first_byte_s = None if pings.first_byte_at is None else pings.first_byte_at - started
         reasons = [lost_connection] if lost_connection else list(path.reasons)
         facts: JsonObject = {
