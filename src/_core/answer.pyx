@@ -294,6 +294,15 @@ cdef uint64_t answering_deadline_ns(const Answering *a) noexcept nogil:
     return a.sweep_ns if a.count else 0
 
 
+cdef bint answering_has_glare(const Answering *a, const void *conn) noexcept nogil:
+    """Tell whether a session waits for confirmation that our own connection would take over."""
+    cdef uint32_t i
+    for i in range(a.capacity if a.count else 0):
+        if a.entries[i].glare == conn:
+            return True
+    return False
+
+
 cdef void answering_forget_glare(Answering *a, void *conn) noexcept nogil:
     """Our own connection is no more: sessions that it would have taken over are the peer's alone."""
     cdef uint32_t i

@@ -6,7 +6,7 @@ What each message says and when it is sent is `dial`'s business; here it meets t
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
-from interpeer._core.answer cimport HalfOpen, answering_forget_glare, half_open_find_peer
+from interpeer._core.answer cimport HalfOpen, answering_forget_glare, answering_has_glare, half_open_find_peer
 from interpeer._core.carrier cimport carrier_direct, lead_bytes
 from interpeer._core.conn cimport (
     CLOSED_BY_REFUSAL, CLOSED_BY_VERSION, CLOSED_UNREACHABLE, CONN_IN_ANSWERED, CONN_IN_FAILED, CONN_PENDING_PING,
@@ -26,6 +26,15 @@ from interpeer._core.relay cimport LEG_BYTES
 from interpeer._core.slab cimport SEND_BATCH_BYTES, SEND_ENTRIES, Datagrams, SendBatch
 from interpeer._core.tracing cimport tracing_secrets
 from interpeer._core.wire cimport CODE_IDENTITY, CODE_NO_SUITE, INIT_BYTES, Parameters
+
+
+cdef void calling_claim(Registry *r, Conn *c) noexcept nogil:
+    """Have a new call take over what the same peer has called us for, once that is confirmed: which may be before the init of
+    this call is written."""
+    cdef HalfOpen *h = half_open_find_peer(&r.answering, c.peer_key, c.protocol)
+    while h != NULL:                # all of them: it may have called and given up before it called again
+        h.glare = c
+        h = half_open_find_peer(&r.answering, c.peer_key, c.protocol)
 
 
 cdef bint calling_transmit(Registry *r, Conn *c, SendBatch *batch, uint64_t now_ns) noexcept nogil:
@@ -68,7 +77,6 @@ cdef bint begin_dial(Registry *r, Conn *c, Dial *d, uint64_t now_ns) noexcept no
     cdef Parameters ours
     cdef uint8_t ephemeral[32]
     cdef uint64_t cid
-    cdef HalfOpen *h
     if d.deadline_ns == 0:
         dial_begin(d, now_ns, r.context.limits.connect_timeout_ns)
     if not registry_new_cid(r, &cid) or entropy_take(&r.context.entropy, ephemeral, KEY_BYTES) != 0:
@@ -82,11 +90,8 @@ cdef bint begin_dial(Registry *r, Conn *c, Dial *d, uint64_t now_ns) noexcept no
         conn_input(c, CONN_IN_FAILED)
         return False
     wipe(ephemeral, KEY_BYTES)
-    h = half_open_find_peer(&r.answering, c.peer_key, c.protocol)
-    while h != NULL:                # all of them: it may have called and given up before it called again
-        h.glare = c
+    if answering_has_glare(&r.answering, c):
         d.next_ns = now_ns + HOLD_NS
-        h = half_open_find_peer(&r.answering, c.peer_key, c.protocol)
     return True
 
 

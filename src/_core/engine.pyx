@@ -19,7 +19,7 @@ cimport cython
 
 from interpeer._core.answer cimport HalfOpen, answering_deadline_ns, answering_expire, half_open_find_cid
 from interpeer._core.binding cimport binding_handle
-from interpeer._core.calling cimport calling_handle_timeout, calling_transmit
+from interpeer._core.calling cimport calling_claim, calling_handle_timeout, calling_transmit
 from interpeer._core.carrier cimport carrier_direct, carrier_has_heard, lead_bytes
 from interpeer._core.cids cimport LocalCid
 from interpeer._core.conn cimport (
@@ -592,6 +592,7 @@ cdef class Engine:
             dial_add_candidate(d, &candidates[i])
         registry_count_connection(r, 1)
         link_last(&r.dialing, &c.member)
+        calling_claim(r, c)
         conn_wake(c)
         return handle
 

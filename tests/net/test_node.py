@@ -16,6 +16,7 @@ import pytest
 
 import interpeer
 from interpeer._core import control
+from interpeer._driver import ThreadDriver
 
 
 def node(**kwargs):
@@ -208,13 +209,19 @@ def test_a_full_backlog_refuses(run):
     run(main())
 
 
-def test_glare_ends_in_one_connection(run, driver):
-    if driver == "thread":
-        pytest.skip("its threads may have connected before the second call is made; the simulator covers every order")
+def test_glare_ends_in_one_connection(run, monkeypatch):
+    """Threads, which might have connected before the second call is made, begin when both are."""
+    start, waiting = ThreadDriver._start, []
+    monkeypatch.setattr(ThreadDriver, "_start", lambda driver: waiting.append(driver))
 
     async def main():
         async with node() as a, node() as b:
-            ab, ba = await asyncio.gather(a.connect(b.address), b.connect(a.address))
+            calls = asyncio.gather(a.connect(b.address), b.connect(a.address))
+            while not (a.counters()["connections"] and b.counters()["connections"]):
+                await asyncio.sleep(0)
+            for one in waiting:
+                start(one)
+            ab, ba = await calls
             assert ab.peer_id == b.id
             assert ba.peer_id == a.id
             stream = await ab.open_stream()

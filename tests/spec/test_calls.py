@@ -423,6 +423,22 @@ def test_a_call_waits_for_a_handshake_that_the_same_peer_has_begun():
     assert handle.is_open and not handle.is_initiator and node.counter("connections") == 2
     node.say()
     assert node.counter("connections") == 1
+    # so too if it is confirmed before anything of the call has been sent
+    node = Node()
+    peer = Peer(node)
+    answered(peer)
+    handle = node.connect(peer)
+    peer.send(ref.ping())
+    assert handle.is_open and not handle.is_initiator
+    assert [event[:2] for event in node.events()] == [(control.CONNECTION, handle)]
+    assert ref.INIT not in kinds(node.wait(15 * SECOND)) and node.counter("connections") == 1
+    # or answered only then
+    low, high = pair()
+    low_handle, low_init = call(low, high, HIGH_AT)
+    high_handle = control.connect(high.engine, low.identity.id, [LOW_AT], PROTOCOL)
+    (response, *more) = high.answers(low_init)
+    assert response[0] == ref.RESPONSE and not more
+    assert high.wait(SECOND - MS) == [] and low_handle.state == high_handle.state == DIALING
     # another peer's handshake holds nothing up
     node = Node()
     answered(stranger(node, 5))

@@ -244,6 +244,26 @@ def test_calls_that_cross_become_one_session_in_whichever_shards_they_begin(offs
         assert heard(there) == b"one way" and heard(here) == b"or another"
 
 
+@pytest.mark.parametrize("shards", [1, 2])
+@pytest.mark.parametrize("keys", [(1, 2), (2, 1)])
+@pytest.mark.parametrize("offset_ms", [21, 40, 60])
+def test_a_call_takes_the_peers_session_over_until_the_moment_of_its_confirmation(offset_ms, keys, shards):
+    """The confirmation comes 61 ms after the peer's call. A thread, once woken by a call, looks first what has come."""
+    a, b = (Side(key, port, shards) for port, key in enumerate(keys, 1))
+    net = Net(a, b, delay_ns=20 * MS)
+    here = a.call(b, net.now_ns)
+    net.run(offset_ms * MS)
+    assert b.counter("half_open") == 1 and b.counter("connections_accepted") == 0
+    there = b.call(a, net.now_ns)
+    net.run(2 * S)
+    assert here.state == there.state == OPEN and here.is_initiator and not there.is_initiator
+    assert not a.incoming and not b.incoming
+    assert a.counter("connections") == b.counter("connections") == 1
+    say(here, b"one way")
+    net.run(50 * MS)
+    assert heard(there) == b"one way"
+
+
 def test_calls_that_do_not_cross_are_spread_over_shards():
     a, b = Side(1, 1, 4), Side(2, 2, 4)
     net = Net(a, b)

@@ -104,4 +104,5 @@ cdef void half_open_parameters(const HalfOpen *h, Parameters *out) noexcept nogi
 cdef void half_open_remove(Answering *a, HalfOpen *h) noexcept nogil
 cdef void answering_expire(Answering *a, uint64_t now_ns) noexcept nogil
 cdef uint64_t answering_deadline_ns(const Answering *a) noexcept nogil
+cdef bint answering_has_glare(const Answering *a, const void *conn) noexcept nogil
 cdef void answering_forget_glare(Answering *a, void *conn) noexcept nogil
