@@ -1,4 +1,4 @@
-"""Chapter 27 of the specification: neighbours on the local network, and moving to another one."""
+"""Chapter 27 of the specification: neighbours on the local network, and moving to another one. One chapter, one file."""
 
 import asyncio
 import hashlib

@@ -1,4 +1,6 @@
-"""Port mapping (docs/spec, chapter 25), but for UPnP: one machine by itself, and a mapper with a gateway by script."""
+"""Port mapping (docs/spec, chapter 25), but for UPnP: one machine by itself, and a mapper with a gateway by script.
+
+One chapter, one file."""
 
 from __future__ import annotations
 
