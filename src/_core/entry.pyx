@@ -4,6 +4,8 @@ A verb of a handle is take_lock, a few instructions on the machines, leave. Noth
 the garbage collector tracks: a collection could run a destructor, which takes the lock, too.
 """
 
+from sys import is_finalizing as _is_finalizing
+
 from libc.stdint cimport uint64_t
 
 from interpeer._core.engine cimport Engine
@@ -72,7 +74,11 @@ cdef void end_alone(long *users) noexcept nogil:
 
 
 cdef void kick_from_destructor(Engine engine) noexcept:
-    """Ask for the turn that takes back what was let go of; nobody is told if that cannot be."""
+    """Ask for the turn that takes back what was let go of; nobody is told if that cannot be.
+
+    When the interpreter ends, the collector has taken apart whatever Python code would run, and nobody needs a turn."""
+    if _is_finalizing():
+        return
     try:
         kick(engine)
     except Exception:
