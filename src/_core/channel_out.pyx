@@ -89,6 +89,18 @@ cdef bint write_dropped(Builder *b, Stream *s, uint64_t id) noexcept nogil:
     return True
 
 
+cdef bint write_dropped_first(Builder *b, Stream *s) noexcept nogil:
+    """Tell the peer what was passed over before anything behind it is sent. Return whether that is done.
+
+    It is told in this packet if there is room: a packet without anything in it would not go, and nothing after it either."""
+    if s.pending:
+        write_channel_control(b, s)
+        if not s.pending:
+            return True
+        conn_queue_stream(b.c, s)
+    return False
+
+
 cdef void pass_over(Conn *c, Stream *s) noexcept nogil:
     """Pass over the rest of a message that was begun and given up, as far as the limits go."""
     if channel_must_pass(s):
@@ -146,8 +158,7 @@ cdef bint write_messages(Builder *b, Stream *s) noexcept nogil:
             return True             # not in the packet of what it covers
     if channel_must_pass(s):
         pass_over(c, s)
-        conn_queue_stream(c, s)     # the peer is told first
-        return False
+        return write_dropped_first(b, s)
     if not channel_piece(s, left - header, most - header, credit, may_begin, &piece):
         return False
     header = 1 + varint_bytes(id) + varint_bytes(piece.wire) + varint_bytes(piece.within)

@@ -235,8 +235,7 @@ cdef inline uint64_t number_of(const Stream *s, uint32_t low) noexcept nogil:
 
 cdef int channel_handle_dropped(Stream *s, const Frame *f, uint64_t credit, uint64_t *grown, uint64_t *freed) noexcept nogil:
     """Take a DROPPED frame: wait for these messages no longer. `freed` is by how much reading moves on."""
-    cdef uint64_t start = f.offset, end = f.offset + f.bytes, read = s.in_.read
-    cdef bint is_first = f.within == 0
+    cdef uint64_t head = f.offset - f.within, end = f.offset + f.bytes, read = s.in_.read, told = end
     cdef uint32_t word
     cdef int result
     grown[0] = 0
@@ -260,16 +259,19 @@ cdef int channel_handle_dropped(Stream *s, const Frame *f, uint64_t credit, uint
         s.in_.read = s.highest
         s.in_.ready = s.highest
         return STREAM_OK
-    if start < read:                # reading has passed a piece of it
-        start = read
-        is_first = False
-    if is_first and recv_buffer_has(&s.in_, start, start + MESSAGE_HEADER_SIZE):
-        word = word_at(s, start)
-        if recv_buffer_has(&s.in_, start, end_of(start, word)) and (not word & IS_GONE or end_of(start, word) >= end):
+    if head >= read and recv_buffer_has(&s.in_, head, head + MESSAGE_HEADER_SIZE):
+        word = word_at(s, head)
+        if recv_buffer_has(&s.in_, head, end_of(head, word)) and (not word & IS_GONE or end_of(head, word) >= end):
             return STREAM_OK        # it has come all the same, and may have been delivered; or we know
-    result = bury_head(s, f.offset - f.within, f.within) if f.within else BUFFER_OK
-    if result == BUFFER_OK:
-        result = bury(s, start, end)
+    if head < read:                 # reading has passed a piece of it
+        head = read
+    if recv_buffer_has(&s.in_, head, head + MESSAGE_HEADER_SIZE):
+        word = word_at(s, head)
+        if word & IS_GONE and end_of(head, word) > told:
+            told = end_of(head, word)
+    if told - head < MESSAGE_HEADER_SIZE:
+        return STREAM_OK            # no sender leaves so little
+    result = bury(s, head, f.offset, end, told)
     if result != BUFFER_OK:
         return CODE_GAPS if result == BUFFER_GAPS else CODE_INTERNAL
     if f.count:
@@ -282,29 +284,20 @@ cdef int channel_handle_dropped(Stream *s, const Frame *f, uint64_t credit, uint
     return STREAM_OK
 
 
-cdef int bury_head(Stream *s, uint64_t start, uint64_t n) noexcept nogil:
-    """A later piece of a message is told first: nothing may take it for whole when what is before the piece has come."""
-    cdef uint8_t header[8]
-    cdef int result
-    if start < s.in_.read:
-        return BUFFER_OK
-    memset(header, 0, MESSAGE_HEADER_SIZE)
-    result = recv_buffer_write(&s.in_, start, header, MESSAGE_HEADER_SIZE)
-    if result == BUFFER_OK:
-        set_word(s, start, IS_GONE | <uint32_t>(n - MESSAGE_HEADER_SIZE))
-    return result
+cdef int bury(Stream *s, uint64_t head, uint64_t start, uint64_t end, uint64_t told) noexcept nogil:
+    """Wait no longer for a piece of a message, which needs no memory.
 
-
-cdef int bury(Stream *s, uint64_t start, uint64_t end) noexcept nogil:
-    """Put a header for a message that will not come where it would have been; what follows needs no memory."""
+    Its pieces come in any order, and overlap when they are told again. So there is one header for all of them, where the message
+    begins or reading stands in it: it reaches to the end of the furthest one that was `told`, and is passed when everything below
+    has come or was told, too."""
     cdef uint8_t header[8]
     cdef int result
     memset(header, 0, MESSAGE_HEADER_SIZE)
-    result = recv_buffer_write(&s.in_, start, header, MESSAGE_HEADER_SIZE)
+    result = recv_buffer_write(&s.in_, head, header, MESSAGE_HEADER_SIZE)
     if result == BUFFER_OK:
         result = recv_buffer_skip(&s.in_, start, end)
     if result == BUFFER_OK:
-        set_word(s, start, IS_GONE | <uint32_t>(end - start - MESSAGE_HEADER_SIZE))
+        set_word(s, head, IS_GONE | <uint32_t>(told - head - MESSAGE_HEADER_SIZE))
     return result
 
 
@@ -393,7 +386,10 @@ cdef uint64_t channel_take_message(Stream *s, const InMessage *m, uint8_t *out) 
     recv_buffer_copy(&s.in_, m.start + MESSAGE_HEADER_SIZE, out, m.bytes)
     if ch.queue_count:
         pop(ch)
-    set_word(s, m.start, IS_GONE | <uint32_t>m.bytes)
+    if m.start == read:             # whatever lies there, it is read once
+        recv_buffer_read(&s.in_, NULL, MESSAGE_HEADER_SIZE + m.bytes)
+    else:
+        set_word(s, m.start, IS_GONE | <uint32_t>m.bytes)
     ch.last_number = m.number
     ch.counters.messages_received += 1
     ch.counters.bytes_received += m.bytes

@@ -1,5 +1,7 @@
 """Channels of a peer that says what it may not, or in an order that no honest one would: chapter 16 from the bad side."""
 
+from itertools import permutations
+
 import pytest
 
 from interpeer._core.channel_handle import END
@@ -75,6 +77,42 @@ def test_a_piece_may_be_told_again_with_more_behind_it():
     channel = opened(peer, dropped(0, 0, 0, 20, 0, 0))
     peer.send(dropped(0, 10, 10, 98, 0, 1), messages(0, message(1, b"next"), 108))
     assert taken(channel) == [b"next"] and channel.dropped()[1] == 1
+
+
+@pytest.mark.spec("CH-20", "CH-21", "CH-39")
+@pytest.mark.parametrize("is_late", [False, True])
+@pytest.mark.parametrize("order", list(permutations([(0, 3000), (0, 9000), (3000, 9000), (6000, 12_008), (9000, 12_008)])))
+def test_pieces_that_are_told_again_come_in_any_order_and_overlap(order, is_late):
+    """What was told keeps no memory: a header of one piece within another was lost, and reading went on at nothing, for ever."""
+    peer = connected()
+    channel = opened(peer)
+    late = messages(0, message(0, b"late"))
+    peer.send(*([] if is_late else [late]))
+    for start, end in order:
+        peer.send(dropped(0, 12 + start, start, end - start, 1, int(end == 12_008)))
+    peer.send(messages(0, message(2, b"next"), 12_020), *([late] if is_late else []))
+    assert channel.recv_many(9, True) == [(0, b"late"), (2, b"next")] and taken(channel) == []
+    assert channel.dropped() == (0, 1, ((1, 2),)) and channel.stats()["waiting_bytes"] == 0
+
+
+@pytest.mark.spec("CH-37")
+def test_the_end_of_a_message_that_has_come_whole_may_be_dropped():
+    peer = connected()
+    channel = opened(peer, messages(0, message(1, b"x" * 92, ordered=False), 12))
+    peer.send(dropped(0, 62, 50, 50, 1))
+    assert taken(channel) == [b"x" * 92]
+    peer.send(messages(0, message(0, b"late")))
+    assert taken(channel) == [b"late"] and channel.dropped()[1] == 0
+
+
+@pytest.mark.spec("CH-13")
+def test_a_message_that_reaches_into_another_one_that_is_dropped_is_read_once():
+    peer = connected()
+    channel = opened(peer, dropped(0, 9, 0, 20_000, 1), messages(0, message(0, bytes(5000))[:9]))
+    got = 0
+    while some := channel.recv_many(100, True):
+        got += len(some)
+        assert got < 20_000
 
 
 @pytest.mark.spec("CH-21")

@@ -107,6 +107,30 @@ def test_the_acknowledgements_of_a_piece_that_was_told_twice_settle_no_other_pie
     assert channel.has_acked() and channel.stats()["queued"] == 0
 
 
+@pytest.mark.spec("CH-20", "CH-36")
+def test_the_rest_of_what_was_given_up_is_told_in_a_packet_that_has_nothing_else_to_say():
+    """Limits let it while the window was full, and the acknowledgement of that went by itself: then nothing was told."""
+    for n in range(1, 100):
+        peer = Peer(Node()).call(MAX_DATA=1000)
+        channel = peer.handle.open_channel((3, 3, 50_000, 0, 0))
+        channel.send(bytes(2000))
+        peer.packets()
+        peer.acknowledge()
+        assert [piece for _, piece in dropped_by(peer, 60 * MS)] == [(0, 1000, 0)]
+        peer.acknowledge()
+        for _ in range(n):
+            peer.handle.send_datagram(bytes(1000))
+        peer.packets()
+        peer.send(ref.max_data(10_000))
+        peer.send(ref.ping())
+        if not dropped_by(peer, 0):
+            break
+    peer.acknowledge()
+    assert [piece for _, piece in dropped_by(peer, 20 * MS)] == [(1000, 1008, 1)] and n > 1
+    peer.acknowledge()
+    assert channel.stats()["queued"] == 0
+
+
 def dropped_by(peer, ns):
     """Let time pass, and return the counters of packets, and what the DROPPED frame in each tells of which bytes."""
     return [
