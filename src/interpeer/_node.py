@@ -9,7 +9,7 @@ import inspect
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -450,6 +450,13 @@ class Node:
     # --- what the core tells ---
 
     def _on_core_events(self, core: engine.Engine, events: list[tuple[Any, ...]]) -> None:
+        if self._host is None:
+            self._handle(core, events)
+        else:
+            with _host.on(self._host):  # whoever has caused the turn: in a simulation chance is the host's
+                self._handle(core, events)
+
+    def _handle(self, core: engine.Engine, events: list[tuple[Any, ...]]) -> None:
         for event in events:
             try:  # not `_reporting`: the generator in it would cost a ping a quarter of its time
                 self._on_core_event(core, event)
@@ -478,7 +485,7 @@ class Node:
             self._on_ask(core, event[1], PeerId._of_proved(event[2]))
 
     @contextlib.contextmanager
-    def _reporting(self) -> Iterator[None]:
+    def _reporting(self) -> Generator[None]:
         """Tell the event loop's handler of a mistake; others wait for what comes next, and must not miss it."""
         try:
             yield

@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, final
 
+from interpeer import _host
 from interpeer._address import MAX_ENDPOINTS, MAX_VIA, Address, CoreEndpoint
 from interpeer._connection import Connection
 from interpeer._core import path_handle, signal_handle
@@ -108,7 +109,8 @@ class Reach:
 
     async def connect(self, target: Address, direct: list[CoreEndpoint], protocol: str, controller: int) -> Connection:
         """Reach a peer by whatever way answers first. Raises Unreachable with a reason for each way, and what a call raises."""
-        return await Call(self, target, direct, protocol, controller).run()
+        with _host.on(self.node._host):  # whoever calls: in a simulation its chance is the host's
+            return await Call(self, target, direct, protocol, controller).run()
 
     async def joined(self) -> None:
         """Wait until peers that are to be kept are there and know us, or have failed: then others reach us through them."""
