@@ -34,6 +34,7 @@ from interpeer._connection import Connection
 from interpeer._core import connection_handle, control, engine, path_handle, pump
 from interpeer._driver import Driver, make_driver, shard_count
 from interpeer._events import ConnectFailed, Event, EventsDropped, PathChanged, PeerConnected, PeerDisconnected
+from interpeer._expected import Expected
 from interpeer._identity import Identity, PeerId
 from interpeer._interfaces import Change
 from interpeer._iterators import Events, Incoming
@@ -122,7 +123,7 @@ class Node:
         self._events: collections.deque[Event] = collections.deque()
         self._events_dropped = 0
         self._engines = [engine.Engine()]
-        self._expected: dict[bytes, Callable[[bytes, CoreEndpoint, bytes], object]] = {}
+        self._expected = Expected(self._engines)
         self._tracers: dict[engine.Engine, Tracer] = {}
         self._reach: Reach | None = None
         self._driver: Driver
@@ -230,7 +231,6 @@ class Node:
             stack.callback(roaming.close)
             with _host.on(self._host):
                 roaming.start()
-            with _host.on(self._host):
                 await self._tunnels.listen(self._config.tunnel_listen)
             self._resources = stack.pop_all()
         self._is_open = self._was_opened = True
@@ -475,7 +475,7 @@ class Node:
         elif kind == control.INCOMING:
             self._on_incoming(event[1], event[2])
         elif kind == control.RAW:
-            self._on_raw(event[1], event[2], event[3])
+            self._expected.handle(event[1], event[2], event[3])
         elif kind == control.TUNNEL:
             self._tunnels.on_frames(event[1], event[2])
         elif kind == control.LEG_GONE:
@@ -570,28 +570,6 @@ class Node:
             at = str(self._explain(connection, remote).remote)
             self._tell(PathChanged(connection.peer_id, path, KINDS[kind], REASONS[reason], at))
         self._events_dropped += dropped
-
-    def _expect(self, token: bytes, answered: Callable[[bytes, CoreEndpoint, bytes], object]) -> None:
-        """Give `answered` the data, source and local address of each STUN answer (to a transaction, 12 bytes) or probe (with a
-        token, 8 bytes) until `_unexpect`. Raises LocalError when too many are expected."""
-        for core in self._engines:
-            try:
-                control.expect(core, token)
-            except errors.LocalError:
-                self._unexpect(token)
-                raise
-        self._expected[token] = answered
-
-    def _unexpect(self, token: bytes) -> None:
-        """Take no more of them; harmless when repeated."""
-        self._expected.pop(token, None)
-        for core in self._engines:
-            control.unexpect(core, token)
-
-    def _on_raw(self, data: bytes, source: CoreEndpoint, local: bytes) -> None:
-        token = data[2:10] if data[0] & 0x40 else data[8:20]
-        if token in self._expected:
-            self._expected[token](data, source, local)
 
     def _on_ask(self, core: engine.Engine, ask: int, peer_id: PeerId) -> None:
         answer: object = None

@@ -24,15 +24,15 @@ def test_answers_reach_whoever_expects_them_and_nobody_else(run):
         async with interpeer.Node(listen="127.0.0.1:0") as node:
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
                 peer.bind(("127.0.0.1", 0))
-                node._expect(TXID, lambda *came: heard.put_nowait(("answer", *came)))
-                node._expect(TOKEN, lambda *came: heard.put_nowait(("probe", *came)))
+                node._expected.add(TXID, lambda *came: heard.put_nowait(("answer", *came)))
+                node._expected.add(TOKEN, lambda *came: heard.put_nowait(("probe", *came)))
                 at = ("127.0.0.1", node.address.endpoints[0].port)
                 for data in (STUN_ANSWER[:-1] + b"x", PROBE[:63], PROBE, STUN_ANSWER):
                     peer.sendto(data, at)
                 came = [await heard.get() for _ in range(2)]
                 source = Endpoint("127.0.0.1", peer.getsockname()[1]).to_core()
                 assert sorted(one[:3] for one in came) == [("answer", STUN_ANSWER, source), ("probe", PROBE, source)]
-                node._unexpect(TXID)
+                node._expected.remove(TXID)
                 peer.sendto(STUN_ANSWER, at)
                 peer.sendto(PROBE, at)
                 assert (await heard.get())[0] == "probe" and heard.empty()

@@ -44,10 +44,10 @@ class NodeHooks:
         return socket
 
     def expect(self, token: bytes) -> None:
-        self._node._expect(token, self._answered)
+        self._node._expected.add(token, self._answered)
 
     def unexpect(self, token: bytes) -> None:
-        self._node._unexpect(token)
+        self._node._expected.remove(token)
 
     def _answered(self, data: bytes, source: CoreEndpoint, _local: bytes) -> None:
         if self._main is not None and self._on_datagram is not None:

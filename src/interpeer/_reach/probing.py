@@ -62,7 +62,7 @@ async def _show(node: Node, peer: Peer, at: CoreEndpoint) -> bytes | None:
             cookie.set_result(data[COOKIE_AT : COOKIE_AT + len(NO_COOKIE)])
 
     try:
-        node._expect(token, take)
+        node._expected.add(token, take)
     except errors.LocalError as error:
         logger.info("%s is not shown another address: %s", peer.peer_id, error)
         return None
@@ -77,7 +77,7 @@ async def _show(node: Node, peer: Peer, at: CoreEndpoint) -> bytes | None:
                     peer.tell(ProbeRequest(token, SHOWN, 0, 0, received))  # now it knows that we receive there
                     return received
     finally:
-        node._unexpect(token)
+        node._expected.remove(token)
     return None
 
 
@@ -151,7 +151,7 @@ class Verifier:
             token = random_bytes(TOKEN_BYTES)
             arrived = asyncio.Event()
             try:
-                self._node._expect(token, _setter(arrived))
+                self._node._expected.add(token, _setter(arrived))
             except errors.LocalError as error:
                 logger.info("%s is not tried from outside: %s", endpoint, error)
                 return None
@@ -163,7 +163,7 @@ class Verifier:
                             await arrived.wait()
                             return True
             finally:
-                self._node._unexpect(token)
+                self._node._expected.remove(token)
         return False if able else None
 
 
@@ -248,7 +248,7 @@ class Helper:
                 self._forget_awaited(peer.peer_id)
 
         try:
-            self._node._expect(token, take)
+            self._node._expected.add(token, take)
         except errors.LocalError as error:
             logger.info("%s cannot show another address now: %s", peer.peer_id, error)
             return
@@ -259,7 +259,7 @@ class Helper:
         if peer_id in self._awaited:
             token, timer = self._awaited.pop(peer_id)
             timer.cancel()
-            self._node._unexpect(token)
+            self._node._expected.remove(token)
 
     def _allows(self, peer: Peer) -> bool:
         allowed = self._allowed.setdefault(peer.peer_id, Allowance(PROBES_PER_S, PROBES_BURST))

@@ -79,7 +79,7 @@ class Attempt:
             is_same_machine=is_same_machine, is_experimental=os.environ.get(EXPERIMENTS) == "blocks",
             unattested_bytes=unattested_bytes,
         )  # fmt: skip
-        self._node._expect(token, self._on_datagram)
+        self._node._expected.add(token, self._on_datagram)
 
     def set_peer(self, token: bytes, key: bytes, facts: bytes) -> None:
         """Take what the peer has told; harmless once it is too late for that."""
@@ -202,7 +202,7 @@ class Attempt:
 
     def _end(self) -> None:
         self._is_over = True
-        self._node._unexpect(self._token)
+        self._node._expected.remove(self._token)
         self._close_sockets()
         for timer in (self._timer, self._ending):
             if timer is not None:
