@@ -71,6 +71,21 @@ def test_best_protocol_that_answers_is_used_and_no_other(monkeypatch, seed, spea
     play(monkeypatch, seed, script, prepare=lambda scene: setattr(scene.gateway, "speaks", set(speaks.split())))
 
 
+def answer_late(monkeypatch, scene, late_s, is_late):
+    """Let the gateway take its time for those requests that `is_late` picks."""
+    answer = scene.gateway.answer
+
+    def late(asked):
+        answers = answer(asked)
+        if not is_late(asked):
+            return answers
+        for found in answers:
+            scene.wire.loop.call_later(late_s, scene.announce, found)
+        return []
+
+    monkeypatch.setattr(scene.gateway, "answer", late)
+
+
 @pytest.mark.spec("PM-3")
 def test_better_protocol_has_a_moment_longer(monkeypatch, seed):
     """PCP's answer comes 200 ms after NAT-PMP's."""
@@ -80,17 +95,7 @@ def test_better_protocol_has_a_moment_longer(monkeypatch, seed):
         assert scene.mapped == (f"pcp {EXTERNAL_HOST}:{PORT}",)
 
     def prepare(scene):
-        answer = scene.gateway.answer
-
-        def late(data):
-            answers = answer(data)
-            if data[0] == 2 and data[1] == 0:
-                for found in answers:
-                    scene.wire.loop.call_later(0.2, scene.announce, found)
-                return []
-            return answers
-
-        monkeypatch.setattr(scene.gateway, "answer", late)
+        answer_late(monkeypatch, scene, 0.2, lambda asked: asked[0] == 2 and asked[1] == 0)
 
     play(monkeypatch, seed, script, prepare=prepare)
 
@@ -114,17 +119,7 @@ def test_protocol_that_answers_later_is_tried_when_the_best_refuses(monkeypatch,
 
     def prepare(scene):
         scene.gateway.pcp_error = 8
-        answer = scene.gateway.answer
-
-        def late(data):
-            answers = answer(data)
-            if data[0] == 0:
-                for found in answers:
-                    scene.wire.loop.call_later(late_s, scene.announce, found)
-                return []
-            return answers
-
-        monkeypatch.setattr(scene.gateway, "answer", late)
+        answer_late(monkeypatch, scene, late_s, lambda asked: asked[0] == 0)
 
     play(monkeypatch, seed, script, prepare=prepare)
 
