@@ -54,6 +54,17 @@ def test_all_that_is_no_sound_request_is_dropped_and_counted():
     assert node.answers(FILLED, source=LEG) == [] and node.counter("dropped_virtual") == 1
 
 
+@pytest.mark.row("N8")
+@pytest.mark.spec("SN-3")
+@pytest.mark.parametrize("asked", [FILLED, request((0x7ABC, b""))], ids=["a success", "an error"])
+def test_servers_that_are_set_on_each_other_or_on_themselves_answer_once(asked):
+    """The request has another server's address as its source, and its answer goes there."""
+    first, second = Node(), Node()
+    (answer,) = first.answers(asked)
+    assert second.answers(answer) == first.answers(answer) == []
+    assert second.counter("dropped_stun") == first.counter("dropped_stun") == 1
+
+
 # --- what it costs ---
 
 
